@@ -1,0 +1,2 @@
+//! limosa
+fn main() {}

@@ -1,0 +1,105 @@
+//! Every code by which a migration, a preflight or a command can fail, with what to do about it.
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal, $retry:literal, $remedy:literal;)*) => {
+        /// Why something failed. The name is what machines compare.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        pub enum ErrorCode {
+            $($(#[$doc])* #[serde(rename = $name)] $variant,)*
+        }
+
+        impl ErrorCode {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// The name on the wire, in reports and in `docs/errors/`.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name),* }
+            }
+
+            /// Whether trying again later may succeed without anyone's doing.
+            pub fn is_transient(self) -> bool {
+                match self { $(Self::$variant => $retry),* }
+            }
+
+            /// What the operator can do.
+            pub fn remedy(self) -> &'static str {
+                match self { $(Self::$variant => $remedy),* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// A URI can't be parsed.
+    MalformedUri = "MALFORMED_URI", false, "Write it as mongodb://[user:password@]host:port[,…]/?options, with special characters in the password percent-encoded.";
+    /// No server answered at the source's address.
+    SourceUnreachable = "SOURCE_UNREACHABLE", true, "Check host, port, firewall and TLS options of the source URI from this machine.";
+    /// No server answered at the destination's address.
+    DestinationUnreachable = "DESTINATION_UNREACHABLE", true, "Check host, port, firewall and TLS options of the destination URI from this machine.";
+    /// The source refused the credentials.
+    SourceAuthenticationFailed = "SOURCE_AUTHENTICATION_FAILED", false, "Check user, password and authSource of the source URI.";
+    /// The destination refused the credentials.
+    DestinationAuthenticationFailed = "DESTINATION_AUTHENTICATION_FAILED", false, "Check user, password and authSource of the destination URI.";
+    /// The source has no oplog.
+    SourceStandalone = "SOURCE_STANDALONE", false, "Restart the source with --replSet and run rs.initiate(): a replica set of one member is enough.";
+    /// The destination has no transactions.
+    DestinationStandalone = "DESTINATION_STANDALONE", false, "Restart the destination with --replSet and run rs.initiate(): a replica set of one member is enough.";
+    /// Both URIs lead to one cluster.
+    SameCluster = "SAME_CLUSTER", false, "Name a destination that is another cluster than the source.";
+    /// A sharded cluster.
+    ShardedUnsupported = "SHARDED_UNSUPPORTED", false, "Migrate replica sets; see docs/limitations.md.";
+    /// A server version outside of what is supported, or a destination older than the source.
+    UnsupportedVersion = "UNSUPPORTED_VERSION", false, "Use source and destination of 4.4 or later, the destination not older than the source.";
+    /// The destination holds data that is not ours.
+    DestinationNotEmpty = "DESTINATION_NOT_EMPTY", false, "Choose an empty destination, exclude the namespaces, or ask to drop the destination's data.";
+    /// The credentials lack a privilege.
+    InsufficientPrivileges = "INSUFFICIENT_PRIVILEGES", false, "Grant the roles named in the message; docs/operating.md lists them all.";
+    /// A kind of collection that can't be carried over.
+    UnsupportedCollection = "UNSUPPORTED_COLLECTION", false, "Exclude the namespace or change it on the source; see docs/limitations.md.";
+    /// The filter of a resumed migration isn't the one it began with.
+    ConfigurationChanged = "CONFIGURATION_CHANGED", false, "Go on with the namespaces it began with, or start a new migration with another state directory.";
+    /// The oplog no longer reaches back to where the migration stopped reading.
+    HistoryLost = "HISTORY_LOST", false, "Enlarge the source's oplog and start the migration again with the destination's data dropped.";
+    /// Another agent holds the migration.
+    Fenced = "FENCED", false, "Nothing: another agent has taken the migration over.";
+    /// Documents differ after repair.
+    VerificationFailed = "VERIFICATION_FAILED", false, "Look for another writer on the destination; then start the migration again.";
+    /// The source was written to after the cutover's cluster time.
+    SourceWrittenDuringCutover = "SOURCE_WRITTEN_DURING_CUTOVER", false, "Stop all writers of the source, then cut over again.";
+    /// A unique index can't be made unique.
+    UniqueConversionFailed = "UNIQUE_CONVERSION_FAILED", false, "Remove the duplicate keys named in the message on the source, then cut over again.";
+    /// An index can't be built on the destination.
+    IndexBuildFailed = "INDEX_BUILD_FAILED", false, "Mend the index named in the message on the source, or drop it there, and resume.";
+    /// An event that is larger than a reply may be.
+    OversizedEvent = "OVERSIZED_EVENT", false, "Upgrade the source to a version with $changeStreamSplitLargeEvent (6.0.9 or later), or start again.";
+    /// A server answered with an error that trying again didn't help.
+    ServerError = "SERVER_ERROR", true, "Read the message; when the cause is mended, resume.";
+    /// The agent's disk.
+    LocalStorage = "LOCAL_STORAGE", true, "Free space or mend permissions on the agent's data directory, then resume.";
+    /// An error in Limosa itself.
+    Internal = "INTERNAL", false, "Report it with the log around it; then resume.";
+}
+
+/// A failure as it is stored, shown and reported.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{}: {message}", code.name())]
+pub struct Failure {
+    /// Which.
+    pub code: ErrorCode,
+    /// One sentence of what happened; never a secret.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure whose message has URIs' credentials cut out.
+    pub fn new(code: ErrorCode, message: impl AsRef<str>) -> Self {
+        Self { code, message: crate::secret::redact_uris(message.as_ref()) }
+    }
+
+    pub(crate) fn unknown() -> Self {
+        Self::new(ErrorCode::Internal, "the agent gave no reason")
+    }
+}

@@ -1,0 +1,162 @@
+//! Namespaces, and which of them a migration carries.
+
+use serde::{Deserialize, Serialize};
+use std::{fmt, str::FromStr};
+
+/// A database and a collection.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Namespace {
+    /// The database.
+    pub db: String,
+    /// The collection or view.
+    pub coll: String,
+}
+
+impl Namespace {
+    /// `db.coll`.
+    pub fn new(db: impl Into<String>, coll: impl Into<String>) -> Self {
+        Self { db: db.into(), coll: coll.into() }
+    }
+}
+
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.db, self.coll)
+    }
+}
+
+impl From<Namespace> for String {
+    fn from(ns: Namespace) -> Self {
+        ns.to_string()
+    }
+}
+
+impl TryFrom<String> for Namespace {
+    type Error = InvalidPattern;
+    fn try_from(text: String) -> Result<Self, InvalidPattern> {
+        match text.split_once('.') {
+            Some((db, coll)) if !db.is_empty() && !coll.is_empty() => Ok(Self::new(db, coll)),
+            _ => Err(InvalidPattern(text)),
+        }
+    }
+}
+
+/// A pattern was neither `db.*` nor `db.collection`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a namespace: write 'db.*' for a whole database or 'db.collection' for one collection")]
+pub struct InvalidPattern(pub String);
+
+/// `db.*` or `db.coll`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct NamespacePattern {
+    db: String,
+    coll: Option<String>,
+}
+
+impl NamespacePattern {
+    fn matches(&self, db: &str, coll: &str) -> bool {
+        self.db == db && self.coll.as_deref().is_none_or(|own| own == coll || buckets_of(coll) == Some(own))
+    }
+}
+
+fn buckets_of(coll: &str) -> Option<&str> {
+    coll.strip_prefix("system.buckets.")
+}
+
+impl FromStr for NamespacePattern {
+    type Err = InvalidPattern;
+    fn from_str(text: &str) -> Result<Self, InvalidPattern> {
+        match text.split_once('.') {
+            Some((db, "*")) if !db.is_empty() && !db.contains('*') => Ok(Self { db: db.to_owned(), coll: None }),
+            Some((db, coll)) if !db.is_empty() && !coll.is_empty() && !text.contains('*') => {
+                Ok(Self { db: db.to_owned(), coll: Some(coll.to_owned()) })
+            }
+            _ => Err(InvalidPattern(text.to_owned())),
+        }
+    }
+}
+
+impl TryFrom<String> for NamespacePattern {
+    type Error = InvalidPattern;
+    fn try_from(text: String) -> Result<Self, InvalidPattern> {
+        text.parse()
+    }
+}
+
+impl From<NamespacePattern> for String {
+    fn from(pattern: NamespacePattern) -> Self {
+        format!("{}.{}", pattern.db, pattern.coll.as_deref().unwrap_or("*"))
+    }
+}
+
+/// What to carry: everything when `include` is empty; `exclude` wins.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamespaceFilter {
+    /// Only these, if any.
+    #[serde(default)]
+    pub include: Vec<NamespacePattern>,
+    /// Never these.
+    #[serde(default)]
+    pub exclude: Vec<NamespacePattern>,
+}
+
+impl NamespaceFilter {
+    /// Whether the user's data in `db.coll` is to be carried. System databases, and the bookkeeping of this and of
+    /// other migration tools, never are.
+    pub fn admits(&self, db: &str, coll: &str) -> bool {
+        !is_internal(db)
+            && (!coll.starts_with("system.") || buckets_of(coll).is_some())
+            && (self.include.is_empty() || self.include.iter().any(|p| p.matches(db, coll)))
+            && !self.exclude.iter().any(|p| p.matches(db, coll))
+    }
+
+    /// Whether some namespace of `db` may be admitted.
+    pub fn admits_database(&self, db: &str) -> bool {
+        !is_internal(db)
+            && (self.include.is_empty() || self.include.iter().any(|p| p.db == db))
+            && !self.exclude.iter().any(|p| p.db == db && p.coll.is_none())
+    }
+}
+
+/// Databases that belong to the server or to a migration tool.
+pub fn is_internal(db: &str) -> bool {
+    matches!(db, "admin" | "local" | "config")
+        || ["__limosa", "__mdb_internal", "mongosync_", "percona_"].iter().any(|prefix| db.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filter(include: &[&str], exclude: &[&str]) -> NamespaceFilter {
+        let all = |texts: &[&str]| texts.iter().filter_map(|t| t.parse().ok()).collect::<Vec<_>>();
+        NamespaceFilter { include: all(include), exclude: all(exclude) }
+    }
+
+    #[test]
+    fn exclusion_wins_and_nothing_internal_is_carried() {
+        let f = filter(&["shop.*", "log.a.b"], &["shop.carts"]);
+        let cases = [
+            ("shop", "orders", true),
+            ("shop", "carts", false),
+            ("log", "a.b", true),
+            ("log", "a", false),
+            ("x", "y", false),
+        ];
+        for (db, coll, expected) in cases {
+            assert_eq!(f.admits(db, coll), expected, "{db}.{coll}");
+        }
+        let all = filter(&[], &["t.series"]);
+        assert!(all.admits("t", "system.buckets.other") && !all.admits("t", "system.buckets.series"));
+        assert!(!all.admits("t", "system.views") && !all.admits("admin", "x") && !all.admits("__limosa", "x"));
+    }
+
+    #[test]
+    fn malformed_patterns_are_refused() {
+        for text in ["", "db", "db.", ".c", "*.*", "d*.c", "db.c*"] {
+            assert!(text.parse::<NamespacePattern>().is_err(), "{text}");
+        }
+    }
+}

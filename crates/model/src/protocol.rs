@@ -1,0 +1,180 @@
+//! What agents and the control plane say to each other, under `/api/limosa/v1/agents`. Agents ask, the server answers;
+//! it never connects to an agent. Every request carries digest or bearer credentials of the link token's API key.
+//!
+//! | call | body | answer |
+//! |---|---|---|
+//! | `POST /api/limosa/v1/agents` | [`Join`] | 200 [`Joined`] |
+//! | `POST /api/limosa/v1/agents/{agentId}/heartbeat` | [`Heartbeat`] | 200 [`Work`] |
+//! | `POST /api/limosa/v1/agents/{agentId}/migrations/{id}/report` | [`Report`] | 200 [`Ordered`] |
+//! | `POST /api/limosa/v1/agents/{agentId}/validations/{id}/report` | [`ValidationReport`] | 200 `{}` |
+
+use crate::{AgentId, DeploymentId, Epoch, Failure, GroupId, MigrationId, PhaseKind, Progress, Secret, ValidationId};
+use serde::{Deserialize, Serialize};
+
+/// An agent presents itself. Sent again after a restart with the same `agent_id`, it is the same agent; the answer to
+/// a repeated call is the same.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Join {
+    /// Made by the agent at its first start and kept in its data directory.
+    pub agent_id: AgentId,
+    /// The name under which migrations name it as their host.
+    pub host_name: String,
+    /// The version of the program.
+    pub agent_version: String,
+    /// The group whose deployments it announces; made if the organization has none of that name.
+    pub group_name: String,
+    /// What it can read.
+    pub deployments: Vec<Deployment>,
+}
+
+/// The server's answer to [`Join`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Joined {
+    /// The group that has `group_name`.
+    pub group_id: GroupId,
+    /// How often to send a heartbeat.
+    pub heartbeat_seconds: u64,
+    /// How long a lease lives without a report.
+    pub lease_seconds: u64,
+}
+
+/// A source deployment as the agent sees it now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Deployment {
+    /// The agent's name for it.
+    pub name: String,
+    /// Stays the same for one deployment: taken from its replica set.
+    pub cluster_id: DeploymentId,
+    /// Bytes on disk of all user databases.
+    pub db_size_bytes: i64,
+    /// `6.0`.
+    pub feature_compatibility_version: String,
+    /// `6.0.5`.
+    pub mongo_db_version: String,
+    /// The oplog's maximum size.
+    pub oplog_size_mb: i32,
+    /// Whether it is a sharded cluster.
+    pub sharded: bool,
+    /// The number of shards; 1 for a replica set.
+    pub shards_size: i32,
+    /// Whether the agent connects with TLS.
+    pub tls_enabled: bool,
+    /// Whether the agent was configured with credentials.
+    pub managed: bool,
+}
+
+/// Sent every few seconds; asks for work as well.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Heartbeat {
+    /// Refreshed facts.
+    pub deployments: Vec<Deployment>,
+    /// Whether it may be given a migration; an agent runs one at a time.
+    pub idle: bool,
+}
+
+/// What an agent is given to do.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Work {
+    /// A migration to run, its lease already granted. The agent that runs it already ignores it.
+    pub migration: Option<MigrationAssignment>,
+    /// Validations to carry out, beside the migration.
+    pub validations: Vec<ValidationAssignment>,
+}
+
+/// Which source to read, and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceAccess {
+    /// A deployment that the agent announced.
+    pub name: String,
+    /// Credentials to use instead of the agent's own: user and password.
+    pub credentials: Option<(String, Secret)>,
+    /// A file on the migration host.
+    pub ca_certificate_path: Option<String>,
+    /// Connect with TLS.
+    pub ssl: bool,
+}
+
+/// A migration to run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MigrationAssignment {
+    /// Which.
+    pub migration_id: MigrationId,
+    /// The lease's epoch.
+    pub epoch: Epoch,
+    /// What to read.
+    pub source: SourceAccess,
+    /// What to write.
+    pub destination_uri: Secret,
+    /// Drop the destination's user data before the copy.
+    pub drop_destination_data: bool,
+}
+
+/// A preflight to carry out and report.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ValidationAssignment {
+    /// Which.
+    pub validation_id: ValidationId,
+    /// What would be read.
+    pub source: SourceAccess,
+    /// What would be written.
+    pub destination_uri: Secret,
+    /// Whether the migration would drop the destination's data.
+    pub drop_destination_data: bool,
+}
+
+/// Where a migration is, every second and at each change of phase.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// The lease's epoch.
+    pub epoch: Epoch,
+    /// Where.
+    pub phase: PhaseKind,
+    /// How far.
+    pub progress: Progress,
+    /// Why it failed, or why the cutover went back to `Synced`.
+    pub failure: Option<Failure>,
+}
+
+/// The server's answer to [`Report`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ordered {
+    /// What to do.
+    pub directive: Directive,
+}
+
+/// What the control plane wants of a running migration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "kind")]
+pub enum Directive {
+    /// Go on; replicate until told otherwise.
+    Run,
+    /// Cut over.
+    CutOver,
+    /// Stop, keep everything for a later resume.
+    Pause,
+    /// Stop for good.
+    Cancel {
+        /// Remove what was copied from the destination.
+        drop_copied: bool,
+    },
+    /// Stop at once: expired, failed, or another agent's.
+    Stop,
+}
+
+/// What a preflight found; none means that the migration can start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ValidationReport {
+    /// Each with code and message.
+    pub findings: Vec<Failure>,
+}

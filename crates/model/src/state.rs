@@ -1,0 +1,224 @@
+//! A migration as the control plane keeps it.
+
+use crate::{AgentId, Epoch, Failure, GroupId, MigrationId, Progress, Timestamp, protocol::Directive};
+use serde::{Deserialize, Serialize};
+
+/// Where the engine is, with what belongs to that place. All variants are stored; an agent's report sets those up to
+/// `Complete`, a user's request `Paused` and `Cancelled`, the clock `Expired`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "kind")]
+pub enum Phase {
+    /// Waits for an agent.
+    Scheduled,
+    /// Preflight, connections, the change stream's start.
+    Preparing,
+    /// Initial copy.
+    Copying,
+    /// Secondary indexes.
+    BuildingIndexes,
+    /// Applying the spool.
+    CatchingUp,
+    /// Past the convergence point with small lag.
+    Synced {
+        /// When the timer lapses.
+        expires_at: Timestamp,
+    },
+    /// The user asked for it.
+    CuttingOver,
+    /// Past the point of no return: the destination is being made writable.
+    Finalizing,
+    /// Done.
+    Complete,
+    /// Stopped by the user; goes on with `from`.
+    Paused {
+        /// Where it was.
+        from: PhaseKind,
+        /// The timer that runs on while paused, if it was `Synced`.
+        expires_at: Option<Timestamp>,
+    },
+    /// Ended by an error.
+    Failed {
+        /// What happened.
+        failure: Failure,
+    },
+    /// The timer lapsed.
+    Expired,
+    /// Ended by the user.
+    Cancelled {
+        /// Whether what was copied is to be removed from the destination.
+        drop_copied: bool,
+    },
+}
+
+/// [`Phase`] without its data: to store, compare and report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum PhaseKind {
+    /// See [`Phase::Scheduled`].
+    Scheduled,
+    /// See [`Phase::Preparing`].
+    Preparing,
+    /// See [`Phase::Copying`].
+    Copying,
+    /// See [`Phase::BuildingIndexes`].
+    BuildingIndexes,
+    /// See [`Phase::CatchingUp`].
+    CatchingUp,
+    /// See [`Phase::Synced`].
+    Synced,
+    /// See [`Phase::CuttingOver`].
+    CuttingOver,
+    /// See [`Phase::Finalizing`].
+    Finalizing,
+    /// See [`Phase::Complete`].
+    Complete,
+    /// See [`Phase::Paused`].
+    Paused,
+    /// See [`Phase::Failed`].
+    Failed,
+    /// See [`Phase::Expired`].
+    Expired,
+    /// See [`Phase::Cancelled`].
+    Cancelled,
+}
+
+impl Phase {
+    /// The twin without data.
+    pub fn kind(&self) -> PhaseKind {
+        match self {
+            Self::Scheduled => PhaseKind::Scheduled,
+            Self::Preparing => PhaseKind::Preparing,
+            Self::Copying => PhaseKind::Copying,
+            Self::BuildingIndexes => PhaseKind::BuildingIndexes,
+            Self::CatchingUp => PhaseKind::CatchingUp,
+            Self::Synced { .. } => PhaseKind::Synced,
+            Self::CuttingOver => PhaseKind::CuttingOver,
+            Self::Finalizing => PhaseKind::Finalizing,
+            Self::Complete => PhaseKind::Complete,
+            Self::Paused { .. } => PhaseKind::Paused,
+            Self::Failed { .. } => PhaseKind::Failed,
+            Self::Expired => PhaseKind::Expired,
+            Self::Cancelled { .. } => PhaseKind::Cancelled,
+        }
+    }
+}
+
+impl PhaseKind {
+    /// Whether nothing follows.
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::Complete | Self::Failed | Self::Expired | Self::Cancelled => true,
+            Self::Scheduled
+            | Self::Preparing
+            | Self::Copying
+            | Self::BuildingIndexes
+            | Self::CatchingUp
+            | Self::Synced
+            | Self::CuttingOver
+            | Self::Finalizing
+            | Self::Paused => false,
+        }
+    }
+}
+
+/// Who runs a migration now, and until when unless renewed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Lease {
+    /// The holder.
+    pub agent: AgentId,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// When it lapses.
+    pub until: Timestamp,
+}
+
+/// Which deployment is read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceRef {
+    /// The group whose agent announced it.
+    pub group_id: GroupId,
+    /// The name under which it was announced.
+    pub cluster_name: String,
+    /// Use the agent's own credentials.
+    pub managed_authentication: bool,
+    /// Certificate authorities' file on the migration host.
+    pub ca_certificate_path: Option<String>,
+    /// Connect with TLS.
+    pub ssl: bool,
+}
+
+/// Which cluster is written.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DestinationRef {
+    /// Its group.
+    pub group_id: GroupId,
+    /// The name under which it was registered.
+    pub cluster_name: String,
+}
+
+/// One source deployment to one destination cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Migration {
+    /// Its id.
+    pub id: MigrationId,
+    /// The group it belongs to.
+    pub group_id: GroupId,
+    /// What is read.
+    pub source: SourceRef,
+    /// What is written.
+    pub destination: DestinationRef,
+    /// The host whose agent runs it.
+    pub migration_host: String,
+    /// Whether the destination's user data is dropped before the copy.
+    pub drop_destination_data: bool,
+    /// Where it is.
+    pub phase: Phase,
+    /// Who runs it.
+    pub lease: Option<Lease>,
+    /// The last epoch given out.
+    pub epoch: Epoch,
+    /// How far it is.
+    pub progress: Progress,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it entered its phase.
+    pub phase_since: Timestamp,
+}
+
+impl Migration {
+    /// `lagTimeSeconds` as clients see it.
+    pub fn lag_time_seconds(&self) -> Option<i64> {
+        if crate::status::has_lag(self.phase.kind()) { self.progress.lag_seconds } else { None }
+    }
+
+    /// `readyForCutover` as clients see it.
+    pub fn ready_for_cutover(&self) -> bool {
+        matches!(self.phase, Phase::Synced { .. })
+    }
+
+    /// What the agent that reports with `agent` and `epoch` is to do next.
+    pub fn directive(&self, agent: AgentId, epoch: Epoch) -> Directive {
+        if !self.lease.as_ref().is_some_and(|lease| lease.agent == agent && lease.epoch == epoch) {
+            return match self.phase {
+                Phase::Cancelled { drop_copied } if epoch == self.epoch => Directive::Cancel { drop_copied },
+                _ => Directive::Stop,
+            };
+        }
+        match self.phase {
+            Phase::Scheduled
+            | Phase::Preparing
+            | Phase::Copying
+            | Phase::BuildingIndexes
+            | Phase::CatchingUp
+            | Phase::Synced { .. } => Directive::Run,
+            Phase::CuttingOver | Phase::Finalizing => Directive::CutOver,
+            Phase::Paused { .. } => Directive::Pause,
+            Phase::Cancelled { drop_copied } => Directive::Cancel { drop_copied },
+            Phase::Complete | Phase::Failed { .. } | Phase::Expired => Directive::Stop,
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The bodies of the Atlas Administration API, one file a resource.
+
+pub mod live_migration;
