@@ -1,6 +1,22 @@
 //! The data plane as a library: copies, replicates, verifies and cuts over one migration. It speaks to MongoDB and to
 //! the local disk only; whoever embeds it passes orders in and gets reports out.
 
+mod apply;
+mod catalog;
+mod checkpoint;
+mod cluster;
+mod copy;
+mod cutover;
+mod error;
+mod indexes;
+mod migration;
+mod preflight;
+mod progress;
+mod raw;
+mod replicate;
+mod retry;
+mod stream;
+
 use limosa_model::{AgentId, Epoch, Failure, MigrationId, NamespaceFilter, PhaseKind, Progress, Secret, protocol};
 use std::path::PathBuf;
 use tokio::sync::watch;
@@ -55,18 +71,15 @@ pub async fn run(
     orders: watch::Receiver<protocol::Directive>,
     reports: watch::Sender<EngineReport>,
 ) -> Outcome {
-    let _ = (settings, orders, reports);
-    Outcome::Stopped
+    migration::run(settings, orders, reports).await
 }
 
 /// Every reason why the migration can't start; empty when it can. Writes nothing anywhere.
 pub async fn preflight(settings: &Settings) -> Vec<Failure> {
-    let _ = settings;
-    Vec::new()
+    preflight::preflight(settings).await
 }
 
 /// What an agent announces of a source deployment.
 pub async fn describe(name: &str, source_uri: &Secret) -> Result<protocol::Deployment, Failure> {
-    let _ = (name, source_uri);
-    Err(Failure::new(limosa_model::ErrorCode::Internal, "not built"))
+    cluster::describe(name, source_uri).await
 }

@@ -1,1 +1,13 @@
-//! limosa-testkit
+//! Real servers for tests: fetched once, started on free ports, killed when dropped. Development only.
+
+pub mod compare;
+pub mod mongod;
+pub mod replica_set;
+pub mod workload;
+
+pub use compare::compare;
+pub use mongod::DEFAULT_VERSION;
+pub use replica_set::ReplicaSet;
+
+/// What goes wrong in a test's surroundings.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;

@@ -1,0 +1,110 @@
+//! Puts the changes of one window in order for a worker, several changes of one document made one where that gives
+//! the same.
+
+use super::{delta::Delta, registry::Target};
+use bson::RawDocumentBuf;
+use std::{collections::HashMap, sync::Arc};
+
+/// What becomes of a document.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Change {
+    /// The whole document; `fresh` when it was inserted rather than replaced.
+    Put { document: RawDocumentBuf, fresh: bool },
+    Delete,
+    Update(Delta),
+    /// Read it again from the source.
+    Refetch,
+}
+
+/// One document's change.
+#[derive(Clone, Debug)]
+pub(crate) struct Op {
+    pub target: Arc<Target>,
+    /// `{_id: …}`.
+    pub id: RawDocumentBuf,
+    /// Equal for equal documents; see [`crate::raw::canonical_id`].
+    pub canonical: Vec<u8>,
+    pub change: Change,
+}
+
+/// The changes for one worker. Operations of one round touch different documents and may be sent in any order; rounds
+/// go one after the other.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    ops: Vec<(u32, Op)>,
+    latest: HashMap<(usize, Vec<u8>), usize>,
+}
+
+impl Batch {
+    pub fn push(&mut self, op: Op) {
+        let key = (Arc::as_ptr(&op.target) as usize, op.canonical.clone());
+        let mut round = 0;
+        if let Some(&index) = self.latest.get(&key) {
+            let (own_round, earlier) = &mut self.ops[index];
+            if earlier.id == op.id && !op.target.keeps_order {
+                if let Some(merged) = merge(&earlier.change, &op.change) {
+                    earlier.change = merged;
+                    return;
+                }
+            }
+            round = *own_round + 1;
+        }
+        self.latest.insert(key, self.ops.len());
+        self.ops.push((round, op));
+    }
+
+    /// All operations, round by round; within a round those of one collection together, in the order they came.
+    pub fn into_ops(mut self) -> Vec<(u32, Op)> {
+        self.ops.sort_by(|(a, x), (b, y)| (a, &x.target.ns).cmp(&(b, &y.target.ns)));
+        self.ops
+    }
+}
+
+/// One change that does what `earlier` and then `later` do.
+fn merge(earlier: &Change, later: &Change) -> Option<Change> {
+    match (earlier, later) {
+        (Change::Put { fresh, .. }, Change::Put { document, .. }) => Some(Change::Put { document: document.clone(), fresh: *fresh }),
+        (_, Change::Put { .. } | Change::Delete | Change::Refetch) => Some(later.clone()),
+        (Change::Refetch, Change::Update(_)) => Some(Change::Refetch),
+        (Change::Update(a), Change::Update(b)) => a.then(b).map(Change::Update),
+        (Change::Put { .. } | Change::Delete, Change::Update(_)) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bson::rawdoc;
+    use limosa_model::Namespace;
+
+    fn op(target: &Arc<Target>, id: RawDocumentBuf, change: Change) -> Op {
+        let canonical = id.get("_id").ok().flatten().map(crate::raw::canonical_id).unwrap_or_default();
+        Op { target: Arc::clone(target), id, canonical, change }
+    }
+
+    fn put(n: i32) -> Change {
+        Change::Put { document: rawdoc! {"_id": 1, "n": n}, fresh: true }
+    }
+
+    #[test]
+    fn a_hot_document_becomes_one_write() {
+        let target = Arc::new(Target::plain(Namespace::new("d", "c")));
+        let mut batch = Batch::default();
+        for change in [put(1), put(2), Change::Delete, put(3)] {
+            batch.push(op(&target, rawdoc! {"_id": 1}, change));
+        }
+        let ops = batch.into_ops();
+        assert_eq!(ops.len(), 1);
+        assert_eq!(ops[0].1.change, put(3));
+    }
+
+    #[test]
+    fn equal_ids_of_different_types_keep_their_order() {
+        let target = Arc::new(Target::plain(Namespace::new("d", "c")));
+        let mut batch = Batch::default();
+        batch.push(op(&target, rawdoc! {"_id": 1}, Change::Delete));
+        batch.push(op(&target, rawdoc! {"_id": 1.0}, put(1)));
+        let rounds: Vec<u32> = batch.into_ops().iter().map(|(round, _)| *round).collect();
+        assert_eq!(rounds, [0, 1]);
+    }
+}

@@ -1,0 +1,146 @@
+//! Which of the destination's collections an event of the source belongs to.
+//!
+//! From 6.0 on events carry the collection's UUID, which stays the same through renames; what it is called on the
+//! destination is looked up here. Before, the name has to do.
+
+use crate::{catalog::{self, Entry, Uuid}, checkpoint::Store, cluster::Cluster};
+use limosa_model::{Failure, Namespace, NamespaceFilter};
+use std::{collections::{HashMap, HashSet}, sync::Arc};
+
+/// A collection on the destination that receives changes.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Target {
+    pub ns: Namespace,
+    pub uuid: Option<Uuid>,
+    /// Capped: changes stay in order, outside of transactions.
+    pub keeps_order: bool,
+    /// All changes pass through one worker: capped, or `_id`s that are equal under a collation.
+    pub one_worker: bool,
+}
+
+impl Target {
+    pub fn of(entry: &Entry) -> Self {
+        Self {
+            ns: entry.ns.clone(),
+            uuid: entry.uuid,
+            keeps_order: entry.is_capped(),
+            one_worker: entry.is_capped() || entry.is_collated(),
+        }
+    }
+
+    #[cfg(test)]
+    pub fn plain(ns: Namespace) -> Self {
+        Self { ns, uuid: None, keeps_order: false, one_worker: false }
+    }
+}
+
+/// All targets.
+pub(crate) struct Registry {
+    source: Cluster,
+    destination: Cluster,
+    store: Store,
+    filter: NamespaceFilter,
+    by_uuid: HashMap<Uuid, Arc<Target>>,
+    by_name: HashMap<Namespace, Arc<Target>>,
+    /// UUIDs that need nothing any more.
+    gone: HashSet<Uuid>,
+}
+
+impl Registry {
+    /// Knows what the checkpoint has mapped, under the names that the destination has now.
+    pub async fn load(source: &Cluster, destination: &Cluster, store: &Store, filter: &NamespaceFilter) -> Result<Self, Failure> {
+        let mut registry = Self {
+            source: source.clone(),
+            destination: destination.clone(),
+            store: store.clone(),
+            filter: filter.clone(),
+            by_uuid: HashMap::new(),
+            by_name: HashMap::new(),
+            gone: HashSet::new(),
+        };
+        let mut present: HashMap<Uuid, Entry> = HashMap::new();
+        for entry in catalog::list(destination, &NamespaceFilter::default()).await? {
+            present.extend(entry.uuid.map(|uuid| (uuid, entry)));
+        }
+        for (source_uuid, destination_uuid) in store.mapped().await? {
+            match present.get(&destination_uuid) {
+                Some(entry) => registry.insert(Target { uuid: Some(source_uuid), ..Target::of(entry) }),
+                None => drop(registry.gone.insert(source_uuid)),
+            }
+        }
+        Ok(registry)
+    }
+
+    fn insert(&mut self, target: Target) {
+        let target = Arc::new(target);
+        self.by_uuid.extend(target.uuid.map(|uuid| (uuid, Arc::clone(&target))));
+        self.by_name.insert(target.ns.clone(), target);
+    }
+
+    /// Creates `entry` of the source on the destination under `ns` and knows it from now on.
+    pub async fn create(&mut self, entry: &Entry, ns: &Namespace) -> Result<(), Failure> {
+        catalog::create(&self.destination, ns, &entry.options).await?;
+        let Some(created) = catalog::find(&self.destination, ns).await? else { return Ok(()) };
+        if let (Some(source), Some(destination)) = (entry.uuid, created.uuid) {
+            self.store.map(source, destination).await?;
+        }
+        self.insert(Target { ns: ns.clone(), ..Target::of(entry) });
+        Ok(())
+    }
+
+    pub fn by_uuid(&self, uuid: Uuid) -> Option<Arc<Target>> {
+        self.by_uuid.get(&uuid).cloned()
+    }
+
+    pub fn by_name(&self, ns: &Namespace) -> Option<Arc<Target>> {
+        self.by_name.get(ns).cloned()
+    }
+
+    pub fn is_gone(&self, uuid: Uuid) -> bool {
+        self.gone.contains(&uuid)
+    }
+
+    pub fn filter(&self) -> &NamespaceFilter {
+        &self.filter
+    }
+
+    pub fn source(&self) -> &Cluster {
+        &self.source
+    }
+
+    pub fn destination(&self) -> &Cluster {
+        &self.destination
+    }
+
+    /// `ns` on the destination no longer exists.
+    pub fn remove(&mut self, ns: &Namespace) {
+        if let Some(target) = self.by_name.remove(ns) {
+            if let Some(uuid) = target.uuid {
+                self.by_uuid.remove(&uuid);
+                self.gone.insert(uuid);
+            }
+        }
+    }
+
+    /// Events of this UUID need nothing: the collection is gone on the source.
+    pub fn forget(&mut self, uuid: Uuid) {
+        self.gone.insert(uuid);
+    }
+
+    /// `from` on the destination is called `to` now.
+    pub fn rename(&mut self, from: &Namespace, to: &Namespace) {
+        self.remove_name_only(to);
+        if let Some(target) = self.by_name.remove(from) {
+            self.insert(Target { ns: to.clone(), ..(*target).clone() });
+        }
+    }
+
+    fn remove_name_only(&mut self, ns: &Namespace) {
+        self.remove(ns);
+    }
+
+    /// All collections of `db` that are known.
+    pub fn of_database(&self, db: &str) -> Vec<Namespace> {
+        self.by_name.keys().filter(|ns| ns.db == db).cloned().collect()
+    }
+}

@@ -1,0 +1,183 @@
+//! Collections, views and their options: read from either side, created on the destination, compared.
+
+use crate::{cluster::Cluster, error};
+use bson::{Bson, Document, doc};
+use futures::TryStreamExt;
+use limosa_model::{Failure, Namespace, NamespaceFilter};
+
+/// A collection's UUID.
+pub(crate) type Uuid = [u8; 16];
+
+/// What `listCollections` calls a type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Collection,
+    View,
+    TimeSeries,
+}
+
+/// One entry of the catalog.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Entry {
+    pub ns: Namespace,
+    pub kind: Kind,
+    /// Absent for views.
+    pub uuid: Option<Uuid>,
+    /// As `create` takes them.
+    pub options: Document,
+}
+
+impl Entry {
+    pub fn is_capped(&self) -> bool {
+        self.options.get_bool("capped").unwrap_or(false)
+    }
+
+    /// Whether strings that differ may be equal here.
+    pub fn is_collated(&self) -> bool {
+        self.options.contains_key("collation")
+    }
+
+    /// Holds documents of its own: everything but views and the view half of a time-series collection.
+    pub fn has_documents(&self) -> bool {
+        self.kind == Kind::Collection
+    }
+}
+
+/// Prefix of the collection that holds a time-series collection's data.
+pub(crate) const BUCKETS: &str = "system.buckets.";
+
+/// All that `filter` admits.
+pub(crate) async fn list(cluster: &Cluster, filter: &NamespaceFilter) -> Result<Vec<Entry>, Failure> {
+    let mut entries = Vec::new();
+    for db in cluster.databases().await? {
+        if filter.admits_database(&db) {
+            entries.extend(list_database(cluster, &db, doc! {}).await?.into_iter().filter(|e| filter.admits(&e.ns.db, &e.ns.coll)));
+        }
+    }
+    entries.sort_by(|a, b| a.ns.cmp(&b.ns));
+    Ok(entries)
+}
+
+/// One namespace, if it exists.
+pub(crate) async fn find(cluster: &Cluster, ns: &Namespace) -> Result<Option<Entry>, Failure> {
+    Ok(list_database(cluster, &ns.db, doc! {"name": &ns.coll}).await?.pop())
+}
+
+/// The collection with this UUID in `db`, if it exists.
+pub(crate) async fn find_by_uuid(cluster: &Cluster, db: &str, uuid: Uuid) -> Result<Option<Entry>, Failure> {
+    let binary = bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: uuid.to_vec() };
+    Ok(list_database(cluster, db, doc! {"info.uuid": binary}).await?.pop())
+}
+
+async fn list_database(cluster: &Cluster, db: &str, filter: Document) -> Result<Vec<Entry>, Failure> {
+    let read = async {
+        let cursor = cluster.db(db).run_cursor_command(doc! {"listCollections": 1, "filter": filter, "cursor": {}}).await?;
+        cursor.try_collect::<Vec<Document>>().await
+    };
+    let found = read.await.map_err(|e| cluster.failure(&e))?;
+    Ok(found.into_iter().filter_map(|document| parse(db, document)).collect())
+}
+
+fn parse(db: &str, mut document: Document) -> Option<Entry> {
+    let kind = match document.get_str("type") {
+        Ok("view") => Kind::View,
+        Ok("timeseries") => Kind::TimeSeries,
+        _ => Kind::Collection,
+    };
+    let uuid = document.get_document("info").ok().and_then(|info| uuid_of(info.get("uuid")));
+    let options = match document.remove("options") {
+        Some(Bson::Document(options)) => options,
+        _ => Document::new(),
+    };
+    Some(Entry { ns: Namespace::new(db, document.get_str("name").ok()?), kind, uuid, options })
+}
+
+/// A UUID out of a field.
+pub(crate) fn uuid_of(value: Option<&Bson>) -> Option<Uuid> {
+    match value? {
+        Bson::Binary(binary) => binary.bytes.as_slice().try_into().ok(),
+        _ => None,
+    }
+}
+
+/// Creates `ns` with `options`; that it exists already is success. What would make the destination delete documents on
+/// its own is left out until the cutover.
+pub(crate) async fn create(destination: &Cluster, ns: &Namespace, options: &Document) -> Result<(), Failure> {
+    if ns.coll.starts_with(BUCKETS) {
+        return Ok(()); // comes with the time-series collection
+    }
+    let mut command = doc! {"create": &ns.coll};
+    command.extend(options.clone());
+    command.remove("uuid");
+    command.remove("autoIndexId");
+    if options.contains_key("timeseries") || options.contains_key("clusteredIndex") {
+        command.remove("expireAfterSeconds");
+    }
+    match destination.db(&ns.db).run_command(command).await {
+        Ok(_) => Ok(()),
+        Err(e) if error::code(&e) == Some(48) => Ok(()),
+        Err(e) => Err(destination.failure(&e)),
+    }
+}
+
+/// The `collMod`s that bring `have` to `want`, where `collMod` can.
+pub(crate) fn option_changes(want: &Entry, have: &Entry) -> Document {
+    let mut changes = Document::new();
+    let differs = |name: &str| want.options.get(name) != have.options.get(name);
+    match want.kind {
+        Kind::View => {
+            if differs("viewOn") || differs("pipeline") {
+                for name in ["viewOn", "pipeline"] {
+                    changes.extend(want.options.get(name).map(|v| (name.to_owned(), v.clone())));
+                }
+            }
+        }
+        Kind::TimeSeries => {
+            if differs("expireAfterSeconds") {
+                changes.insert("expireAfterSeconds", want.options.get("expireAfterSeconds").cloned().unwrap_or("off".into()));
+            }
+        }
+        Kind::Collection if want.ns.coll.starts_with(BUCKETS) => {}
+        Kind::Collection => {
+            if differs("validator") {
+                changes.insert("validator", want.options.get("validator").cloned().unwrap_or(Bson::Document(doc! {})));
+            }
+            for (name, default) in [("validationLevel", "strict"), ("validationAction", "error")] {
+                let of = |e: &Entry| e.options.get_str(name).unwrap_or(default).to_owned();
+                if of(want) != of(have) || (differs(name) && want.options.contains_key(name)) {
+                    changes.insert(name, of(want));
+                }
+            }
+            if differs("changeStreamPreAndPostImages") {
+                let off = Bson::Document(doc! {"enabled": false});
+                let images = want.options.get("changeStreamPreAndPostImages").cloned().unwrap_or(off);
+                changes.insert("changeStreamPreAndPostImages", images);
+            }
+            if want.is_capped() && have.is_capped() {
+                if differs("size") {
+                    changes.extend(want.options.get("size").map(|v| ("cappedSize".to_owned(), v.clone())));
+                }
+                if differs("max") {
+                    changes.insert("cappedMax", want.options.get("max").cloned().unwrap_or(Bson::Int64(0)));
+                }
+            }
+            if want.options.contains_key("clusteredIndex") && differs("expireAfterSeconds") {
+                changes.insert("expireAfterSeconds", want.options.get("expireAfterSeconds").cloned().unwrap_or("off".into()));
+            }
+        }
+    }
+    changes
+}
+
+/// Whether the two differ in something that no `collMod` changes.
+pub(crate) fn must_be_recreated(want: &Entry, have: &Entry) -> bool {
+    let same = |name: &str| want.options.get(name) == have.options.get(name);
+    want.kind != have.kind
+        || want.is_capped() != have.is_capped()
+        || !same("collation")
+        || !same("timeseries") && want.kind == Kind::TimeSeries && {
+            let key = |e: &Entry, f: &str| e.options.get_document("timeseries").ok().and_then(|t| t.get(f).cloned());
+            key(want, "timeField") != key(have, "timeField") || key(want, "metaField") != key(have, "metaField")
+        }
+        || !same("clusteredIndex")
+}

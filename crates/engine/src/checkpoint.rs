@@ -1,0 +1,241 @@
+//! What a new agent needs to go on, kept on the destination in `__limosa` and written with majority, so that what it
+//! says outlives any single server.
+
+use crate::{catalog::Uuid, cluster::Cluster, error};
+use bson::{Binary, Bson, Document, Timestamp, doc, spec::BinarySubtype};
+use futures::TryStreamExt;
+use limosa_model::{AgentId, Epoch, ErrorCode, Failure, MigrationId};
+use std::collections::HashMap;
+
+/// The database that belongs to Limosa on every destination.
+pub(crate) const DATABASE: &str = "__limosa";
+
+/// How far a migration is, as far as a resume is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    /// T0 is noted; collections and ranges may be there in part.
+    Begun,
+    /// All collections exist and all ranges are written down.
+    Planned,
+    /// All ranges are copied.
+    Copied,
+    /// Indexes are built, properties deferred.
+    Indexed,
+    /// The cutover made everything final.
+    Complete,
+}
+
+impl Stage {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Begun => "begun",
+            Self::Planned => "planned",
+            Self::Copied => "copied",
+            Self::Indexed => "indexed",
+            Self::Complete => "complete",
+        }
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        [Self::Begun, Self::Planned, Self::Copied, Self::Indexed, Self::Complete].into_iter().find(|s| s.name() == name)
+    }
+}
+
+/// A place in the stream: everything before it is applied.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Position {
+    /// Resume token, or nothing at T0.
+    pub token: Option<Document>,
+    /// The spool in which `seq` counts.
+    pub spool: String,
+    /// The batch to go on with.
+    pub seq: u64,
+    /// The event in that batch to go on with.
+    pub index: u64,
+}
+
+/// The stored state of one migration.
+#[derive(Clone, Debug)]
+pub(crate) struct Checkpoint {
+    pub stage: Stage,
+    pub t0: Timestamp,
+    pub position: Position,
+    pub filter: Document,
+    /// A DDL event that was about to be applied at `position`, with what it acted on.
+    pub intent: Option<Document>,
+}
+
+/// The store of one migration's state.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    destination: Cluster,
+    id: String,
+    epoch: Epoch,
+}
+
+fn binary(uuid: Uuid) -> Binary {
+    Binary { subtype: BinarySubtype::Uuid, bytes: uuid.to_vec() }
+}
+
+impl Store {
+    pub fn new(destination: &Cluster, id: MigrationId, epoch: Epoch) -> Self {
+        Self { destination: destination.clone(), id: id.to_string(), epoch }
+    }
+
+    async fn run(&self, mut command: Document) -> Result<Document, Failure> {
+        command.insert("writeConcern", doc! {"w": "majority"});
+        let db = self.destination.db(DATABASE);
+        let mut pause = crate::retry::Backoff::default();
+        let reply = loop {
+            match db.run_command(command.clone()).await {
+                Ok(reply) => break reply,
+                Err(e) if error::is_transient(&e) && pause.wait().await => {}
+                Err(e) => return Err(self.destination.failure(&e)),
+            }
+        };
+        if let Some(Bson::Document(first)) = reply.get_array("writeErrors").ok().and_then(|errors| errors.first()) {
+            if first.get_i32("code").is_ok_and(|code| code != 11000) {
+                let message = first.get_str("errmsg").unwrap_or("write refused");
+                return Err(Failure::new(ErrorCode::ServerError, format!("destination: {message}")));
+            }
+        }
+        Ok(reply)
+    }
+
+    async fn read(&self, collection: &str, filter: Document) -> Result<Vec<Document>, Failure> {
+        let command = doc! {"find": collection, "filter": filter, "readConcern": {"level": "majority"}};
+        let read = async { self.destination.db(DATABASE).run_cursor_command(command).await?.try_collect::<Vec<Document>>().await };
+        read.await.map_err(|e| self.destination.failure(&e))
+    }
+
+    /// Raises the epoch: from here on no holder of an older one can change the checkpoint, nor, by the fences, the data.
+    pub async fn take_over(&self, agent: AgentId, workers: usize) -> Result<(), Failure> {
+        let mut updates = Vec::new();
+        for worker in 0..workers {
+            updates.push(doc! {
+                "q": {"_id": self.fence(worker), "epoch": {"$lte": self.epoch.0}},
+                "u": {"$set": {"epoch": self.epoch.0, "agent": agent.to_string()}}, "upsert": true,
+            });
+        }
+        let reply = self.run(doc! {"update": "fences", "updates": updates, "ordered": false}).await?;
+        if reply.contains_key("writeErrors") { Err(self.fenced()) } else { Ok(()) }
+    }
+
+    /// The `_id` of a worker's fence.
+    pub fn fence(&self, worker: usize) -> Document {
+        doc! {"migration": &self.id, "worker": worker as i32}
+    }
+
+    /// The epoch of this holder.
+    pub fn epoch(&self) -> i64 {
+        self.epoch.0
+    }
+
+    /// That another has taken over.
+    pub fn fenced(&self) -> Failure {
+        Failure::new(ErrorCode::Fenced, "another agent has taken this migration over")
+    }
+
+    pub async fn load(&self) -> Result<Option<Checkpoint>, Failure> {
+        let Some(found) = self.read("migrations", doc! {"_id": &self.id}).await?.pop() else { return Ok(None) };
+        let stage = found.get_str("stage").ok().and_then(Stage::parse);
+        match (stage, found.get_timestamp("t0")) {
+            (Some(stage), Ok(t0)) => Ok(Some(Checkpoint {
+                stage,
+                t0,
+                position: Position {
+                    token: found.get_document("token").ok().cloned(),
+                    spool: found.get_str("spool").unwrap_or_default().to_owned(),
+                    seq: found.get_i64("seq").unwrap_or(0) as u64,
+                    index: found.get_i64("index").unwrap_or(0) as u64,
+                },
+                filter: found.get_document("filter").cloned().unwrap_or_default(),
+                intent: found.get_document("intent").ok().cloned(),
+            })),
+            _ => Err(Failure::new(ErrorCode::Internal, "the checkpoint on the destination can't be read")),
+        }
+    }
+
+    /// The first checkpoint; one that exists already stays.
+    pub async fn begin(&self, t0: Timestamp, filter: Document) -> Result<(), Failure> {
+        let document = doc! {"_id": &self.id, "epoch": self.epoch.0, "stage": Stage::Begun.name(), "t0": t0, "filter": filter};
+        self.run(doc! {"insert": "migrations", "documents": [document]}).await.map(drop)
+    }
+
+    async fn set(&self, update: Document) -> Result<(), Failure> {
+        let q = doc! {"_id": &self.id, "epoch": {"$lte": self.epoch.0}};
+        let mut u = update;
+        let mut set = u.get_document("$set").cloned().unwrap_or_default();
+        set.insert("epoch", self.epoch.0);
+        u.insert("$set", set);
+        let reply = self.run(doc! {"update": "migrations", "updates": [{"q": q, "u": u}]}).await?;
+        if crate::raw::as_i64(reply.get("n")) == Some(1) { Ok(()) } else { Err(self.fenced()) }
+    }
+
+    pub async fn set_stage(&self, stage: Stage) -> Result<(), Failure> {
+        self.set(doc! {"$set": {"stage": stage.name()}}).await
+    }
+
+    /// Everything before `position` is applied; forgets the intent.
+    pub async fn set_position(&self, position: &Position) -> Result<(), Failure> {
+        let mut set = doc! {"spool": &position.spool, "seq": position.seq as i64, "index": position.index as i64};
+        if let Some(token) = &position.token {
+            set.insert("token", token.clone());
+        }
+        self.set(doc! {"$set": set, "$unset": {"intent": ""}}).await
+    }
+
+    /// The DDL event at `position` is about to be applied.
+    pub async fn set_intent(&self, position: &Position, intent: Document) -> Result<(), Failure> {
+        self.set_position(position).await?;
+        self.set(doc! {"$set": {"intent": intent}}).await
+    }
+
+    /// Notes that the source's collection `source` is the destination's `destination`.
+    pub async fn map(&self, source: Uuid, destination: Uuid) -> Result<(), Failure> {
+        let id = doc! {"migration": &self.id, "uuid": binary(source)};
+        let update = doc! {"q": {"_id": id}, "u": {"$set": {"destination": binary(destination)}}, "upsert": true};
+        self.run(doc! {"update": "collections", "updates": [update]}).await.map(drop)
+    }
+
+    /// All notes of [`Self::map`].
+    pub async fn mapped(&self) -> Result<HashMap<Uuid, Uuid>, Failure> {
+        let found = self.read("collections", doc! {"_id.migration": &self.id}).await?;
+        let pair = |d: &Document| {
+            let source = crate::catalog::uuid_of(d.get_document("_id").ok()?.get("uuid"))?;
+            Some((source, crate::catalog::uuid_of(d.get("destination"))?))
+        };
+        Ok(found.iter().filter_map(pair).collect())
+    }
+
+    /// Writes the copy's plan; ranges that are there already stay as they are.
+    pub async fn plan(&self, ranges: Vec<Document>) -> Result<(), Failure> {
+        for chunk in ranges.chunks(1000) {
+            let documents: Vec<Document> = chunk
+                .iter()
+                .map(|range| {
+                    let mut document = doc! {"_id": {"migration": &self.id, "n": range.get_i64("n").unwrap_or(0)}};
+                    document.extend(range.clone());
+                    document
+                })
+                .collect();
+            self.run(doc! {"insert": "ranges", "documents": documents, "ordered": false}).await?;
+        }
+        Ok(())
+    }
+
+    /// Throws an unfinished plan away.
+    pub async fn clear_plan(&self) -> Result<(), Failure> {
+        self.run(doc! {"delete": "ranges", "deletes": [{"q": {"_id.migration": &self.id}, "limit": 0}]}).await.map(drop)
+    }
+
+    pub async fn ranges(&self) -> Result<Vec<Document>, Failure> {
+        self.read("ranges", doc! {"_id.migration": &self.id}).await
+    }
+
+    pub async fn range_done(&self, n: i64, documents: u64, bytes: u64) -> Result<(), Failure> {
+        let q = doc! {"_id": {"migration": &self.id, "n": n}};
+        let u = doc! {"$set": {"done": true, "documents": documents as i64, "bytes": bytes as i64}};
+        self.run(doc! {"update": "ranges", "updates": [{"q": q, "u": u}]}).await.map(drop)
+    }
+}

@@ -1,0 +1,4 @@
+//! The initial copy: planned as ranges of `_id`, carried out by a few workers.
+
+pub(crate) mod plan;
+pub(crate) mod worker;

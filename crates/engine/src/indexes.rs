@@ -1,0 +1,222 @@
+//! Secondary indexes: brought on the destination to what the source has, either with the properties deferred that
+//! would disturb replication, or as the source has them.
+//!
+//! Deferred are uniqueness (two documents that swap a unique value pass through different workers) and expiry (the
+//! destination must not delete on its own). A destination before 6.0 can't turn an index unique in place: there a
+//! unique index is built at the cutover.
+
+use crate::{cluster::Cluster, error, raw::as_i64};
+use bson::{Bson, Document, doc};
+use futures::TryStreamExt;
+use limosa_model::{ErrorCode, Failure, Namespace};
+
+/// The largest expiry that every version takes: 68 years.
+const NEVER_EXPIRES: i32 = i32::MAX;
+
+/// How far the destination's indexes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Properties {
+    /// While replicating.
+    Deferred,
+    /// At the cutover.
+    Final,
+}
+
+/// All indexes of `ns`, but `_id`'s; none if it doesn't exist.
+pub(crate) async fn list(cluster: &Cluster, ns: &Namespace) -> Result<Vec<Document>, Failure> {
+    let read = async {
+        let cursor = cluster.db(&ns.db).run_cursor_command(doc! {"listIndexes": &ns.coll, "cursor": {}}).await?;
+        cursor.try_collect::<Vec<Document>>().await
+    };
+    let mut found = match read.await {
+        Ok(found) => found,
+        Err(e) if error::is_gone(&e) => return Ok(Vec::new()),
+        Err(e) => return Err(cluster.failure(&e)),
+    };
+    found.retain(|index| !index.get_str("name").is_ok_and(|n| n == "_id_") && !index.get_bool("clustered").unwrap_or(false));
+    for index in &mut found {
+        index.remove("ns");
+        index.remove("background");
+        // A build in progress is listed with what was asked for.
+        if let Some(Bson::Document(spec)) = index.remove("spec") {
+            *index = spec;
+        }
+    }
+    Ok(found)
+}
+
+/// What the destination of `version` should have for the source's `index`; `None`: nothing yet.
+pub(crate) fn wanted(index: &Document, properties: Properties, version: (u32, u32, u32)) -> Option<Document> {
+    let mut spec = index.clone();
+    if properties == Properties::Deferred {
+        if spec.get_bool("unique").unwrap_or(false) {
+            if version < (6, 0, 0) {
+                return None;
+            }
+            spec.remove("unique");
+        }
+        if spec.contains_key("expireAfterSeconds") {
+            spec.insert("expireAfterSeconds", NEVER_EXPIRES);
+        }
+        spec.remove("prepareUnique");
+    }
+    Some(spec)
+}
+
+/// Equal but for the numeric type of numbers, which servers change, and the order of the properties.
+fn same(a: &Document, b: &Document) -> bool {
+    let equal = |x: Option<&Bson>, y: Option<&Bson>| x == y || (as_i64(x).is_some() && as_i64(x) == as_i64(y));
+    let truthy = |d: &Document, k: &str| match d.get(k) {
+        Some(Bson::Boolean(false)) | None => None,
+        other => other.cloned(),
+    };
+    let keys = |d: &Document| d.get_document("key").map(|k| k.iter().map(|(n, v)| (n.clone(), as_i64(Some(v)), v.clone())).collect::<Vec<_>>());
+    let same_keys = match (keys(a), keys(b)) {
+        (Ok(x), Ok(y)) => {
+            x.len() == y.len() && x.iter().zip(&y).all(|(p, q)| p.0 == q.0 && (p.2 == q.2 || (p.1.is_some() && p.1 == q.1)))
+        }
+        _ => false,
+    };
+    let names = a.keys().chain(b.keys()).filter(|k| *k != "key" && *k != "v");
+    same_keys && names.into_iter().all(|k| equal(truthy(a, k).as_ref(), truthy(b, k).as_ref()))
+}
+
+/// Brings the indexes of `destination_ns` to those of `source_ns`. Returns how many were built.
+pub(crate) async fn sync(
+    source: &Cluster,
+    source_ns: &Namespace,
+    destination: &Cluster,
+    destination_ns: &Namespace,
+    properties: Properties,
+) -> Result<u64, Failure> {
+    let want: Vec<Document> =
+        list(source, source_ns).await?.iter().filter_map(|i| wanted(i, properties, destination.version)).collect();
+    let have = list(destination, destination_ns).await?;
+    let name = |d: &Document| d.get_str("name").unwrap_or_default().to_owned();
+    for index in &have {
+        if !want.iter().any(|w| name(w) == name(index)) {
+            drop_index(destination, destination_ns, &name(index)).await?;
+        }
+    }
+    let mut missing = Vec::new();
+    for index in want {
+        match have.iter().find(|h| name(h) == name(&index)) {
+            None => missing.push(index),
+            Some(existing) if same(&index, existing) => {}
+            Some(existing) => {
+                if !convert(destination, destination_ns, existing, &index).await? {
+                    drop_index(destination, destination_ns, &name(&index)).await?;
+                    missing.push(index);
+                }
+            }
+        }
+    }
+    let built = missing.len() as u64;
+    create(destination, destination_ns, missing).await?;
+    Ok(built)
+}
+
+/// Builds `specs` in one pass over the collection; those that exist already are left.
+pub(crate) async fn create(destination: &Cluster, ns: &Namespace, specs: Vec<Document>) -> Result<(), Failure> {
+    if specs.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = specs.iter().map(|s| s.get_str("name").unwrap_or_default().to_owned()).collect();
+    let command = doc! {"createIndexes": &ns.coll, "indexes": specs};
+    match destination.db(&ns.db).run_command(command).await {
+        Ok(_) => Ok(()),
+        Err(e) if matches!(error::code(&e), Some(68 | 85 | 86)) => Ok(()), // a later incarnation is there; a later event drops it
+        Err(e) if error::is_gone(&e) || error::is_transient(&e) => Err(destination.failure(&e)),
+        Err(e) => {
+            let code = match error::code(&e) {
+                Some(11000) => ErrorCode::UniqueConversionFailed,
+                _ => ErrorCode::IndexBuildFailed,
+            };
+            Err(Failure::new(code, format!("indexes {names:?} of {ns}: {e}")))
+        }
+    }
+}
+
+/// Drops an index; that it is gone already is success.
+pub(crate) async fn drop_index(destination: &Cluster, ns: &Namespace, name: &str) -> Result<(), Failure> {
+    match destination.db(&ns.db).run_command(doc! {"dropIndexes": &ns.coll, "index": name}).await {
+        Ok(_) => Ok(()),
+        Err(e) if error::is_gone(&e) => Ok(()),
+        Err(e) => Err(destination.failure(&e)),
+    }
+}
+
+/// Changes `have` into `want` by `collMod` if it can; `false`: it must be built anew.
+async fn convert(destination: &Cluster, ns: &Namespace, have: &Document, want: &Document) -> Result<bool, Failure> {
+    let mut rest_of_have = have.clone();
+    let mut rest_of_want = want.clone();
+    for changeable in ["unique", "prepareUnique", "expireAfterSeconds", "hidden"] {
+        rest_of_have.remove(changeable);
+        rest_of_want.remove(changeable);
+    }
+    if !same(&rest_of_have, &rest_of_want) {
+        return Ok(false);
+    }
+    let flag = |d: &Document, k: &str| d.get_bool(k).unwrap_or(false);
+    let name = want.get_str("name").unwrap_or_default();
+    let mut steps = Vec::new();
+    if flag(want, "hidden") != flag(have, "hidden") {
+        steps.push(doc! {"hidden": flag(want, "hidden")});
+    }
+    if let Some(seconds) = want.get("expireAfterSeconds") {
+        if as_i64(Some(seconds)) != as_i64(have.get("expireAfterSeconds")) {
+            steps.push(doc! {"expireAfterSeconds": seconds.clone()});
+        }
+    } else if have.contains_key("expireAfterSeconds") {
+        return Ok(false);
+    }
+    match (flag(have, "unique"), flag(want, "unique")) {
+        (true, false) => return Ok(false),
+        (false, true) if destination.version < (6, 0, 0) => return Ok(false),
+        (false, true) => steps.extend([doc! {"prepareUnique": true}, doc! {"unique": true}]),
+        _ if flag(want, "prepareUnique") != flag(have, "prepareUnique") => {
+            steps.push(doc! {"prepareUnique": flag(want, "prepareUnique")});
+        }
+        _ => {}
+    }
+    for mut change in steps {
+        let unique = change.contains_key("unique");
+        change.insert("name", name);
+        match destination.db(&ns.db).run_command(doc! {"collMod": &ns.coll, "index": change}).await {
+            Ok(_) => {}
+            Err(e) if unique && matches!(error::code(&e), Some(359 | 11000)) => {
+                let undo = doc! {"collMod": &ns.coll, "index": {"name": name, "prepareUnique": false}};
+                // The index stays as it was for the time until the next try; a failure here changes nothing of that.
+                let _ = destination.db(&ns.db).run_command(undo).await;
+                return Err(Failure::new(
+                    ErrorCode::UniqueConversionFailed,
+                    format!("index {name} of {ns} has duplicate keys: {e}"),
+                ));
+            }
+            Err(e) => return Err(destination.failure(&e)),
+        }
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uniqueness_and_expiry_wait_for_the_cutover() {
+        let index = doc! {"v": 2, "key": {"a": 1}, "name": "a_1", "unique": true, "expireAfterSeconds": 60};
+        let deferred = wanted(&index, Properties::Deferred, (6, 0, 5));
+        assert_eq!(deferred, Some(doc! {"v": 2, "key": {"a": 1}, "name": "a_1", "expireAfterSeconds": NEVER_EXPIRES}));
+        assert_eq!(wanted(&index, Properties::Deferred, (5, 0, 4)), None);
+        assert_eq!(wanted(&index, Properties::Final, (5, 0, 4)), Some(index));
+    }
+
+    #[test]
+    fn numeric_types_and_false_flags_make_no_difference() {
+        let a = doc! {"v": 2, "key": {"a": 1, "b": "text"}, "name": "x", "unique": false};
+        assert!(same(&a, &doc! {"v": 2, "key": {"a": 1.0, "b": "text"}, "name": "x"}));
+        assert!(!same(&a, &doc! {"v": 2, "key": {"b": "text", "a": 1}, "name": "x"}));
+        assert!(!same(&a, &doc! {"v": 2, "key": {"a": 1, "b": "text"}, "name": "x", "sparse": true}));
+    }
+}

@@ -1,0 +1,105 @@
+//! Change events, read in place.
+
+use crate::catalog::Uuid;
+use bson::{RawArray, RawBsonRef, RawDocument, RawDocumentBuf, Timestamp};
+use limosa_model::Namespace;
+
+/// One change event; borrows from the batch it came in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Event<'a> {
+    pub raw: &'a RawDocument,
+    pub kind: Kind,
+    pub db: &'a str,
+    pub coll: &'a str,
+    pub uuid: Option<Uuid>,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// `insert` and `replace`: the whole document is in the event.
+    Image,
+    Update,
+    Delete,
+    /// Anything that changes the catalog.
+    Definition,
+    /// Nothing to do with the destination's data.
+    Ignored,
+}
+
+impl<'a> Event<'a> {
+    pub fn parse(raw: &'a RawDocument) -> Option<Self> {
+        let operation = raw.get_str("operationType").ok()?;
+        let kind = match operation {
+            "insert" | "replace" => Kind::Image,
+            "update" => Kind::Update,
+            "delete" => Kind::Delete,
+            "create" | "drop" | "rename" | "createIndexes" | "dropIndexes" | "modify" | "dropDatabase" => Kind::Definition,
+            _ => Kind::Ignored,
+        };
+        let ns = raw.get_document("ns").ok();
+        let part = |name: &str| ns.and_then(|ns| ns.get_str(name).ok()).unwrap_or_default();
+        let uuid = raw.get_binary("collectionUUID").ok().and_then(|b| b.bytes.try_into().ok());
+        Some(Self { raw, kind, db: part("db"), coll: part("coll"), uuid })
+    }
+
+    pub fn operation(&self) -> &'a str {
+        self.raw.get_str("operationType").unwrap_or_default()
+    }
+
+    pub fn ns(&self) -> Namespace {
+        Namespace::new(self.db, self.coll)
+    }
+
+    pub fn token(&self) -> Option<&'a RawDocument> {
+        self.raw.get_document("_id").ok()
+    }
+
+    pub fn id(&self) -> Option<RawBsonRef<'a>> {
+        self.raw.get_document("documentKey").ok()?.get("_id").ok().flatten()
+    }
+
+    pub fn full_document(&self) -> Option<&'a RawDocument> {
+        self.raw.get_document("fullDocument").ok()
+    }
+
+    pub fn update_description(&self) -> Option<&'a RawDocument> {
+        self.raw.get_document("updateDescription").ok()
+    }
+}
+
+/// The events of a reply to `aggregate` or `getMore`.
+pub(crate) fn events_of(reply: &RawDocument) -> Option<&RawArray> {
+    let cursor = reply.get_document("cursor").ok()?;
+    cursor.get_array("nextBatch").or_else(|_| cursor.get_array("firstBatch")).ok()
+}
+
+/// The position after all events of a reply, which moves on even if there were none.
+pub(crate) fn token_of(reply: &RawDocument) -> Option<RawDocumentBuf> {
+    Some(reply.get_document("cursor").ok()?.get_document("postBatchResumeToken").ok()?.to_owned())
+}
+
+/// The cluster time inside a resume token: the token is a key string, whose first part is a timestamp (0x82).
+pub(crate) fn token_time(token: &RawDocument) -> Option<Timestamp> {
+    let data = token.get_str("_data").ok()?;
+    if !data.starts_with("82") {
+        return None;
+    }
+    let time = u32::from_str_radix(data.get(2..10)?, 16).ok()?;
+    let increment = u32::from_str_radix(data.get(10..18)?, 16).ok()?;
+    Some(Timestamp { time, increment })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bson::rawdoc;
+
+    #[test]
+    fn the_cluster_time_of_a_token_is_read() {
+        let token = rawdoc! {"_data": "8263F5B0C5000000022B0229296E04"};
+        assert_eq!(token_time(&token), Some(Timestamp { time: 0x63F5_B0C5, increment: 2 }));
+        assert_eq!(token_time(&rawdoc! {"_data": "00"}), None);
+        assert_eq!(token_time(&rawdoc! {"x": 1}), None);
+    }
+}

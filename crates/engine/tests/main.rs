@@ -1,0 +1,5 @@
+//! Whole migrations by the engine, on real servers.
+
+mod path;
+mod resume;
+mod support;

@@ -1,0 +1,57 @@
+//! OAuth 2.0 client credentials: service accounts get access tokens, kept as hashes and in memory only.
+
+use super::Principal;
+use base64::{Engine, engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD}};
+use limosa_model::{OrgId, Secret, Timestamp};
+use sha2::{Digest, Sha256};
+use std::{collections::HashMap, sync::{Mutex, PoisonError}};
+
+/// How long an access token lives.
+pub(crate) const LIFE_SECONDS: i64 = 3600;
+
+/// `mdb_sa_id_` and 24 hexadecimal digits.
+pub(crate) fn new_client_id() -> String {
+    format!("mdb_sa_id_{}", OrgId::generate())
+}
+
+/// `mdb_sa_sk_` and 30 random bytes.
+pub(crate) fn new_client_secret() -> Secret {
+    let bytes: [u8; 30] = rand::random();
+    Secret::new(format!("mdb_sa_sk_{}", URL_SAFE_NO_PAD.encode(bytes)))
+}
+
+/// SHA-256 in hexadecimal: enough for secrets that are random.
+pub(crate) fn hash(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// User and password of a `Basic` header.
+pub(crate) fn basic(header: &str) -> Option<(String, String)> {
+    let decoded = STANDARD.decode(header.strip_prefix("Basic ")?.trim()).ok()?;
+    let text = String::from_utf8(decoded).ok()?;
+    text.split_once(':').map(|(user, password)| (user.to_owned(), password.to_owned()))
+}
+
+/// The tokens given out.
+#[derive(Default)]
+pub(crate) struct Tokens(Mutex<HashMap<String, (Timestamp, Principal)>>);
+
+impl Tokens {
+    pub fn issue(&self, principal: Principal, now: Timestamp) -> Secret {
+        let bytes: [u8; 36] = rand::random();
+        let token = URL_SAFE_NO_PAD.encode(bytes);
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, (until, _)| *until > now);
+        known.insert(hash(&token), (now.plus_seconds(LIFE_SECONDS), principal));
+        Secret::new(token)
+    }
+
+    pub fn check(&self, token: &str, now: Timestamp) -> Option<Principal> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&hash(token)).filter(|(until, _)| *until > now).map(|(_, principal)| principal.clone())
+    }
+
+    pub fn revoke(&self, token: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&hash(token));
+    }
+}

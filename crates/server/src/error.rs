@@ -1,0 +1,23 @@
+//! What keeps a server from running. What a request is answered with is [`crate::render::ApiError`].
+
+use std::{net::SocketAddr, path::PathBuf};
+
+/// A server can't start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// A file of the data directory.
+    #[error("{0}: {1}")]
+    File(PathBuf, #[source] std::io::Error),
+    /// The store.
+    #[error("the store can't be used: {0}")]
+    Store(#[from] rusqlite::Error),
+    /// Something stored doesn't fit this version, or the key.
+    #[error("the store holds something unreadable: {0}")]
+    Corrupt(String),
+    /// The address.
+    #[error("can't listen on {0}: {1}; choose another with --listen")]
+    Bind(SocketAddr, #[source] std::io::Error),
+    /// The listener broke.
+    #[error("serving ended: {0}")]
+    Serve(#[source] std::io::Error),
+}

@@ -1,0 +1,170 @@
+//! What agents say, and what is known of them.
+
+use super::{org, owner};
+use crate::{render::{ApiError, Reply}, router::Call, store::{Agent, NotChanged}};
+use limosa_model::{
+    AgentId, Migration, MigrationId, Phase, Secret, Timestamp, protocol,
+    state::{DestinationRef, SourceRef},
+    transition::Event,
+};
+use serde_json::{Value, json};
+
+/// How long a lease lives without a report.
+const LEASE_SECONDS: i64 = 20;
+
+/// How often agents come.
+const HEARTBEAT_SECONDS: u64 = 2;
+
+/// How long an agent counts as there after it was last heard of.
+const SEEN_SECONDS: i64 = 60;
+
+fn reply<T: serde::Serialize>(body: &T) -> Result<Reply, ApiError> {
+    Ok(Reply::ok(serde_json::to_value(body).unwrap_or(Value::Null)))
+}
+
+pub(crate) fn join(call: Call) -> Result<Reply, ApiError> {
+    let join: protocol::Join = call.parse()?;
+    let org = call.principal.org_id;
+    let group_id = call.app.store.group_by_name(org, &join.group_name)?;
+    let agent = Agent { id: join.agent_id, group_id, host_name: join.host_name, deployments: join.deployments, seen_at: Timestamp::now() };
+    call.app.store.put_agent(org, &agent)?;
+    reply(&protocol::Joined { group_id, heartbeat_seconds: HEARTBEAT_SECONDS, lease_seconds: LEASE_SECONDS as u64 })
+}
+
+fn agent(call: &Call) -> Result<Agent, ApiError> {
+    let text = call.param("agentId");
+    let id = text.parse::<AgentId>().map_err(|_| ApiError::resource(text))?;
+    let found = call.app.store.agents(call.principal.org_id)?.into_iter().find(|a| a.id == id);
+    found.ok_or_else(|| ApiError::resource(text))
+}
+
+/// Takes the agent's news and hands out what waits for its host: a migration that no one holds, with a new lease.
+pub(crate) fn heartbeat(call: Call) -> Result<Reply, ApiError> {
+    let beat: protocol::Heartbeat = call.parse()?;
+    let now = Timestamp::now();
+    let agent = Agent { deployments: beat.deployments, seen_at: now, ..agent(&call)? };
+    call.app.store.put_agent(call.principal.org_id, &agent)?;
+    let mut work = protocol::Work::default();
+    for waiting in call.app.store.pending_validations(&agent.host_name)? {
+        work.validations.extend(validation(&call, &waiting)?);
+    }
+    if beat.idle {
+        let mut active = call.app.store.active_of_org(call.principal.org_id)?;
+        active.reverse();
+        for migration in active.iter().filter(|m| is_for(m, &agent, now)) {
+            match call.app.store.change(migration.id, Event::Claim { agent: agent.id, lease_seconds: LEASE_SECONDS }, now) {
+                Ok(claimed) => {
+                    work.migration = assignment(&call, &claimed)?;
+                    break;
+                }
+                Err(NotChanged::Store(error)) => return Err(error.into()),
+                Err(NotChanged::Illegal(_) | NotChanged::Unknown) => {}
+            }
+        }
+    }
+    reply(&work)
+}
+
+fn is_for(migration: &Migration, agent: &Agent, now: Timestamp) -> bool {
+    migration.migration_host == agent.host_name
+        && migration.source.group_id == agent.group_id
+        && !matches!(migration.phase, Phase::Paused { .. })
+        && agent.deployments.iter().any(|d| d.name == migration.source.cluster_name)
+        && migration.lease.as_ref().is_none_or(|lease| lease.until <= now || lease.agent == agent.id)
+}
+
+fn access(source: &SourceRef, credentials: Option<(String, String)>) -> protocol::SourceAccess {
+    protocol::SourceAccess {
+        name: source.cluster_name.clone(),
+        credentials: credentials.map(|(user, password)| (user, Secret::new(password))),
+        ca_certificate_path: source.ca_certificate_path.clone(),
+        ssl: source.ssl,
+    }
+}
+
+fn assignment(call: &Call, migration: &Migration) -> Result<Option<protocol::MigrationAssignment>, ApiError> {
+    let DestinationRef { group_id, cluster_name } = &migration.destination;
+    let Some(destination_uri) = call.app.store.cluster_uri(*group_id, cluster_name)? else { return Ok(None) };
+    let credentials = call.app.store.credentials(migration.id)?.and_then(|text| serde_json::from_str(&text).ok());
+    Ok(Some(protocol::MigrationAssignment {
+        migration_id: migration.id,
+        epoch: migration.epoch,
+        source: access(&migration.source, credentials),
+        destination_uri,
+        drop_destination_data: migration.drop_destination_data,
+    }))
+}
+
+fn validation(call: &Call, waiting: &crate::store::Validation) -> Result<Option<protocol::ValidationAssignment>, ApiError> {
+    let part = |name: &str| waiting.request.get(name).cloned().unwrap_or(Value::Null);
+    let parsed = (waiting.id.parse(), serde_json::from_value(part("source")), serde_json::from_value::<DestinationRef>(part("destination")));
+    let (Ok(validation_id), Ok(source), Ok(destination)) = parsed else { return Ok(None) };
+    let Some(destination_uri) = call.app.store.cluster_uri(destination.group_id, &destination.cluster_name)? else { return Ok(None) };
+    let source: SourceRef = source;
+    Ok(Some(protocol::ValidationAssignment {
+        validation_id,
+        source: access(&source, serde_json::from_value(part("credentials")).ok().flatten()),
+        destination_uri,
+        drop_destination_data: part("dropDestinationData").as_bool().unwrap_or(false),
+    }))
+}
+
+/// Takes a report in; an agent that lost its lease is told to stop.
+pub(crate) fn report(call: Call) -> Result<Reply, ApiError> {
+    let agent = agent(&call)?;
+    let text = call.param("liveMigrationId");
+    let id = text.parse::<MigrationId>().map_err(|_| ApiError::resource(text))?;
+    let report: protocol::Report = call.parse()?;
+    let protocol::Report { epoch, phase, progress, failure } = report;
+    let event = Event::Report { agent: agent.id, epoch, phase, progress, failure, lease_seconds: LEASE_SECONDS };
+    let directive = match call.app.store.change(id, event, Timestamp::now()) {
+        Ok(migration) => migration.directive(agent.id, epoch),
+        Err(NotChanged::Illegal(_)) => match call.app.store.migration(id)? {
+            Some(migration) => migration.directive(agent.id, epoch),
+            None => protocol::Directive::Stop,
+        },
+        Err(NotChanged::Unknown) => return Err(ApiError::resource(text)),
+        Err(NotChanged::Store(error)) => return Err(error.into()),
+    };
+    reply(&protocol::Ordered { directive })
+}
+
+pub(crate) fn report_validation(call: Call) -> Result<Reply, ApiError> {
+    agent(&call)?;
+    let report: protocol::ValidationReport = call.parse()?;
+    let findings: Vec<String> = report.findings.iter().map(|f| format!("{}: {}. {}", f.code.name(), f.message, f.code.remedy())).collect();
+    let message = if findings.is_empty() { None } else { Some(findings.join("\n")) };
+    call.app.store.finish_validation(call.param("validationId"), message.as_deref())?;
+    Ok(Reply::ok(json!({})))
+}
+
+/// `GET /api/atlas/v2/orgs/{orgId}/liveMigrations/availableProjects`: a bare array.
+pub(crate) fn available_projects(call: Call) -> Result<Reply, ApiError> {
+    let org = org(&call)?;
+    owner(&call)?;
+    let now = Timestamp::now();
+    let mut agents = call.app.store.agents(org)?;
+    agents.retain(|a| now.seconds_since(a.seen_at) <= SEEN_SECONDS);
+    let mut projects = Vec::new();
+    for (group, name) in call.app.store.groups(org)? {
+        let own: Vec<&Agent> = agents.iter().filter(|a| a.group_id == group).collect();
+        if own.is_empty() {
+            continue;
+        }
+        let mut deployments: Vec<&protocol::Deployment> = own.iter().flat_map(|a| &a.deployments).collect();
+        deployments.sort_by(|a, b| a.name.cmp(&b.name));
+        deployments.dedup_by(|a, b| a.name == b.name);
+        let deployments: Vec<Value> = deployments.into_iter().map(announced).collect();
+        let hosts: Vec<&str> = own.iter().map(|a| a.host_name.as_str()).collect();
+        projects.push(json!({"deployments": deployments, "migrationHosts": hosts, "name": name, "projectId": group}));
+    }
+    Ok(Reply::ok(Value::Array(projects)))
+}
+
+fn announced(d: &protocol::Deployment) -> Value {
+    json!({
+        "agentVersion": env!("CARGO_PKG_VERSION"), "clusterId": d.cluster_id, "dbSizeBytes": d.db_size_bytes,
+        "featureCompatibilityVersion": d.feature_compatibility_version, "managed": d.managed, "mongoDBVersion": d.mongo_db_version,
+        "name": d.name, "oplogSizeMB": d.oplog_size_mb, "sharded": d.sharded, "shardsSize": d.shards_size, "tlsEnabled": d.tls_enabled,
+    })
+}

@@ -1,0 +1,105 @@
+//! Whether two clusters hold the same: by `dbHash`, by catalog, and document by document where those differ.
+
+use crate::Error;
+use bson::{Bson, Document, RawDocumentBuf, doc};
+use futures::TryStreamExt;
+use mongodb::Client;
+use std::collections::BTreeMap;
+
+/// What was compared.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Collections with documents.
+    pub collections: u64,
+    /// Documents in them.
+    pub documents: u64,
+    /// Their size.
+    pub bytes: u64,
+}
+
+/// Compares the databases `dbs`; an error lists every difference.
+pub async fn compare(source: &Client, destination: &Client, dbs: &[&str]) -> Result<Summary, Error> {
+    let mut differences = Vec::new();
+    let mut summary = Summary::default();
+    for db in dbs {
+        let (left, right) = (catalog(source, db).await?, catalog(destination, db).await?);
+        for name in left.keys().chain(right.keys().filter(|name| !left.contains_key(*name))) {
+            if left.get(name) != right.get(name) {
+                differences.push(format!("{db}.{name}: catalog {:?} / {:?}", left.get(name), right.get(name)));
+            }
+        }
+        let (a, b) = (hashes(source, db).await?, hashes(destination, db).await?);
+        for name in a.keys().chain(b.keys().filter(|name| !a.contains_key(*name))) {
+            if a.get(name) != b.get(name) {
+                differences.push(format!("{db}.{name}: dbHash"));
+                differences.extend(documents(source, destination, db, name).await?);
+            }
+        }
+        let stats = source.database(db).run_command(doc! {"dbStats": 1}).await?;
+        let number = |name: &str| match stats.get(name) {
+            Some(Bson::Int32(n)) => *n as u64,
+            Some(Bson::Int64(n)) => *n as u64,
+            Some(Bson::Double(n)) => *n as u64,
+            _ => 0,
+        };
+        summary.collections += number("collections");
+        summary.documents += number("objects");
+        summary.bytes += number("dataSize");
+    }
+    if differences.is_empty() { Ok(summary) } else { Err(differences.join("\n").into()) }
+}
+
+async fn hashes(client: &Client, db: &str) -> Result<BTreeMap<String, String>, Error> {
+    let reply = client.database(db).run_command(doc! {"dbHash": 1}).await?;
+    let collections = reply.get_document("collections")?;
+    Ok(collections.iter().map(|(name, hash)| (name.clone(), hash.to_string())).collect())
+}
+
+/// Options and indexes by name, without what is the server's own.
+async fn catalog(client: &Client, db: &str) -> Result<BTreeMap<String, String>, Error> {
+    let cursor = client.database(db).run_cursor_command(doc! {"listCollections": 1, "cursor": {}}).await?;
+    let mut found = BTreeMap::new();
+    for entry in cursor.try_collect::<Vec<Document>>().await? {
+        let name = entry.get_str("name")?.to_owned();
+        let mut text = format!("{} {}", entry.get_str("type")?, entry.get_document("options").cloned().unwrap_or_default());
+        if entry.get_str("type")? != "view" {
+            let cursor = client.database(db).run_cursor_command(doc! {"listIndexes": &name, "cursor": {}}).await?;
+            let mut indexes: Vec<String> = cursor
+                .try_collect::<Vec<Document>>()
+                .await?
+                .into_iter()
+                .map(|mut index| {
+                    // Only versions before 4.4 have it, or keep it from then.
+                    index.remove("ns");
+                    index.remove("background");
+                    let mut fields: Vec<_> = index.iter().map(|(k, v)| format!("{k}: {v}")).collect();
+                    fields.sort();
+                    fields.join(", ")
+                })
+                .collect();
+            indexes.sort();
+            text = format!("{text} {indexes:?}");
+        }
+        found.insert(name, text);
+    }
+    Ok(found)
+}
+
+/// The first differences of two collections, in `_id` order.
+async fn documents(source: &Client, destination: &Client, db: &str, name: &str) -> Result<Vec<String>, Error> {
+    let open = async |client: &Client| {
+        client.database(db).collection::<RawDocumentBuf>(name).find(doc! {}).sort(doc! {"_id": 1}).await
+    };
+    let (mut a, mut b) = (open(source).await?, open(destination).await?);
+    let mut differences = Vec::new();
+    loop {
+        let (x, y) = (a.try_next().await?, b.try_next().await?);
+        if x.is_none() && y.is_none() || differences.len() >= 5 {
+            return Ok(differences);
+        }
+        if x != y {
+            let show = |d: Option<RawDocumentBuf>| d.and_then(|d| Document::try_from(d.as_ref()).ok()).map(|d| d.to_string());
+            differences.push(format!("{db}.{name}: {:?} / {:?}", show(x), show(y)));
+        }
+    }
+}

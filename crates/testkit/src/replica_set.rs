@@ -1,0 +1,288 @@
+//! Replica sets of real `mongod` processes on free ports.
+
+use crate::{Error, mongod};
+use bson::{Bson, Document, doc};
+use mongodb::{Client, options::ClientOptions};
+use std::{
+    fs,
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// How long a state is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// User and password of the administrator, where access control is on.
+pub const ADMIN: (&str, &str) = ("root", "secret:/@1");
+
+/// How to start one.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    version: String,
+    members: usize,
+    auth: bool,
+    standalone: bool,
+    oplog_mb: u32,
+}
+
+impl Builder {
+    /// The version of all members.
+    #[must_use]
+    pub fn version(mut self, version: &str) -> Self {
+        self.version = version.to_owned();
+        self
+    }
+
+    /// One to three.
+    #[must_use]
+    pub fn members(mut self, members: usize) -> Self {
+        self.members = members;
+        self
+    }
+
+    /// With access control and the user [`ADMIN`].
+    #[must_use]
+    pub fn auth(mut self, auth: bool) -> Self {
+        self.auth = auth;
+        self
+    }
+
+    /// One server without a replica set.
+    #[must_use]
+    pub fn standalone(mut self) -> Self {
+        self.standalone = true;
+        self
+    }
+
+    /// The oplog's size.
+    #[must_use]
+    pub fn oplog_mb(mut self, megabytes: u32) -> Self {
+        self.oplog_mb = megabytes;
+        self
+    }
+
+    /// Starts it and waits for a primary.
+    pub async fn start(self) -> Result<ReplicaSet, Error> {
+        let binary = mongod::ensure(&self.version)?;
+        let dir = tempfile::Builder::new().prefix("limosa-mongod-").tempdir()?;
+        if self.auth {
+            let key = dir.path().join("key");
+            fs::write(&key, "bGltb3NhIHRlc3Qga2V5IGZpbGU=\n")?;
+            fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        }
+        let ports = free_ports(self.members)?;
+        let mut set = ReplicaSet { builder: self, binary, dir: Some(dir), ports, children: Vec::new(), users: false };
+        for index in 0..set.ports.len() {
+            let child = set.spawn(index)?;
+            set.children.push(Some(child));
+        }
+        set.initiate().await?;
+        Ok(set)
+    }
+}
+
+fn free_ports(count: usize) -> Result<Vec<u16>, Error> {
+    // All are held until all are known, so that none is given out twice.
+    let held = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<Vec<_>, _>>()?;
+    Ok(held.iter().map(|l| l.local_addr().map(|a| a.port())).collect::<Result<Vec<_>, _>>()?)
+}
+
+/// A running replica set; killed when dropped, its directory kept if a test failed.
+pub struct ReplicaSet {
+    builder: Builder,
+    binary: mongod::Binary,
+    dir: Option<tempfile::TempDir>,
+    ports: Vec<u16>,
+    children: Vec<Option<Child>>,
+    users: bool,
+}
+
+impl ReplicaSet {
+    /// One member of the default version, unless asked otherwise.
+    pub fn builder() -> Builder {
+        Builder { version: mongod::DEFAULT_VERSION.to_owned(), members: 1, auth: false, standalone: false, oplog_mb: 512 }
+    }
+
+    /// One member of the default version.
+    pub async fn start() -> Result<Self, Error> {
+        Self::builder().start().await
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.dir.as_ref().map(|d| d.path().to_owned()).unwrap_or_default()
+    }
+
+    fn spawn(&self, index: usize) -> Result<Child, Error> {
+        let data = self.path().join(format!("member{index}"));
+        fs::create_dir_all(&data)?;
+        let mut inner = self.binary.command();
+        // Dies with the test, also when that is killed.
+        let mut command = if Command::new("setpriv").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok() {
+            let mut command = Command::new("setpriv");
+            command.args(["--pdeathsig", "KILL", "--"]).arg(&self.binary.path);
+            if let Some(libraries) = &self.binary.library_path {
+                command.env("LD_LIBRARY_PATH", libraries);
+            }
+            command
+        } else {
+            inner.stdin(Stdio::null());
+            inner
+        };
+        command
+            .args(["--port", &self.ports[index].to_string(), "--bind_ip", "127.0.0.1", "--wiredTigerCacheSizeGB", "0.5"])
+            .args(["--setParameter", "enableTestCommands=1", "--setParameter", "diagnosticDataCollectionEnabled=false"])
+            .arg("--dbpath")
+            .arg(&data)
+            .arg("--logpath")
+            .arg(self.path().join(format!("member{index}.log")))
+            .arg("--logappend");
+        if !self.builder.standalone {
+            command.args(["--replSet", "rs", "--oplogSize", &self.builder.oplog_mb.to_string()]);
+        }
+        if self.builder.auth {
+            command.arg("--keyFile").arg(self.path().join("key"));
+        }
+        Ok(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?)
+    }
+
+    async fn initiate(&mut self) -> Result<(), Error> {
+        let direct = self.direct(0).await?;
+        let admin = direct.database("admin");
+        wait_for(async || admin.run_command(doc! {"ping": 1}).await.is_ok()).await?;
+        if !self.builder.standalone {
+            let members: Vec<Bson> =
+                (0..self.ports.len()).map(|i| doc! {"_id": i as i32, "host": self.member_addr(i)}.into()).collect();
+            let config = doc! {"_id": "rs", "members": members, "settings": {"electionTimeoutMillis": 2000, "heartbeatIntervalMillis": 500}};
+            let initiate = doc! {"replSetInitiate": config};
+            wait_for(async || match admin.run_command(initiate.clone()).await {
+                Ok(_) => true,
+                Err(e) => e.to_string().contains("already initialized"),
+            })
+            .await?;
+            wait_for(async || hello(&direct).await.is_some_and(|h| h.get_bool("isWritablePrimary").unwrap_or(false))).await?;
+        }
+        if self.builder.auth {
+            let create = doc! {"createUser": ADMIN.0, "pwd": ADMIN.1, "roles": ["root"]};
+            admin.run_command(create).await?;
+            self.users = true;
+        }
+        Ok(())
+    }
+
+    async fn direct(&self, index: usize) -> Result<Client, Error> {
+        let mut options = ClientOptions::parse(format!("mongodb://{}/?directConnection=true", self.member_addr(index))).await?;
+        options.server_selection_timeout = Some(Duration::from_secs(5));
+        Ok(Client::with_options(options)?)
+    }
+
+    /// `host:port`.
+    pub fn member_addr(&self, index: usize) -> String {
+        format!("127.0.0.1:{}", self.ports[index])
+    }
+
+    /// What a client connects with, credentials included.
+    pub fn uri(&self) -> String {
+        self.uri_with(if self.users { Some(ADMIN) } else { None })
+    }
+
+    /// The same with other credentials, or none.
+    pub fn uri_with(&self, user: Option<(&str, &str)>) -> String {
+        let hosts: Vec<String> = (0..self.ports.len()).map(|i| self.member_addr(i)).collect();
+        let encode = |text: &str| text.bytes().map(|b| if b.is_ascii_alphanumeric() { (b as char).to_string() } else { format!("%{b:02X}") }).collect::<String>();
+        let user = user.map(|(name, password)| format!("{}:{}@", encode(name), encode(password))).unwrap_or_default();
+        let options = if self.builder.standalone { "directConnection=true" } else { "replicaSet=rs" };
+        format!("mongodb://{user}{}/?{options}", hosts.join(","))
+    }
+
+    /// A client of its own for the caller's runtime.
+    pub async fn client(&self) -> Client {
+        Client::with_uri_str(self.uri()).await.expect("the URI is well formed")
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self, index: usize) {
+        if let Some(mut child) = self.children[index].take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    fn signal(&self, index: usize, name: &str) {
+        if let Some(child) = &self.children[index] {
+            let _ = Command::new("kill").arg(name).arg(child.id().to_string()).status();
+        }
+    }
+
+    /// SIGSTOP: there, but answers nothing.
+    pub fn stop(&self, index: usize) {
+        self.signal(index, "-STOP");
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self, index: usize) {
+        self.signal(index, "-CONT");
+    }
+
+    /// Starts a killed member again and waits until it is primary or secondary.
+    pub async fn restart(&mut self, index: usize) -> Result<(), Error> {
+        self.kill(index);
+        self.children[index] = Some(self.spawn(index)?);
+        let direct = self.direct(index).await?;
+        wait_for(async || {
+            hello(&direct).await.is_some_and(|h| ["isWritablePrimary", "secondary"].iter().any(|f| h.get_bool(f).unwrap_or(false)))
+        })
+        .await
+    }
+
+    /// Makes the primary step down.
+    pub async fn step_down(&self) -> Result<(), Error> {
+        let command = doc! {"replSetStepDown": 10, "secondaryCatchUpPeriodSecs": 5, "force": true};
+        // The connection may be closed before the answer comes.
+        let _ = self.client().await.database("admin").run_command(command).await;
+        Ok(())
+    }
+
+    /// Which member is primary now, waiting for one.
+    pub async fn primary_index(&self) -> Result<usize, Error> {
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
+            for index in 0..self.ports.len() {
+                let direct = self.direct(index).await?;
+                if self.children[index].is_some() && hello(&direct).await.is_some_and(|h| h.get_bool("isWritablePrimary").unwrap_or(false)) {
+                    return Ok(index);
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Err("no primary".into())
+    }
+}
+
+impl Drop for ReplicaSet {
+    fn drop(&mut self) {
+        for index in 0..self.children.len() {
+            self.kill(index);
+        }
+        if std::thread::panicking() {
+            if let Some(dir) = self.dir.take() {
+                eprintln!("kept {}", dir.keep().display());
+            }
+        }
+    }
+}
+
+async fn hello(client: &Client) -> Option<Document> {
+    client.database("admin").run_command(doc! {"hello": 1}).await.ok()
+}
+
+async fn wait_for(mut state: impl AsyncFnMut() -> bool) -> Result<(), Error> {
+    let began = Instant::now();
+    while !state().await {
+        if began.elapsed() > PATIENCE {
+            return Err("a server did not reach the state waited for".into());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
