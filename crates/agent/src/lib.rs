@@ -1,1 +1,220 @@
-//! limosa-agent
+//! A migration host: joins the control plane with a link token, announces what it can read, and runs what it is given,
+//! one migration at a time.
+
+mod assignment;
+pub mod http;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use limosa_model::{AgentId, ErrorCode, Failure, NamespaceFilter, Secret, protocol};
+use reqwest::Method;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use std::{
+    collections::HashSet,
+    fs,
+    future::Future,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// How often the announced facts are read anew.
+const REFRESH: Duration = Duration::from_secs(30);
+
+/// What an agent needs to know.
+#[derive(Clone, Debug)]
+pub struct AgentConfig {
+    /// The control plane.
+    pub server_url: String,
+    /// From `limosa link create`.
+    pub link_token: Secret,
+    /// The name by which migrations ask for this host.
+    pub host_name: String,
+    /// The group whose deployments it announces.
+    pub group_name: String,
+    /// Name and URI of each.
+    pub sources: Vec<(String, Secret)>,
+    /// Which namespaces it carries.
+    pub filter: NamespaceFilter,
+    /// Identity and spool.
+    pub data_dir: PathBuf,
+}
+
+/// Why an agent ended.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The token is not one of ours.
+    #[error("the link token can't be read: copy it whole from the answer of 'limosa link create'")]
+    MalformedToken,
+    /// Its own disk.
+    #[error("{0}: {1}")]
+    File(PathBuf, #[source] std::io::Error),
+    /// The control plane.
+    #[error(transparent)]
+    Http(#[from] http::HttpError),
+}
+
+/// What goes from task to task.
+pub(crate) struct Agent {
+    pub config: AgentConfig,
+    pub id: AgentId,
+    pub client: http::Client,
+    pub lease: Duration,
+}
+
+impl Agent {
+    async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl serde::Serialize) -> Result<T, http::HttpError> {
+        let body = serde_json::to_value(body).map_err(|e| http::HttpError::Malformed(e.to_string()))?;
+        let answer = self.client.call(Method::POST, &format!("/api/limosa/v1/agents{path}"), Some(body)).await?;
+        serde_json::from_value(answer).map_err(|e| http::HttpError::Malformed(e.to_string()))
+    }
+}
+
+fn client(config: &AgentConfig) -> Result<http::Client, AgentError> {
+    let decoded = STANDARD.decode(config.link_token.expose().trim()).map_err(|_| AgentError::MalformedToken)?;
+    let token: serde_json::Value = serde_json::from_slice(&decoded).map_err(|_| AgentError::MalformedToken)?;
+    match (token["publicApiKey"].as_str(), token["privateApiKey"].as_str()) {
+        (Some(public), Some(private)) => Ok(http::Client::new(&config.server_url, public, &Secret::new(private))?),
+        _ => Err(AgentError::MalformedToken),
+    }
+}
+
+/// Made once, kept for good: a restarted agent is the same agent.
+fn identity(data_dir: &Path) -> Result<AgentId, AgentError> {
+    let file = data_dir.join("agent.json");
+    let error = |e| AgentError::File(file.clone(), e);
+    fs::create_dir_all(data_dir).map_err(error)?;
+    let known = fs::read_to_string(&file).ok().and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
+    if let Some(id) = known.and_then(|value| value["agentId"].as_str()?.parse().ok()) {
+        return Ok(id);
+    }
+    let id = AgentId::generate();
+    fs::write(&file, json!({"agentId": id}).to_string()).map_err(error)?;
+    Ok(id)
+}
+
+async fn describe(config: &AgentConfig) -> Vec<protocol::Deployment> {
+    let mut found = Vec::new();
+    for (name, uri) in &config.sources {
+        match limosa_engine::describe(name, uri).await {
+            Ok(deployment) => found.push(deployment),
+            Err(failure) => tracing::warn!(name, %failure, "a deployment can't be announced"),
+        }
+    }
+    found
+}
+
+/// Runs until `shutdown`; a running migration is then stopped where it is, and goes on with the next start.
+pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send) -> Result<(), AgentError> {
+    let client = client(&config)?;
+    let id = identity(&config.data_dir)?;
+    let mut deployments = describe(&config).await;
+    let join = protocol::Join {
+        agent_id: id,
+        host_name: config.host_name.clone(),
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        group_name: config.group_name.clone(),
+        deployments: deployments.clone(),
+    };
+    let mut agent = Agent { config, id, client, lease: Duration::ZERO };
+    let joined: protocol::Joined = agent.post("", &join).await?;
+    agent.lease = Duration::from_secs(joined.lease_seconds);
+    let agent = Arc::new(agent);
+    let mut beat = tokio::time::interval(Duration::from_secs(joined.heartbeat_seconds));
+    let mut described = Instant::now();
+    let mut running: Option<assignment::Running> = None;
+    let mut validated = HashSet::new();
+    tokio::pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => break,
+            _ = beat.tick() => {}
+        }
+        if described.elapsed() >= REFRESH || deployments.len() < agent.config.sources.len() {
+            deployments = describe(&agent.config).await;
+            described = Instant::now();
+        }
+        if running.as_ref().is_some_and(assignment::Running::is_finished) {
+            running = None;
+        }
+        let heartbeat = protocol::Heartbeat { deployments: deployments.clone(), idle: running.is_none() };
+        match agent.post::<protocol::Work>(&format!("/{id}/heartbeat"), &heartbeat).await {
+            Ok(work) => {
+                for waiting in work.validations {
+                    if validated.insert(waiting.validation_id) {
+                        tokio::spawn(assignment::validate(Arc::clone(&agent), waiting));
+                    }
+                }
+                if let (None, Some(given)) = (&running, work.migration) {
+                    running = Some(assignment::Running::start(Arc::clone(&agent), given));
+                }
+            }
+            Err(error) => tracing::warn!(%error, "no heartbeat"),
+        }
+    }
+    if let Some(running) = running {
+        running.stop().await;
+    }
+    Ok(())
+}
+
+/// The source's URI for this work: the agent's own, or with the credentials that came with the request.
+pub(crate) fn source_uri(config: &AgentConfig, access: &protocol::SourceAccess) -> Result<Secret, Failure> {
+    let own = config.sources.iter().find(|(name, _)| *name == access.name).map(|(_, uri)| uri);
+    let own = own.ok_or_else(|| {
+        Failure::new(ErrorCode::SourceUnreachable, format!("this host has no deployment {}", access.name))
+    })?;
+    let mut uri = own.expose().to_owned();
+    if let Some((user, password)) = &access.credentials {
+        let encode =
+            |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20");
+        let (scheme, rest) = uri.split_once("://").unwrap_or(("mongodb", &uri));
+        let hosts = rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts);
+        uri = format!("{scheme}://{}:{}@{hosts}", encode(user), encode(password.expose()));
+    }
+    let mut option = |name: &str, value: &str| {
+        if !uri.contains(&format!("{name}=")) {
+            let joint = if uri.contains('?') {
+                "&"
+            } else if uri.matches('/').count() > 2 {
+                "?"
+            } else {
+                "/?"
+            };
+            uri = format!("{uri}{joint}{name}={value}");
+        }
+    };
+    if access.ssl {
+        option("tls", "true");
+    }
+    if let Some(file) = &access.ca_certificate_path {
+        option("tlsCAFile", file);
+    }
+    Ok(Secret::new(uri))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn given_credentials_replace_the_agents_own() {
+        let config = AgentConfig {
+            server_url: String::new(),
+            link_token: Secret::new(""),
+            host_name: String::new(),
+            group_name: String::new(),
+            sources: vec![("a".into(), Secret::new("mongodb://own:pw@h:1,g:2"))],
+            filter: NamespaceFilter::default(),
+            data_dir: PathBuf::new(),
+        };
+        let mut access =
+            protocol::SourceAccess { name: "a".into(), credentials: None, ca_certificate_path: None, ssl: false };
+        assert_eq!(source_uri(&config, &access), Ok(Secret::new("mongodb://own:pw@h:1,g:2")));
+        access.credentials = Some(("u@x".into(), Secret::new("p /")));
+        access.ssl = true;
+        assert_eq!(source_uri(&config, &access), Ok(Secret::new("mongodb://u%40x:p%20%2F@h:1,g:2/?tls=true")));
+        access.name = "b".into();
+        assert!(source_uri(&config, &access).is_err());
+    }
+}

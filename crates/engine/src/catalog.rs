@@ -51,7 +51,9 @@ pub(crate) async fn list(cluster: &Cluster, filter: &NamespaceFilter) -> Result<
     let mut entries = Vec::new();
     for db in cluster.databases().await? {
         if filter.admits_database(&db) {
-            entries.extend(list_database(cluster, &db, doc! {}).await?.into_iter().filter(|e| filter.admits(&e.ns.db, &e.ns.coll)));
+            entries.extend(
+                list_database(cluster, &db, doc! {}).await?.into_iter().filter(|e| filter.admits(&e.ns.db, &e.ns.coll)),
+            );
         }
     }
     entries.sort_by(|a, b| a.ns.cmp(&b.ns));
@@ -71,7 +73,8 @@ pub(crate) async fn find_by_uuid(cluster: &Cluster, db: &str, uuid: Uuid) -> Res
 
 async fn list_database(cluster: &Cluster, db: &str, filter: Document) -> Result<Vec<Entry>, Failure> {
     let read = async {
-        let cursor = cluster.db(db).run_cursor_command(doc! {"listCollections": 1, "filter": filter, "cursor": {}}).await?;
+        let cursor =
+            cluster.db(db).run_cursor_command(doc! {"listCollections": 1, "filter": filter, "cursor": {}}).await?;
         cursor.try_collect::<Vec<Document>>().await
     };
     let found = read.await.map_err(|e| cluster.failure(&e))?;
@@ -134,7 +137,10 @@ pub(crate) fn option_changes(want: &Entry, have: &Entry) -> Document {
         }
         Kind::TimeSeries => {
             if differs("expireAfterSeconds") {
-                changes.insert("expireAfterSeconds", want.options.get("expireAfterSeconds").cloned().unwrap_or("off".into()));
+                changes.insert(
+                    "expireAfterSeconds",
+                    want.options.get("expireAfterSeconds").cloned().unwrap_or("off".into()),
+                );
             }
         }
         Kind::Collection if want.ns.coll.starts_with(BUCKETS) => {}
@@ -162,7 +168,10 @@ pub(crate) fn option_changes(want: &Entry, have: &Entry) -> Document {
                 }
             }
             if want.options.contains_key("clusteredIndex") && differs("expireAfterSeconds") {
-                changes.insert("expireAfterSeconds", want.options.get("expireAfterSeconds").cloned().unwrap_or("off".into()));
+                changes.insert(
+                    "expireAfterSeconds",
+                    want.options.get("expireAfterSeconds").cloned().unwrap_or("off".into()),
+                );
             }
         }
     }

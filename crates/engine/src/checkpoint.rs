@@ -104,7 +104,9 @@ impl Store {
 
     async fn read(&self, collection: &str, filter: Document) -> Result<Vec<Document>, Failure> {
         let command = doc! {"find": collection, "filter": filter, "readConcern": {"level": "majority"}};
-        let read = async { self.destination.db(DATABASE).run_cursor_command(command).await?.try_collect::<Vec<Document>>().await };
+        let read = async {
+            self.destination.db(DATABASE).run_cursor_command(command).await?.try_collect::<Vec<Document>>().await
+        };
         read.await.map_err(|e| self.destination.failure(&e))
     }
 
@@ -158,7 +160,8 @@ impl Store {
 
     /// The first checkpoint; one that exists already stays.
     pub async fn begin(&self, t0: Timestamp, filter: Document) -> Result<(), Failure> {
-        let document = doc! {"_id": &self.id, "epoch": self.epoch.0, "stage": Stage::Begun.name(), "t0": t0, "filter": filter};
+        let document =
+            doc! {"_id": &self.id, "epoch": self.epoch.0, "stage": Stage::Begun.name(), "t0": t0, "filter": filter};
         self.run(doc! {"insert": "migrations", "documents": [document]}).await.map(drop)
     }
 
@@ -176,13 +179,13 @@ impl Store {
         self.set(doc! {"$set": {"stage": stage.name()}}).await
     }
 
-    /// Everything before `position` is applied; forgets the intent.
+    /// Everything before `position` is applied.
     pub async fn set_position(&self, position: &Position) -> Result<(), Failure> {
         let mut set = doc! {"spool": &position.spool, "seq": position.seq as i64, "index": position.index as i64};
         if let Some(token) = &position.token {
             set.insert("token", token.clone());
         }
-        self.set(doc! {"$set": set, "$unset": {"intent": ""}}).await
+        self.set(doc! {"$set": set}).await
     }
 
     /// The DDL event at `position` is about to be applied.

@@ -62,9 +62,8 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Connects and refuses what can't take part in a migration.
     pub async fn connect(side: Side, uri: &Secret) -> Result<Self, Failure> {
-        let malformed = |e: &dyn fmt::Display| {
-            Failure::new(ErrorCode::MalformedUri, format!("the {side} URI can't be read: {e}"))
-        };
+        let malformed =
+            |e: &dyn fmt::Display| Failure::new(ErrorCode::MalformedUri, format!("the {side} URI can't be read: {e}"));
         if !uri.expose().starts_with("mongodb://") && !uri.expose().starts_with("mongodb+srv://") {
             return Err(malformed(&"it must begin with mongodb:// or mongodb+srv://"));
         }
@@ -80,11 +79,19 @@ impl Cluster {
             return Err(Failure::new(ErrorCode::ShardedUnsupported, format!("the {side} is a sharded cluster")));
         }
         let Ok(set_name) = hello.get_str("setName") else {
-            return Err(Failure::new(side.standalone(), format!("the {side} is a standalone server, not a replica set")));
+            return Err(Failure::new(
+                side.standalone(),
+                format!("the {side} is a standalone server, not a replica set"),
+            ));
         };
         let info = admin.run_command(doc! {"buildInfo": 1}).await.map_err(|e| error::failure(side, &e))?;
-        let parts: Vec<u32> = info.get_str("version").unwrap_or("").split(['.', '-']).filter_map(|p| p.parse().ok()).collect();
-        let version = (parts.first().copied().unwrap_or(0), parts.get(1).copied().unwrap_or(0), parts.get(2).copied().unwrap_or(0));
+        let parts: Vec<u32> =
+            info.get_str("version").unwrap_or("").split(['.', '-']).filter_map(|p| p.parse().ok()).collect();
+        let version = (
+            parts.first().copied().unwrap_or(0),
+            parts.get(1).copied().unwrap_or(0),
+            parts.get(2).copied().unwrap_or(0),
+        );
         let set_id = match admin.run_command(doc! {"replSetGetConfig": 1}).await {
             Ok(reply) => reply
                 .get_document("config")
@@ -95,7 +102,9 @@ impl Cluster {
             Err(e) if error::code(&e) == Some(13) => {
                 return Err(Failure::new(
                     ErrorCode::InsufficientPrivileges,
-                    format!("the user of the {side} may not run replSetGetConfig; grant it the role clusterMonitor on admin"),
+                    format!(
+                        "the user of the {side} may not run replSetGetConfig; grant it the role clusterMonitor on admin"
+                    ),
                 ));
             }
             Err(e) => return Err(error::failure(side, &e)),

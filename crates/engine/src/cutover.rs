@@ -22,14 +22,20 @@ pub(crate) enum NotCutOver {
 impl From<Failure> for NotCutOver {
     fn from(failure: Failure) -> Self {
         match failure.code {
-            ErrorCode::UniqueConversionFailed | ErrorCode::SourceWrittenDuringCutover | ErrorCode::IndexBuildFailed => Self::BackToSynced(failure),
+            ErrorCode::UniqueConversionFailed | ErrorCode::SourceWrittenDuringCutover | ErrorCode::IndexBuildFailed => {
+                Self::BackToSynced(failure)
+            }
             _ => Self::Failed(failure),
         }
     }
 }
 
 /// Carries the cutover out.
-pub(crate) async fn cut_over(replicator: &mut Replicator, tracker: &Tracker, filter: &NamespaceFilter) -> Result<(), NotCutOver> {
+pub(crate) async fn cut_over(
+    replicator: &mut Replicator,
+    tracker: &Tracker,
+    filter: &NamespaceFilter,
+) -> Result<(), NotCutOver> {
     let began = Instant::now();
     tracker.enter(PhaseKind::CuttingOver, None);
     let source = replicator.registry.source().clone();
@@ -75,7 +81,11 @@ async fn refuse_later_writes(replicator: &mut Replicator, source: &Cluster, tc: 
 }
 
 /// Makes the destination's collections, views and options those of the source.
-pub(crate) async fn reconcile(source: &Cluster, destination: &Cluster, filter: &NamespaceFilter) -> Result<(), Failure> {
+pub(crate) async fn reconcile(
+    source: &Cluster,
+    destination: &Cluster,
+    filter: &NamespaceFilter,
+) -> Result<(), Failure> {
     let want = catalog::list(source, filter).await?;
     let mut have: HashMap<Namespace, Entry> =
         catalog::list(destination, filter).await?.into_iter().map(|e| (e.ns.clone(), e)).collect();
@@ -91,7 +101,10 @@ pub(crate) async fn reconcile(source: &Cluster, destination: &Cluster, filter: &
             Some(own) if catalog::must_be_recreated(&entry, &own) => {
                 return Err(Failure::new(
                     ErrorCode::VerificationFailed,
-                    format!("{} has other options on the destination than on the source, and they can't be changed", entry.ns),
+                    format!(
+                        "{} has other options on the destination than on the source, and they can't be changed",
+                        entry.ns
+                    ),
                 ));
             }
             Some(own) => {

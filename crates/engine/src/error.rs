@@ -26,8 +26,32 @@ pub(crate) fn is_transient(error: &Error) -> bool {
         ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. } | ErrorKind::ServerSelection { .. } => true,
         ErrorKind::Command(command) => matches!(
             command.code,
-            6 | 7 | 43 | 50 | 64 | 89 | 91 | 112 | 133 | 189 | 202 | 216 | 234 | 237 | 246 | 251 | 262 | 290 | 365
-                | 9001 | 10058 | 10107 | 11600 | 11602 | 13388 | 13435 | 13436
+            6 | 7
+                | 43
+                | 50
+                | 64
+                | 89
+                | 91
+                | 112
+                | 133
+                | 189
+                | 202
+                | 216
+                | 234
+                | 237
+                | 246
+                | 251
+                | 262
+                | 290
+                | 365
+                | 9001
+                | 10058
+                | 10107
+                | 11600
+                | 11602
+                | 13388
+                | 13435
+                | 13436
         ),
         _ => false,
     }

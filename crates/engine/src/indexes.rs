@@ -33,7 +33,9 @@ pub(crate) async fn list(cluster: &Cluster, ns: &Namespace) -> Result<Vec<Docume
         Err(e) if error::is_gone(&e) => return Ok(Vec::new()),
         Err(e) => return Err(cluster.failure(&e)),
     };
-    found.retain(|index| !index.get_str("name").is_ok_and(|n| n == "_id_") && !index.get_bool("clustered").unwrap_or(false));
+    found.retain(|index| {
+        !index.get_str("name").is_ok_and(|n| n == "_id_") && !index.get_bool("clustered").unwrap_or(false)
+    });
     for index in &mut found {
         index.remove("ns");
         index.remove("background");
@@ -70,10 +72,14 @@ fn same(a: &Document, b: &Document) -> bool {
         Some(Bson::Boolean(false)) | None => None,
         other => other.cloned(),
     };
-    let keys = |d: &Document| d.get_document("key").map(|k| k.iter().map(|(n, v)| (n.clone(), as_i64(Some(v)), v.clone())).collect::<Vec<_>>());
+    let keys = |d: &Document| {
+        d.get_document("key")
+            .map(|k| k.iter().map(|(n, v)| (n.clone(), as_i64(Some(v)), v.clone())).collect::<Vec<_>>())
+    };
     let same_keys = match (keys(a), keys(b)) {
         (Ok(x), Ok(y)) => {
-            x.len() == y.len() && x.iter().zip(&y).all(|(p, q)| p.0 == q.0 && (p.2 == q.2 || (p.1.is_some() && p.1 == q.1)))
+            x.len() == y.len()
+                && x.iter().zip(&y).all(|(p, q)| p.0 == q.0 && (p.2 == q.2 || (p.1.is_some() && p.1 == q.1)))
         }
         _ => false,
     };

@@ -6,7 +6,10 @@ use crate::{
     catalog::{self, Kind},
     checkpoint::{Checkpoint, Stage, Store},
     cluster::{Cluster, Side},
-    copy::{plan::{self, CopyRange}, worker::Copier},
+    copy::{
+        plan::{self, CopyRange},
+        worker::Copier,
+    },
     cutover::{self, NotCutOver},
     indexes::{self, Properties},
     preflight,
@@ -16,7 +19,10 @@ use crate::{
 };
 use bson::{Document, Timestamp};
 use limosa_model::{ErrorCode, Failure, PhaseKind, protocol::Directive};
-use std::{sync::Arc, time::{Duration, Instant}};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::watch;
 
 /// Collections copied side by side; more than the destination's cores gains nothing (measured).
@@ -26,7 +32,11 @@ const COPY_WORKERS: usize = 2;
 const SYNCED_LAG_SECONDS: i64 = 2;
 
 /// See [`crate::run`].
-pub(crate) async fn run(settings: Settings, mut orders: watch::Receiver<Directive>, reports: watch::Sender<EngineReport>) -> Outcome {
+pub(crate) async fn run(
+    settings: Settings,
+    mut orders: watch::Receiver<Directive>,
+    reports: watch::Sender<EngineReport>,
+) -> Outcome {
     let tracker = Tracker::new(reports);
     let ticking = tokio::spawn({
         let tracker = tracker.clone();
@@ -58,7 +68,11 @@ pub(crate) async fn run(settings: Settings, mut orders: watch::Receiver<Directiv
     outcome
 }
 
-async fn migrate(settings: &Settings, orders: &mut watch::Receiver<Directive>, tracker: &Tracker) -> Result<(), Failure> {
+async fn migrate(
+    settings: &Settings,
+    orders: &mut watch::Receiver<Directive>,
+    tracker: &Tracker,
+) -> Result<(), Failure> {
     // Connect, and make sure that no one else works on this.
     let source = Cluster::connect(Side::Source, &settings.source_uri).await?;
     let destination = Cluster::connect(Side::Destination, &settings.destination_uri).await?;
@@ -71,13 +85,12 @@ async fn migrate(settings: &Settings, orders: &mut watch::Receiver<Directive>, t
 
     // Read the stream from T0, or from where it was left, whatever else goes on.
     let dir = settings.data_dir.join("spool").join(settings.migration_id.to_string());
-    std::fs::create_dir_all(&dir).map_err(|e| Failure::new(ErrorCode::LocalStorage, format!("{}: {e}", dir.display())))?;
+    std::fs::create_dir_all(&dir)
+        .map_err(|e| Failure::new(ErrorCode::LocalStorage, format!("{}: {e}", dir.display())))?;
     let (spool, position, token) = Spool::open(&dir, &checkpoint.position)?;
     let spool = Arc::new(spool);
-    let same_place = position.index == checkpoint.position.index;
     store.set_position(&position).await?;
     let mut reading = ReaderTask(tokio::spawn(reader::read(source.clone(), Arc::clone(&spool), checkpoint.t0, token)));
-    let intent = if same_place { checkpoint.intent.clone() } else { None };
 
     let replicate = async {
         // Collections and ranges, the data, the indexes.
@@ -110,7 +123,7 @@ async fn migrate(settings: &Settings, orders: &mut watch::Receiver<Directive>, t
             store: store.clone(),
             tracker: tracker.clone(),
             position,
-            intent,
+            intent: checkpoint.intent.clone(),
             watermark: Timestamp { time: 0, increment: 0 },
             convergence,
             last_change: None,
@@ -143,11 +156,20 @@ impl Drop for ReaderTask {
 }
 
 /// The stored checkpoint, or the first one: T0 is noted before anything is copied.
-async fn begin(settings: &Settings, source: &Cluster, destination: &Cluster, store: &Store) -> Result<Checkpoint, Failure> {
-    let filter = Document::try_from(bson::serialize_to_document(&settings.filter).unwrap_or_default()).unwrap_or_default();
+async fn begin(
+    settings: &Settings,
+    source: &Cluster,
+    destination: &Cluster,
+    store: &Store,
+) -> Result<Checkpoint, Failure> {
+    let filter =
+        Document::try_from(bson::serialize_to_document(&settings.filter).unwrap_or_default()).unwrap_or_default();
     if let Some(found) = store.load().await? {
         if found.filter != filter {
-            return Err(Failure::new(ErrorCode::ConfigurationChanged, "the namespaces to migrate are not those it began with"));
+            return Err(Failure::new(
+                ErrorCode::ConfigurationChanged,
+                "the namespaces to migrate are not those it began with",
+            ));
         }
         return Ok(found);
     }
@@ -158,11 +180,17 @@ async fn begin(settings: &Settings, source: &Cluster, destination: &Cluster, sto
             }
         }
     } else if let Some(present) = catalog::list(destination, &settings.filter).await?.first() {
-        return Err(Failure::new(ErrorCode::DestinationNotEmpty, format!("the destination already has {}", present.ns)));
+        return Err(Failure::new(
+            ErrorCode::DestinationNotEmpty,
+            format!("the destination already has {}", present.ns),
+        ));
     }
     let (_, t0) = source.optimes().await?;
     store.begin(t0, filter).await?;
-    store.load().await?.ok_or_else(|| Failure::new(ErrorCode::Internal, "the checkpoint was not kept by the destination"))
+    store
+        .load()
+        .await?
+        .ok_or_else(|| Failure::new(ErrorCode::Internal, "the checkpoint was not kept by the destination"))
 }
 
 /// Creates all collections and writes the copy's ranges down.
@@ -193,7 +221,14 @@ async fn plan(source: &Cluster, registry: &mut Registry, store: &Store) -> Resul
     store.plan(documents.collect()).await
 }
 
-async fn copy(source: &Cluster, destination: &Cluster, store: &Store, tracker: &Tracker, spool: &Spool, stage: Stage) -> Result<(), Failure> {
+async fn copy(
+    source: &Cluster,
+    destination: &Cluster,
+    store: &Store,
+    tracker: &Tracker,
+    spool: &Spool,
+    stage: Stage,
+) -> Result<(), Failure> {
     let ranges = store.ranges().await?.iter().map(CopyRange::from_document).collect::<Result<Vec<_>, _>>()?;
     let collections = |only_done: bool| {
         let mut names: Vec<_> = ranges.iter().filter(|r| !only_done || r.done).map(|r| &r.ns).collect();
@@ -210,14 +245,24 @@ async fn copy(source: &Cluster, destination: &Cluster, store: &Store, tracker: &
     });
     if stage < Stage::Copied {
         tracker.enter(PhaseKind::Copying, None);
-        let copier = Copier { source: source.clone(), destination: destination.clone(), store: store.clone(), tracker: tracker.clone() };
+        let copier = Copier {
+            source: source.clone(),
+            destination: destination.clone(),
+            store: store.clone(),
+            tracker: tracker.clone(),
+        };
         copier.run(ranges.clone(), COPY_WORKERS).await?;
     }
     tracker.count(|p| p.collections_copied = p.collections_total);
     spool.sync()
 }
 
-async fn build_indexes(source: &Cluster, registry: &Registry, tracker: &Tracker, settings: &Settings) -> Result<(), Failure> {
+async fn build_indexes(
+    source: &Cluster,
+    registry: &Registry,
+    tracker: &Tracker,
+    settings: &Settings,
+) -> Result<(), Failure> {
     tracker.enter(PhaseKind::BuildingIndexes, None);
     for entry in catalog::list(source, &settings.filter).await? {
         let present = entry.kind == Kind::TimeSeries || registry.by_name(&entry.ns).is_some();
@@ -255,7 +300,10 @@ async fn follow(
                 p.lag_seconds = Some(lag);
                 p.spool_bytes = spooled;
             });
-            if tracker.phase() == PhaseKind::CatchingUp && replicator.watermark >= replicator.convergence && lag <= SYNCED_LAG_SECONDS {
+            if tracker.phase() == PhaseKind::CatchingUp
+                && replicator.watermark >= replicator.convergence
+                && lag <= SYNCED_LAG_SECONDS
+            {
                 replicator.checkpoint().await?;
                 tracker.enter(PhaseKind::Synced, None);
             }

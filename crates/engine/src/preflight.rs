@@ -1,6 +1,11 @@
 //! Every reason not to start, before anything is written.
 
-use crate::{Settings, catalog, checkpoint::Store, cluster::{Cluster, Side}, error};
+use crate::{
+    Settings, catalog,
+    checkpoint::Store,
+    cluster::{Cluster, Side},
+    error,
+};
 use bson::doc;
 use limosa_model::{ErrorCode, Failure};
 
@@ -38,13 +43,18 @@ fn versions(source: &Cluster, destination: &Cluster) -> Vec<Failure> {
     let mut findings = Vec::new();
     for cluster in [source, destination] {
         if cluster.version < OLDEST {
-            let message = format!("the {} is MongoDB {}; the oldest supported is 4.4", cluster.side, show(cluster.version));
+            let message =
+                format!("the {} is MongoDB {}; the oldest supported is 4.4", cluster.side, show(cluster.version));
             findings.push(Failure::new(ErrorCode::UnsupportedVersion, message));
         }
     }
     let release = |v: (u32, u32, u32)| (v.0, v.1);
     if release(destination.version) < release(source.version) {
-        let message = format!("the destination ({}) is older than the source ({})", show(destination.version), show(source.version));
+        let message = format!(
+            "the destination ({}) is older than the source ({})",
+            show(destination.version),
+            show(source.version)
+        );
         findings.push(Failure::new(ErrorCode::UnsupportedVersion, message));
     }
     findings
@@ -52,7 +62,9 @@ fn versions(source: &Cluster, destination: &Cluster) -> Vec<Failure> {
 
 fn denied(cluster: &Cluster, e: &mongodb::error::Error, needs: &str) -> Failure {
     match error::code(e) {
-        Some(13) => Failure::new(ErrorCode::InsufficientPrivileges, format!("the user of the {} {needs}", cluster.side)),
+        Some(13) => {
+            Failure::new(ErrorCode::InsufficientPrivileges, format!("the user of the {} {needs}", cluster.side))
+        }
         _ => cluster.failure(e),
     }
 }
@@ -78,10 +90,14 @@ async fn destination_writable(destination: &Cluster) -> Result<(), Failure> {
     let privileges = info.get_array("authenticatedUserPrivileges").cloned().unwrap_or_default();
     let may_write = privileges.iter().filter_map(|p| p.as_document()).any(|privilege| {
         let everywhere = privilege.get_document("resource").is_ok_and(|r| {
-            r.get_bool("anyResource").unwrap_or(false) || ["db", "collection"].iter().all(|part| r.get_str(part).is_ok_and(str::is_empty))
+            r.get_bool("anyResource").unwrap_or(false)
+                || ["db", "collection"].iter().all(|part| r.get_str(part).is_ok_and(str::is_empty))
         });
         let actions = privilege.get_array("actions").map(Vec::as_slice).unwrap_or_default();
-        everywhere && ["insert", "update", "remove", "createCollection"].iter().all(|a| actions.iter().any(|own| own.as_str() == Some(a)))
+        everywhere
+            && ["insert", "update", "remove", "createCollection"]
+                .iter()
+                .all(|a| actions.iter().any(|own| own.as_str() == Some(a)))
     });
     if may_write {
         return Ok(());
@@ -102,7 +118,11 @@ async fn destination_free(settings: &Settings, destination: &Cluster) -> Result<
         None => Ok(()),
         Some(first) => Err(Failure::new(
             ErrorCode::DestinationNotEmpty,
-            format!("the destination already has {} of the namespaces to be migrated, {} for one", present.len(), first.ns),
+            format!(
+                "the destination already has {} of the namespaces to be migrated, {} for one",
+                present.len(),
+                first.ns
+            ),
         )),
     }
 }

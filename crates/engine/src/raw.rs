@@ -143,7 +143,13 @@ fn canonical(value: RawBsonRef<'_>, out: &mut Vec<u8>) {
     };
     if let Some(number) = number {
         out.push(0x01);
-        let number = if number == 0.0 { 0.0 } else if number.is_nan() { f64::NAN } else { number };
+        let number = if number == 0.0 {
+            0.0
+        } else if number.is_nan() {
+            f64::NAN
+        } else {
+            number
+        };
         out.extend_from_slice(&number.to_bits().to_le_bytes());
         return;
     }
@@ -197,7 +203,8 @@ mod tests {
         for _ in 0..12 {
             array.push_document(document.as_bytes());
         }
-        let built = RawDocBuilder::new().extend(&doc! {"insert": "c"}).expect("plain").array("documents", array).build();
+        let built =
+            RawDocBuilder::new().extend(&doc! {"insert": "c"}).expect("plain").array("documents", array).build();
         let expected = doc! {"insert": "c", "documents": vec![doc!{"_id": 1, "x": [1, 2]}; 12]};
         assert_eq!(to_document(&built.expect("well formed")), expected);
     }

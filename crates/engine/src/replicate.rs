@@ -1,20 +1,39 @@
 //! Applies the spool, then the live stream: window by window, each partitioned over the workers.
 
 use crate::{
-    apply::{coalesce::{Batch, Change, Op}, ddl, delta::Delta, registry::{Registry, Target}, writer::{Writer, id_document}},
-    catalog, checkpoint::{Position, Store},
+    apply::{
+        coalesce::{Batch, Change, Op},
+        ddl,
+        delta::Delta,
+        registry::{Registry, Target},
+        writer::{Writer, id_document},
+    },
+    catalog,
+    checkpoint::{Position, Store},
     progress::Tracker,
     raw,
-    stream::{event::{self, Event, Kind}, spool::{Next, Spool}},
+    stream::{
+        event::{self, Event, Kind},
+        spool::{Next, Spool},
+    },
 };
 use bson::{Document, RawDocument, RawDocumentBuf, Timestamp};
 use limosa_model::{ErrorCode, Failure};
-use std::{sync::Arc, time::{Duration, Instant}};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::task::JoinSet;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Workers that write windows; two cores of a destination are kept busy by four.
 pub(crate) const WORKERS: usize = 4;
+
+/// A window is written when it has this many events, or when there is nothing more to read at once.
+const WINDOW_EVENTS: u64 = 8_000;
+
+/// Bytes of replies that one window may be made of.
+const WINDOW_BYTES: usize = 32 * 1024 * 1024;
 
 /// How often the position is written to the destination.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
@@ -39,23 +58,29 @@ pub(crate) struct Replicator {
 }
 
 impl Replicator {
-    /// Applies the next batch, or takes note that there is none; returns whether there was one.
-    pub async fn step(&mut self) -> Result<bool, Failure> {
-        let more = match self.spool.next(self.position.seq).await? {
-            Next::Batch(batch) => {
-                self.apply(&batch).await?;
-                true
+    /// Applies what is at hand, waiting for at least one batch or the news that there is none.
+    pub async fn step(&mut self) -> Result<(), Failure> {
+        let mut next = Some(self.spool.next(self.position.seq).await?);
+        let mut window = Window::new();
+        // The position up to which the window holds everything.
+        let mut read = self.position.clone();
+        let mut bytes = 0;
+        while let Some(at_hand) = next {
+            match at_hand {
+                Next::Batch(batch) => {
+                    bytes += batch.as_bytes().len();
+                    self.absorb(&batch, &mut window, &mut read).await?;
+                }
+                Next::Idle(token) => read.token = Some(raw::to_document(&token)),
             }
-            Next::Idle(token) => {
-                self.advance(&token);
-                self.position.token = Some(raw::to_document(&token));
-                false
-            }
-        };
+            let full = window.events >= WINDOW_EVENTS || bytes >= WINDOW_BYTES;
+            next = if full { None } else { self.spool.try_next(read.seq)? };
+        }
+        self.flush(window, read).await?;
         if self.checkpointed.elapsed() >= CHECKPOINT_EVERY {
             self.checkpoint().await?;
         }
-        Ok(more)
+        Ok(())
     }
 
     /// Writes the position down and forgets what is before it.
@@ -66,24 +91,30 @@ impl Replicator {
         Ok(())
     }
 
-    fn advance(&mut self, token: &RawDocument) {
-        if let Some(time) = event::token_time(token) {
+    /// Writes the window; everything before `read` is applied then.
+    async fn flush(&mut self, window: Window, read: Position) -> Result<(), Failure> {
+        let events = window.events;
+        self.write(window).await?;
+        self.tracker.count(|p| p.events_applied += events);
+        let token = read.token.as_ref().and_then(|token| RawDocumentBuf::try_from(token).ok());
+        if let Some(time) = token.and_then(|token| event::token_time(&token)) {
             self.watermark = self.watermark.max(time);
         }
+        self.position = read;
+        Ok(())
     }
 
-    async fn apply(&mut self, reply: &RawDocument) -> Result<(), Failure> {
+    /// Puts the events of one reply into the window; a definition is applied on the way, after all that is before it.
+    async fn absorb(&mut self, reply: &RawDocument, window: &mut Window, read: &mut Position) -> Result<(), Failure> {
         let malformed = || Failure::new(ErrorCode::Internal, "a change event can't be read");
         let events = event::events_of(reply).ok_or_else(malformed)?;
-        let mut window = Window::new();
-        let mut count = 0_u64;
         for (index, raw_event) in events.into_iter().enumerate() {
-            if (index as u64) < self.position.index {
+            if (index as u64) < read.index {
                 continue;
             }
             let raw_event = raw_event.ok().and_then(|e| e.as_document()).ok_or_else(malformed)?;
             let event = Event::parse(raw_event).ok_or_else(malformed)?;
-            count += 1;
+            window.events += 1;
             match event.kind {
                 Kind::Image | Kind::Update | Kind::Delete => {
                     let Some(target) = self.target(&event).await? else { continue };
@@ -93,27 +124,23 @@ impl Replicator {
                     }
                     window.push(target, &event).ok_or_else(malformed)?;
                 }
+                Kind::Definition if limosa_model::filter::is_internal(event.db) => {}
                 Kind::Definition => {
-                    if limosa_model::filter::is_internal(event.db) {
-                        continue;
-                    }
-                    self.write(std::mem::replace(&mut window, Window::new())).await?;
-                    self.define(&event, index as u64).await?;
+                    read.index = index as u64;
+                    self.flush(std::mem::replace(window, Window::new()), read.clone()).await?;
+                    self.define(&event).await?;
+                    *read = self.position.clone();
                 }
-                Kind::Ignored => {
-                    if event.operation() == "invalidate" {
-                        return Err(Failure::new(ErrorCode::HistoryLost, "the source's change stream was invalidated"));
-                    }
+                Kind::Ignored if event.operation() == "invalidate" => {
+                    return Err(Failure::new(ErrorCode::HistoryLost, "the source's change stream was invalidated"));
                 }
+                Kind::Ignored => {}
             }
         }
-        self.write(window).await?;
-        self.tracker.count(|p| p.events_applied += count);
-        self.position.seq += 1;
-        self.position.index = 0;
+        read.seq += 1;
+        read.index = 0;
         if let Some(token) = event::token_of(reply) {
-            self.advance(&token);
-            self.position.token = Some(raw::to_document(&token));
+            read.token = Some(raw::to_document(&token));
         }
         Ok(())
     }
@@ -139,15 +166,17 @@ impl Replicator {
         Ok(self.registry.by_name(&ns))
     }
 
-    async fn define(&mut self, event: &Event<'_>, index: u64) -> Result<(), Failure> {
-        let here = Position { index, ..self.position.clone() };
-        let noted = if here.index == self.position.index { self.intent.take() } else { None };
+    async fn define(&mut self, event: &Event<'_>) -> Result<(), Failure> {
+        let token = event.token().map(raw::to_document).unwrap_or_default();
+        // Left by a run that died while applying just this event.
+        let noted = self.intent.take().filter(|intent| intent.get_document("event").is_ok_and(|own| *own == token));
         if noted.is_none() {
-            let intent = ddl::intent(event, &self.registry).await?;
-            self.store.set_intent(&here, intent).await?;
+            let mut intent = ddl::intent(event, &self.registry).await?;
+            intent.insert("event", token);
+            self.store.set_intent(&self.position, intent).await?;
         }
         ddl::apply(event, &mut self.registry, noted.as_ref()).await?;
-        self.position.index = index + 1;
+        self.position.index += 1;
         self.position.token = event.token().map(raw::to_document);
         if let Ok(time) = event.raw.get_timestamp("clusterTime") {
             if self.registry.filter().admits(event.db, event.coll) {
@@ -179,12 +208,17 @@ impl Replicator {
 /// Changes between two barriers.
 struct Window {
     batches: Vec<Batch>,
+    events: u64,
     until: Timestamp,
 }
 
 impl Window {
     fn new() -> Self {
-        Self { batches: (0..WORKERS).map(|_| Batch::default()).collect(), until: Timestamp { time: 0, increment: 0 } }
+        Self {
+            batches: (0..WORKERS).map(|_| Batch::default()).collect(),
+            events: 0,
+            until: Timestamp { time: 0, increment: 0 },
+        }
     }
 
     fn push(&mut self, target: Arc<Target>, event: &Event<'_>) -> Option<()> {

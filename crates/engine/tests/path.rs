@@ -16,8 +16,17 @@ async fn seed(client: &Client, documents: i32) {
         }
     }
     let ids: Vec<Bson> = vec![
-        Bson::MinKey, Bson::MaxKey, Bson::Null, f64::NAN.into(), f64::INFINITY.into(), (-0.0).into(), true.into(),
-        "NaN".into(), doc! {"a": 1, "b": 2}.into(), doc! {"b": 2, "a": 1}.into(), bson::oid::ObjectId::new().into(),
+        Bson::MinKey,
+        Bson::MaxKey,
+        Bson::Null,
+        f64::NAN.into(),
+        f64::INFINITY.into(),
+        (-0.0).into(),
+        true.into(),
+        "NaN".into(),
+        doc! {"a": 1, "b": 2}.into(),
+        doc! {"b": 2, "a": 1}.into(),
+        bson::oid::ObjectId::new().into(),
     ];
     let odd: Vec<Document> = ids.into_iter().map(|id| doc! {"_id": id, "x": {"": 1, "a.b": 2}}).collect();
     db.collection("odd").insert_many(odd).await.expect("inserts");
@@ -90,7 +99,10 @@ async fn definitions_during_replication_are_carried_over() {
     run.reach(limosa_model::PhaseKind::Synced).await;
     let admin = from.database("admin");
     let rename = async |a: &str, b: &str| {
-        admin.run_command(doc! {"renameCollection": format!("ddl.{a}"), "to": format!("ddl.{b}")}).await.expect("renames");
+        admin
+            .run_command(doc! {"renameCollection": format!("ddl.{a}"), "to": format!("ddl.{b}")})
+            .await
+            .expect("renames");
     };
     rename("ring9", "spare").await;
     for n in (0..9).rev() {
@@ -106,7 +118,9 @@ async fn definitions_during_replication_are_carried_over() {
     for _ in 0..2 {
         db.collection::<Document>("fields").aggregate(out.clone()).await.expect("aggregates");
     }
-    db.run_command(doc! {"createIndexes": "again", "indexes": [{"key": {"a": 1}, "name": "a", "unique": true}]}).await.expect("indexes");
+    db.run_command(doc! {"createIndexes": "again", "indexes": [{"key": {"a": 1}, "name": "a", "unique": true}]})
+        .await
+        .expect("indexes");
     db.run_command(doc! {"collMod": "again", "validator": {"a": 1}, "validationLevel": "off"}).await.expect("modifies");
     from.database("gone").collection("x").insert_one(doc! {}).await.expect("inserts");
     from.database("gone").drop().await.expect("drops");
@@ -121,7 +135,9 @@ async fn a_source_that_is_still_written_to_is_not_cut_over() {
     let (from, to) = (source.client().await, destination.client().await);
     let db = from.database("busy");
     db.collection("c").insert_one(doc! {"_id": 0}).await.expect("inserts");
-    db.run_command(doc! {"createIndexes": "c", "indexes": [{"key": {"u": 1}, "name": "u", "unique": true}]}).await.expect("indexes");
+    db.run_command(doc! {"createIndexes": "c", "indexes": [{"key": {"u": 1}, "name": "u", "unique": true}]})
+        .await
+        .expect("indexes");
     let dir = tempfile::tempdir().expect("a directory");
     let mut run = Run::start(&settings(&source, &destination, dir.path()));
     run.reach(limosa_model::PhaseKind::Synced).await;
@@ -136,6 +152,7 @@ async fn a_source_that_is_still_written_to_is_not_cut_over() {
     run.cut_over().await;
     acknowledged.check(&to).await.expect("acknowledged writes are there");
     compare(&from, &to, &["busy"]).await.expect("equal");
-    let none: Option<RawDocumentBuf> = to.database("busy").collection("c").find_one(doc! {"_id": "nothing"}).await.expect("reads");
+    let none: Option<RawDocumentBuf> =
+        to.database("busy").collection("c").find_one(doc! {"_id": "nothing"}).await.expect("reads");
     assert_eq!(none, None);
 }

@@ -12,13 +12,16 @@ async fn a_killed_engine_goes_on_in_every_phase_and_the_old_one_is_fenced_out() 
     let (from, to) = (source.client().await, destination.client().await);
     let payload = "p".repeat(500);
     for part in 0..8 {
-        let documents: Vec<Document> = (0..10_000).map(|n| doc! {"_id": part * 10_000 + n, "payload": &payload}).collect();
+        let documents: Vec<Document> =
+            (0..10_000).map(|n| doc! {"_id": part * 10_000 + n, "payload": &payload}).collect();
         from.database("kill").collection(&format!("c{part}")).insert_many(documents).await.expect("inserts");
     }
     let writers = Workload::start(&from, "kill", 11, 3);
     let dir = tempfile::tempdir().expect("a directory");
     let mut settings = settings(&source, &destination, dir.path());
-    for phase in [PhaseKind::Copying, PhaseKind::Copying, PhaseKind::BuildingIndexes, PhaseKind::CatchingUp, PhaseKind::Synced] {
+    for phase in
+        [PhaseKind::Copying, PhaseKind::Copying, PhaseKind::BuildingIndexes, PhaseKind::CatchingUp, PhaseKind::Synced]
+    {
         let mut run = Run::start(&settings);
         run.reach(phase).await;
         run.kill().await;

@@ -1,6 +1,9 @@
 //! The first organization, group, owner's key and service account, written down once.
 
-use crate::{ServerError, auth, seal, store::{ApiKey, Store}};
+use crate::{
+    ServerError, auth, seal,
+    store::{ApiKey, Store},
+};
 use limosa_model::{GroupId, OrgId, Secret};
 use serde::{Deserialize, Serialize};
 use std::{fs, os::unix::fs::DirBuilderExt, path::Path};

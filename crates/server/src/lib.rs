@@ -49,7 +49,8 @@ impl Server {
         let seal = seal::Seal::open(&config.data_dir.join("secret.key"))?;
         let store = store::Store::open(&config.data_dir.join("limosa.db"), seal)?;
         let bootstrap = bootstrap::load_or_create(&config.data_dir.join("bootstrap.json"), &store)?;
-        let listener = tokio::net::TcpListener::bind(config.listen).await.map_err(|e| ServerError::Bind(config.listen, e))?;
+        let listener =
+            tokio::net::TcpListener::bind(config.listen).await.map_err(|e| ServerError::Bind(config.listen, e))?;
         let addr = listener.local_addr().map_err(|e| ServerError::Bind(config.listen, e))?;
         let app = App { store, nonces: Default::default(), tokens: Default::default(), limits: Default::default() };
         Ok(Self { listener, addr, app: Arc::new(app), bootstrap })

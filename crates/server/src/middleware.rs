@@ -1,7 +1,11 @@
 //! What happens to every request before its handler, in this order: the body is read (bounded), the caller is
 //! authenticated, counted, and only then does a handler see anything.
 
-use crate::{App, auth::{Principal, bearer, digest}, render::{self, ApiError, Wishes}};
+use crate::{
+    App,
+    auth::{Principal, bearer, digest},
+    render::{self, ApiError, Wishes},
+};
 use axum::{
     body::{Body, Bytes},
     extract::{Request, State},
@@ -9,7 +13,10 @@ use axum::{
     middleware::Next,
 };
 use limosa_model::Timestamp;
-use std::{collections::HashMap, sync::{Arc, Mutex, PoisonError}};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 /// The largest body that is read; no request of this API needs more.
 const BODY_BYTES: usize = 1024 * 1024;
@@ -64,7 +71,12 @@ pub(crate) async fn authenticate(State(app): State<Arc<App>>, request: Request, 
     let mut response = match body {
         _ if left < 0 => {
             let path = parts.uri.path();
-            let mut error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", format!("Resource {path} is limited to {limit} requests every minute."), &[path]);
+            let mut error = ApiError::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "RATE_LIMITED",
+                format!("Resource {path} is limited to {limit} requests every minute."),
+                &[path],
+            );
             error.retry_after = Some(60 - now.0 / 1000 % 60);
             render::respond(Err(error), None, wishes(&parts.uri))
         }
@@ -84,11 +96,20 @@ pub(crate) async fn authenticate(State(app): State<Arc<App>>, request: Request, 
     response
 }
 
-fn identify(app: &App, headers: &HeaderMap, method: &str, target: &str, now: Timestamp) -> Result<Principal, Box<Response<Body>>> {
+fn identify(
+    app: &App,
+    headers: &HeaderMap,
+    method: &str,
+    target: &str,
+    now: Timestamp,
+) -> Result<Principal, Box<Response<Body>>> {
     let ask = |stale| Box::new(render::unauthorized(&digest::challenge(&app.nonces.issue(now), stale)));
     let Some(given) = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()) else { return Err(ask(false)) };
     if let Some(token) = given.strip_prefix("Bearer ") {
-        return app.tokens.check(token.trim(), now).ok_or_else(|| Box::new(render::unauthorized("Bearer error=\"invalid_token\"")));
+        return app
+            .tokens
+            .check(token.trim(), now)
+            .ok_or_else(|| Box::new(render::unauthorized("Bearer error=\"invalid_token\"")));
     }
     digest::check(app, given, method, target, now).map_err(|refused| ask(refused == digest::Refused::Stale))
 }
@@ -114,13 +135,16 @@ pub(crate) async fn oauth_token(State(app): State<Arc<App>>, headers: HeaderMap,
     match form.get("grant_type").map(String::as_str) {
         None => return refuse(StatusCode::BAD_REQUEST, "invalid_request", "grant_type is missing."),
         Some("client_credentials") => {}
-        Some(_) => return refuse(StatusCode::BAD_REQUEST, "unsupported_grant_type", "Only client_credentials is supported."),
+        Some(_) => {
+            return refuse(StatusCode::BAD_REQUEST, "unsupported_grant_type", "Only client_credentials is supported.");
+        }
     }
     let Some(principal) = client(&app, &headers, &form) else {
         return refuse(StatusCode::UNAUTHORIZED, "invalid_client", "The client credentials are not valid.");
     };
     let token = app.tokens.issue(principal, Timestamp::now());
-    let answer = serde_json::json!({"access_token": token.expose(), "expires_in": bearer::LIFE_SECONDS, "token_type": "Bearer"});
+    let answer =
+        serde_json::json!({"access_token": token.expose(), "expires_in": bearer::LIFE_SECONDS, "token_type": "Bearer"});
     json_response(StatusCode::OK, &answer)
 }
 

@@ -213,7 +213,8 @@ mod tests {
     #[test]
     fn pretty_print_is_that_of_atlas() {
         let body = json!({"b": ["x", "y"], "a": null, "c": {"d": []}, "e": {}});
-        let expected = "{\n  \"a\" : null,\n  \"b\" : [ \"x\", \"y\" ],\n  \"c\" : {\n    \"d\" : [ ]\n  },\n  \"e\" : { }\n}";
+        let expected =
+            "{\n  \"a\" : null,\n  \"b\" : [ \"x\", \"y\" ],\n  \"c\" : {\n    \"d\" : [ ]\n  },\n  \"e\" : { }\n}";
         assert_eq!(pretty(&body), expected);
     }
 

@@ -41,7 +41,8 @@ impl Call {
 
     /// The body as one of our own types.
     pub fn parse<T: serde::de::DeserializeOwned>(&self) -> Result<T, ApiError> {
-        serde_json::from_slice(&self.body).map_err(|e| ApiError::bad("INVALID_JSON_ATTRIBUTE", format!("Received JSON does not match: {e}."), &[]))
+        serde_json::from_slice(&self.body)
+            .map_err(|e| ApiError::bad("INVALID_JSON_ATTRIBUTE", format!("Received JSON does not match: {e}."), &[]))
     }
 
     /// A path parameter.
@@ -66,19 +67,28 @@ type Handler = fn(Call) -> Result<Reply, ApiError>;
 fn handle(
     versions: &'static [ApiVersion],
     handler: Handler,
-) -> impl Fn(State<Arc<App>>, Path<HashMap<String, String>>, Request) -> std::future::Ready<Response<Body>> + Clone + Send + Sync + 'static {
+) -> impl Fn(State<Arc<App>>, Path<HashMap<String, String>>, Request) -> std::future::Ready<Response<Body>>
++ Clone
++ Send
++ Sync
++ 'static {
     move |State(app), Path(params), request| {
         let wishes = middleware::wishes(request.uri());
         let accept = request.headers().get(header::ACCEPT).and_then(|v| v.to_str().ok());
         let version = negotiate(accept, versions);
-        let (principal, body) = (request.extensions().get::<Principal>().cloned(), request.extensions().get::<Bytes>().cloned());
+        let (principal, body) =
+            (request.extensions().get::<Principal>().cloned(), request.extensions().get::<Bytes>().cloned());
         let result = match (principal, body, version) {
-            (_, _, None) if !versions.is_empty() => {
-                Err(ApiError::new(StatusCode::NOT_ACCEPTABLE, "INVALID_VERSION_DATE", "Invalid accept header or version date.", &[]))
-            }
+            (_, _, None) if !versions.is_empty() => Err(ApiError::new(
+                StatusCode::NOT_ACCEPTABLE,
+                "INVALID_VERSION_DATE",
+                "Invalid accept header or version date.",
+                &[],
+            )),
             (Some(principal), Some(body), _) => {
                 let query = middleware::query(request.uri());
-                let call = Call { app, principal, params, version: version.unwrap_or(ApiVersion::V2023_01_01), body, query };
+                let call =
+                    Call { app, principal, params, version: version.unwrap_or(ApiVersion::V2023_01_01), body, query };
                 handler(call)
             }
             _ => Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "UNEXPECTED_ERROR", "Unexpected error.", &[])),
@@ -96,14 +106,26 @@ pub(crate) fn build(app: Arc<App>) -> Router {
         ("/api/atlas/v2/groups/{groupId}/liveMigrations/validate", post(handle(V1_AND_2, validations::create))),
         ("/api/atlas/v2/groups/{groupId}/liveMigrations/validate/{validationId}", get(handle(V1, validations::get))),
         ("/api/atlas/v2/groups/{groupId}/liveMigrations/{liveMigrationId}", get(handle(V1, live_migrations::get))),
-        ("/api/atlas/v2/groups/{groupId}/liveMigrations/{liveMigrationId}/cutover", put(handle(V1, live_migrations::cut_over))),
-        ("/api/atlas/v2/orgs/{orgId}/liveMigrations/linkTokens", post(handle(V1, link_tokens::create)).delete(handle(V1, link_tokens::delete))),
+        (
+            "/api/atlas/v2/groups/{groupId}/liveMigrations/{liveMigrationId}/cutover",
+            put(handle(V1, live_migrations::cut_over)),
+        ),
+        (
+            "/api/atlas/v2/orgs/{orgId}/liveMigrations/linkTokens",
+            post(handle(V1, link_tokens::create)).delete(handle(V1, link_tokens::delete)),
+        ),
         ("/api/atlas/v2/orgs/{orgId}/liveMigrations/availableProjects", get(handle(V1, agents::available_projects))),
         ("/api/limosa/v1/agents", post(handle(PLAIN, agents::join))),
         ("/api/limosa/v1/agents/{agentId}/heartbeat", post(handle(PLAIN, agents::heartbeat))),
         ("/api/limosa/v1/agents/{agentId}/migrations/{liveMigrationId}/report", post(handle(PLAIN, agents::report))),
-        ("/api/limosa/v1/agents/{agentId}/validations/{validationId}/report", post(handle(PLAIN, agents::report_validation))),
-        ("/api/limosa/v1/groups/{groupId}/clusters", get(handle(PLAIN, extra::list_clusters)).post(handle(PLAIN, extra::add_cluster))),
+        (
+            "/api/limosa/v1/agents/{agentId}/validations/{validationId}/report",
+            post(handle(PLAIN, agents::report_validation)),
+        ),
+        (
+            "/api/limosa/v1/groups/{groupId}/clusters",
+            get(handle(PLAIN, extra::list_clusters)).post(handle(PLAIN, extra::add_cluster)),
+        ),
         ("/api/limosa/v1/groups/{groupId}/liveMigrations", get(handle(PLAIN, extra::list))),
         ("/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}", get(handle(PLAIN, extra::describe))),
         ("/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}/events", get(handle(PLAIN, extra::events))),

@@ -16,9 +16,10 @@ impl Seal {
             let key: [u8; 32] = rand::random();
             write_private(file, &key).map_err(error)?;
         }
-        let bytes: [u8; 32] = fs::read(file).map_err(error)?.try_into().map_err(|_| {
-            ServerError::Corrupt(format!("{} must hold 32 bytes", file.display()))
-        })?;
+        let bytes: [u8; 32] = fs::read(file)
+            .map_err(error)?
+            .try_into()
+            .map_err(|_| ServerError::Corrupt(format!("{} must hold 32 bytes", file.display())))?;
         Ok(Self(ChaCha20Poly1305::new(&Key::from(bytes))))
     }
 

@@ -1,14 +1,22 @@
 //! The store: SQLite, one file. A migration is written only over the version that was read, its events in the same
 //! transaction; secrets are sealed before they come here.
 
-use crate::{ServerError, auth::{bearer, digest::REALM}, seal::Seal};
+use crate::{
+    ServerError,
+    auth::{bearer, digest::REALM},
+    seal::Seal,
+};
 use limosa_model::{
     AgentId, GroupId, Migration, MigrationId, OrgId, Secret, Timestamp, digest, protocol,
     transition::{Action, Event, IllegalTransition, step},
 };
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::Value;
-use std::{path::Path, str::FromStr, sync::{Mutex, MutexGuard, PoisonError}};
+use std::{
+    path::Path,
+    str::FromStr,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 const SCHEMA: &str = "
     PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
@@ -130,7 +138,10 @@ impl Store {
     /// The organization and name of a group.
     pub fn group(&self, group: GroupId) -> Result<Option<(OrgId, String)>, ServerError> {
         let row = |r: &rusqlite::Row<'_>| Ok((id(&r.get::<_, String>(0)?)?, r.get(1)?));
-        Ok(self.lock().query_row("SELECT org_id, name FROM groups WHERE id = ?1", [group.to_string()], row).optional()?)
+        Ok(self
+            .lock()
+            .query_row("SELECT org_id, name FROM groups WHERE id = ?1", [group.to_string()], row)
+            .optional()?)
     }
 
     /// All groups of an organization, by name.
@@ -201,7 +212,8 @@ impl Store {
 
     pub fn cluster_uri(&self, group: GroupId, name: &str) -> Result<Option<Secret>, ServerError> {
         let query = "SELECT uri FROM clusters WHERE group_id = ?1 AND name = ?2";
-        let found: Option<String> = self.lock().query_row(query, params![group.to_string(), name], |r| r.get(0)).optional()?;
+        let found: Option<String> =
+            self.lock().query_row(query, params![group.to_string(), name], |r| r.get(0)).optional()?;
         found.map(|sealed| self.seal.unseal(&sealed).map(Secret::new)).transpose()
     }
 
@@ -214,7 +226,14 @@ impl Store {
 
     pub fn put_agent(&self, org: OrgId, agent: &Agent) -> Result<(), ServerError> {
         let deployments = serde_json::to_string(&agent.deployments).map_err(unreadable)?;
-        let row = params![agent.id.to_string(), org.to_string(), agent.group_id.to_string(), agent.host_name, deployments, agent.seen_at.0];
+        let row = params![
+            agent.id.to_string(),
+            org.to_string(),
+            agent.group_id.to_string(),
+            agent.host_name,
+            deployments,
+            agent.seen_at.0
+        ];
         self.lock().execute("INSERT OR REPLACE INTO agents VALUES (?1, ?2, ?3, ?4, ?5, ?6)", row)?;
         Ok(())
     }
@@ -222,9 +241,17 @@ impl Store {
     /// All agents of an organization.
     pub fn agents(&self, org: OrgId) -> Result<Vec<Agent>, ServerError> {
         let connection = self.lock();
-        let mut query = connection.prepare("SELECT id, group_id, host_name, deployments, seen_at FROM agents WHERE org_id = ?1 ORDER BY host_name")?;
+        let mut query = connection.prepare(
+            "SELECT id, group_id, host_name, deployments, seen_at FROM agents WHERE org_id = ?1 ORDER BY host_name",
+        )?;
         let rows = query.query_map([org.to_string()], |r| {
-            Ok((id(&r.get::<_, String>(0)?)?, id(&r.get::<_, String>(1)?)?, r.get(2)?, r.get::<_, String>(3)?, r.get(4)?))
+            Ok((
+                id(&r.get::<_, String>(0)?)?,
+                id(&r.get::<_, String>(1)?)?,
+                r.get(2)?,
+                r.get::<_, String>(3)?,
+                r.get(4)?,
+            ))
         })?;
         rows.map(|row| {
             let (id, group_id, host_name, deployments, seen) = row?;
@@ -235,7 +262,12 @@ impl Store {
     }
 
     /// Adds a migration unless one that isn't over has the same destination: then that one's id.
-    pub fn create_migration(&self, org: OrgId, migration: &Migration, credentials: Option<&str>) -> Result<Option<MigrationId>, ServerError> {
+    pub fn create_migration(
+        &self,
+        org: OrgId,
+        migration: &Migration,
+        credentials: Option<&str>,
+    ) -> Result<Option<MigrationId>, ServerError> {
         let mut connection = self.lock();
         let transaction = connection.transaction()?;
         for other in read_migrations(&transaction, "final = 0 AND group_id = ?1", &migration.group_id.to_string())? {
@@ -247,7 +279,13 @@ impl Store {
         let credentials = credentials.map(|plain| self.seal.seal(plain));
         let row = params![migration.id.to_string(), org.to_string(), migration.group_id.to_string(), credentials, body];
         transaction.execute("INSERT INTO migrations VALUES (?1, ?2, ?3, ?4, 0, 0, ?5)", row)?;
-        record(&transaction, migration.id, migration.created_at, "created", &format!("on host {}", migration.migration_host))?;
+        record(
+            &transaction,
+            migration.id,
+            migration.created_at,
+            "created",
+            &format!("on host {}", migration.migration_host),
+        )?;
         transaction.commit()?;
         Ok(None)
     }
@@ -255,7 +293,8 @@ impl Store {
     /// User and password to read the source with, as JSON, where they were given with the request.
     pub fn credentials(&self, migration: MigrationId) -> Result<Option<String>, ServerError> {
         let query = "SELECT credentials FROM migrations WHERE id = ?1";
-        let found: Option<Option<String>> = self.lock().query_row(query, [migration.to_string()], |r| r.get(0)).optional()?;
+        let found: Option<Option<String>> =
+            self.lock().query_row(query, [migration.to_string()], |r| r.get(0)).optional()?;
         found.flatten().map(|sealed| self.seal.unseal(&sealed)).transpose()
     }
 
@@ -302,8 +341,10 @@ impl Store {
     /// The newest events, oldest first: number, time, kind, message.
     pub fn events(&self, migration: MigrationId) -> Result<Vec<(i64, Timestamp, String, String)>, ServerError> {
         let connection = self.lock();
-        let mut query = connection.prepare("SELECT n, at, kind, message FROM events WHERE migration_id = ?1 ORDER BY n DESC LIMIT 500")?;
-        let rows = query.query_map([migration.to_string()], |r| Ok((r.get(0)?, Timestamp(r.get(1)?), r.get(2)?, r.get(3)?)))?;
+        let mut query = connection
+            .prepare("SELECT n, at, kind, message FROM events WHERE migration_id = ?1 ORDER BY n DESC LIMIT 500")?;
+        let rows = query
+            .query_map([migration.to_string()], |r| Ok((r.get(0)?, Timestamp(r.get(1)?), r.get(2)?, r.get(3)?)))?;
         let mut events = rows.collect::<Result<Vec<_>, _>>()?;
         events.reverse();
         Ok(events)
@@ -311,15 +352,20 @@ impl Store {
 
     pub fn create_validation(&self, org: OrgId, validation: &Validation, host: &str) -> Result<(), ServerError> {
         let request = self.seal.seal(&validation.request.to_string());
-        let row = params![validation.id, org.to_string(), validation.group_id.to_string(), host, validation.status, request];
+        let row =
+            params![validation.id, org.to_string(), validation.group_id.to_string(), host, validation.status, request];
         self.lock().execute("INSERT INTO validations VALUES (?1, ?2, ?3, ?4, ?5, NULL, ?6)", row)?;
         Ok(())
     }
 
     fn read_validations(&self, condition: &str, value: &str) -> Result<Vec<Validation>, ServerError> {
         let connection = self.lock();
-        let mut query = connection.prepare(&format!("SELECT id, group_id, status, error_message, request FROM validations WHERE {condition}"))?;
-        let rows = query.query_map([value], |r| Ok((r.get(0)?, id(&r.get::<_, String>(1)?)?, r.get(2)?, r.get(3)?, r.get::<_, String>(4)?)))?;
+        let mut query = connection.prepare(&format!(
+            "SELECT id, group_id, status, error_message, request FROM validations WHERE {condition}"
+        ))?;
+        let rows = query.query_map([value], |r| {
+            Ok((r.get(0)?, id(&r.get::<_, String>(1)?)?, r.get(2)?, r.get(3)?, r.get::<_, String>(4)?))
+        })?;
         rows.map(|row| {
             let (id, group_id, status, error_message, request) = row?;
             let request = serde_json::from_str(&self.seal.unseal(&request)?).map_err(unreadable)?;
@@ -345,13 +391,20 @@ impl Store {
     }
 }
 
-fn record(connection: &Connection, migration: MigrationId, at: Timestamp, kind: &str, message: &str) -> Result<(), rusqlite::Error> {
+fn record(
+    connection: &Connection,
+    migration: MigrationId,
+    at: Timestamp,
+    kind: &str,
+    message: &str,
+) -> Result<(), rusqlite::Error> {
     let row = params![migration.to_string(), at.0, kind, message];
     connection.execute("INSERT INTO events (migration_id, at, kind, message) VALUES (?1, ?2, ?3, ?4)", row).map(drop)
 }
 
 fn read_migrations(connection: &Connection, condition: &str, value: &str) -> Result<Vec<Migration>, ServerError> {
-    let mut query = connection.prepare_cached(&format!("SELECT body FROM migrations WHERE {condition} ORDER BY id DESC"))?;
+    let mut query =
+        connection.prepare_cached(&format!("SELECT body FROM migrations WHERE {condition} ORDER BY id DESC"))?;
     let rows = query.query_map([value], |r| r.get::<_, String>(0))?;
     rows.map(|body| serde_json::from_str(&body?).map_err(unreadable)).collect()
 }

@@ -61,7 +61,8 @@ async fn catalog(client: &Client, db: &str) -> Result<BTreeMap<String, String>, 
     let mut found = BTreeMap::new();
     for entry in cursor.try_collect::<Vec<Document>>().await? {
         let name = entry.get_str("name")?.to_owned();
-        let mut text = format!("{} {}", entry.get_str("type")?, entry.get_document("options").cloned().unwrap_or_default());
+        let mut text =
+            format!("{} {}", entry.get_str("type")?, entry.get_document("options").cloned().unwrap_or_default());
         if entry.get_str("type")? != "view" {
             let cursor = client.database(db).run_cursor_command(doc! {"listIndexes": &name, "cursor": {}}).await?;
             let mut indexes: Vec<String> = cursor
@@ -98,7 +99,8 @@ async fn documents(source: &Client, destination: &Client, db: &str, name: &str) 
             return Ok(differences);
         }
         if x != y {
-            let show = |d: Option<RawDocumentBuf>| d.and_then(|d| Document::try_from(d.as_ref()).ok()).map(|d| d.to_string());
+            let show =
+                |d: Option<RawDocumentBuf>| d.and_then(|d| Document::try_from(d.as_ref()).ok()).map(|d| d.to_string());
             differences.push(format!("{db}.{name}: {:?} / {:?}", show(x), show(y)));
         }
     }

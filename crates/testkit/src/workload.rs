@@ -41,7 +41,13 @@ impl Workload {
         for writer in 0..writers {
             let (database, stop) = (client.database(db), Arc::clone(&stop));
             tasks.spawn(async move {
-                let mut writer = Writer { rng: SmallRng::seed_from_u64(seed ^ (writer << 32)), number: writer, made: 0, state: State::new(), ids: Vec::new() };
+                let mut writer = Writer {
+                    rng: SmallRng::seed_from_u64(seed ^ (writer << 32)),
+                    number: writer,
+                    made: 0,
+                    state: State::new(),
+                    ids: Vec::new(),
+                };
                 let mut writes = 0;
                 while !stop.load(Ordering::Relaxed) {
                     let name = ["alpha", "beta", "gamma"][writer.rng.random_range(0..3)];
@@ -71,7 +77,11 @@ impl Acknowledged {
     /// Checks that everything acknowledged is on `client`'s cluster, byte for byte, and nothing that was deleted.
     pub async fn check(&self, client: &Client) -> Result<(), Error> {
         for ((name, id), (value, expected)) in &self.state {
-            let found = client.database(&self.db).collection::<RawDocumentBuf>(name).find_one(doc! {"_id": value.clone()}).await?;
+            let found = client
+                .database(&self.db)
+                .collection::<RawDocumentBuf>(name)
+                .find_one(doc! {"_id": value.clone()})
+                .await?;
             if found != *expected {
                 return Err(format!("{name} {id}: acknowledged {expected:?}, found {found:?}").into());
             }
@@ -100,7 +110,10 @@ impl Writer {
             3 => Bson::String(format!("id-{n}")),
             4 => Bson::DateTime(bson::DateTime::from_millis(n)),
             5 => doc! {"w": self.number as i64, "n": n}.into(),
-            6 => Bson::Binary(bson::Binary { subtype: bson::spec::BinarySubtype::Generic, bytes: n.to_be_bytes().to_vec() }),
+            6 => Bson::Binary(bson::Binary {
+                subtype: bson::spec::BinarySubtype::Generic,
+                bytes: n.to_be_bytes().to_vec(),
+            }),
             _ => Bson::Timestamp(bson::Timestamp { time: n as u32, increment: self.number as u32 }),
         }
     }
@@ -149,7 +162,11 @@ impl Writer {
                 _ => doc! {"$set": {"tags.0": n}, "$inc": {"n": 1_i64}},
             };
             let pipeline = vec![doc! {"$set": {"zz": n, "aa": {"$add": [n, 1]}}}];
-            let action = if n % 10 == 0 { collection.find_one_and_update(filter, pipeline) } else { collection.find_one_and_update(filter, update) };
+            let action = if n % 10 == 0 {
+                collection.find_one_and_update(filter, pipeline)
+            } else {
+                collection.find_one_and_update(filter, update)
+            };
             Some(action.return_document(ReturnDocument::After).await?.ok_or("an own document is missing")?)
         };
         self.state.insert((name.to_owned(), id.to_string()), (id, after));

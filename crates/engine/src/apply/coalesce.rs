@@ -9,7 +9,10 @@ use std::{collections::HashMap, sync::Arc};
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Change {
     /// The whole document; `fresh` when it was inserted rather than replaced.
-    Put { document: RawDocumentBuf, fresh: bool },
+    Put {
+        document: RawDocumentBuf,
+        fresh: bool,
+    },
     Delete,
     Update(Delta),
     /// Read it again from the source.
@@ -63,7 +66,9 @@ impl Batch {
 /// One change that does what `earlier` and then `later` do.
 fn merge(earlier: &Change, later: &Change) -> Option<Change> {
     match (earlier, later) {
-        (Change::Put { fresh, .. }, Change::Put { document, .. }) => Some(Change::Put { document: document.clone(), fresh: *fresh }),
+        (Change::Put { fresh, .. }, Change::Put { document, .. }) => {
+            Some(Change::Put { document: document.clone(), fresh: *fresh })
+        }
         (_, Change::Put { .. } | Change::Delete | Change::Refetch) => Some(later.clone()),
         (Change::Refetch, Change::Update(_)) => Some(Change::Refetch),
         (Change::Update(a), Change::Update(b)) => a.then(b).map(Change::Update),

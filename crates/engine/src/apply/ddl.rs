@@ -2,14 +2,19 @@
 //! exactly once: what it is about to act on is noted before, in the checkpoint, and the position after it right after.
 
 use super::registry::Registry;
-use crate::{catalog::{self, Entry, Kind, Uuid}, error, indexes, stream::event::Event};
+use crate::{
+    catalog::{self, Entry, Kind, Uuid},
+    error, indexes,
+    stream::event::Event,
+};
 use bson::{Document, doc};
 use limosa_model::{Failure, Namespace};
 
 /// What the destination had where the event acts, to tell after a crash whether the event was applied already.
 pub(crate) async fn intent(event: &Event<'_>, registry: &Registry) -> Result<Document, Failure> {
     let uuid = |entry: Option<Entry>| entry.and_then(|e| e.uuid).map(hex).unwrap_or_default();
-    let mut noted = doc! {"operation": event.operation(), "at": uuid(catalog::find(registry.destination(), &event.ns()).await?)};
+    let mut noted =
+        doc! {"operation": event.operation(), "at": uuid(catalog::find(registry.destination(), &event.ns()).await?)};
     if let Some(to) = rename_target(event) {
         noted.insert("to", uuid(catalog::find(registry.destination(), &to).await?));
     }
@@ -31,7 +36,11 @@ pub(crate) async fn apply(event: &Event<'_>, registry: &mut Registry, noted: Opt
     tracing::info!(operation = event.operation(), %ns, "applying a definition");
     // Named events change the namespace's meaning; if it changed since the intent, this one did it.
     let done_before = match noted {
-        Some(noted) => intent(event, registry).await? != *noted && matches!(event.operation(), "drop" | "rename"),
+        Some(noted) => {
+            let now = intent(event, registry).await?;
+            matches!(event.operation(), "drop" | "rename")
+                && ["at", "to"].iter().any(|part| now.get(part) != noted.get(part))
+        }
         None => false,
     };
     match event.operation() {
@@ -178,7 +187,10 @@ async fn create_indexes(event: &Event<'_>, ns: &Namespace, registry: &Registry) 
     let specs = specs.into_iter().flat_map(|all| all.into_iter().flatten()).filter_map(|spec| spec.as_document());
     for spec in specs {
         let version = registry.destination().version;
-        let Some(wanted) = indexes::wanted(&crate::raw::to_document(spec), indexes::Properties::Deferred, version) else { continue };
+        let Some(wanted) = indexes::wanted(&crate::raw::to_document(spec), indexes::Properties::Deferred, version)
+        else {
+            continue;
+        };
         indexes::create(registry.destination(), &ns, vec![wanted]).await?;
     }
     Ok(())

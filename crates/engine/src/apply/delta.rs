@@ -19,9 +19,9 @@ impl Delta {
     pub fn exact(description: &RawDocument) -> Option<Self> {
         let marked = description.get_document("disambiguatedPaths").ok();
         let plain = |path: &str| {
-            let parts_are_names = path.split('.').all(|part| {
-                !part.is_empty() && !part.starts_with('$') && !part.bytes().all(|b| b.is_ascii_digit())
-            });
+            let parts_are_names = path
+                .split('.')
+                .all(|part| !part.is_empty() && !part.starts_with('$') && !part.bytes().all(|b| b.is_ascii_digit()));
             let unambiguous = match marked {
                 Some(marked) => marked.get(path).ok().flatten().is_none(),
                 None => !path.contains('.'),
@@ -49,15 +49,19 @@ impl Delta {
             for entry in truncated {
                 let entry = entry.ok()?.as_document()?;
                 let path = entry.get_str("field").ok()?;
-                let touched = |other: &String| other == path || other.starts_with(&format!("{path}.")) || path.starts_with(&format!("{other}."));
-                if !plain(path) || delta.set.iter().any(|(other, _)| touched(other)) || delta.unset.iter().any(touched) {
+                let touched = |other: &String| {
+                    other == path || other.starts_with(&format!("{path}.")) || path.starts_with(&format!("{other}."))
+                };
+                if !plain(path) || delta.set.iter().any(|(other, _)| touched(other)) || delta.unset.iter().any(touched)
+                {
                     return None;
                 }
                 delta.truncate.push((path.to_owned(), entry.get_i32("newSize").ok()?));
             }
         }
         let ordered = delta.is_sorted();
-        let nested = delta.set.iter().any(|(path, _)| path.contains('.')) || delta.unset.iter().any(|p| p.contains('.'));
+        let nested =
+            delta.set.iter().any(|(path, _)| path.contains('.')) || delta.unset.iter().any(|p| p.contains('.'));
         if !ordered && (nested || !delta.truncate.is_empty()) {
             return None;
         }
@@ -101,7 +105,9 @@ impl Delta {
             RawBson::Binary(b) => b.bytes.len(),
             _ => 16,
         };
-        self.set.iter().map(|(p, v)| p.len() + value(v) + 16).sum::<usize>() + self.unset.iter().map(|p| p.len() + 16).sum::<usize>() + 64
+        self.set.iter().map(|(p, v)| p.len() + value(v) + 16).sum::<usize>()
+            + self.unset.iter().map(|p| p.len() + 16).sum::<usize>()
+            + 64
     }
 
     /// Appends the `u` of an update statement.
@@ -119,7 +125,9 @@ impl Delta {
             }
             if !self.truncate.is_empty() {
                 let push = self.truncate.iter().fold(RawDocBuilder::new(), |d, (path, size)| {
-                    let slice = RawDocBuilder::new().array("$each", RawArrayBuilder::with_capacity(0)).value("$slice", RawBsonRef::Int32(*size));
+                    let slice = RawDocBuilder::new()
+                        .array("$each", RawArrayBuilder::with_capacity(0))
+                        .value("$slice", RawBsonRef::Int32(*size));
                     d.document(path, &slice.into_bytes())
                 });
                 update = update.document("$push", &push.into_bytes());
@@ -163,13 +171,20 @@ mod tests {
 
     #[test]
     fn exact_deltas_become_updates() {
-        let got = exact(doc! {"updatedFields": {"a": 1, "b": {"x": 1}}, "removedFields": ["c"], "truncatedArrays": [{"field": "d", "newSize": 0}]});
+        let got = exact(
+            doc! {"updatedFields": {"a": 1, "b": {"x": 1}}, "removedFields": ["c"], "truncatedArrays": [{"field": "d", "newSize": 0}]},
+        );
         assert_eq!(
             got,
-            Some(doc! {"u": {"$set": {"a": 1, "b": {"x": 1}}, "$unset": {"c": ""}, "$push": {"d": {"$each": [], "$slice": 0}}}})
+            Some(
+                doc! {"u": {"$set": {"a": 1, "b": {"x": 1}}, "$unset": {"c": ""}, "$push": {"d": {"$each": [], "$slice": 0}}}}
+            )
         );
         let unsorted = exact(doc! {"updatedFields": {"z": 1, "a": "$x"}, "removedFields": ["c"]});
-        assert_eq!(unsorted, Some(doc! {"u": [{"$set": {"z": {"$literal": 1}, "a": {"$literal": "$x"}}}, {"$unset": ["c"]}]}));
+        assert_eq!(
+            unsorted,
+            Some(doc! {"u": [{"$set": {"z": {"$literal": 1}, "a": {"$literal": "$x"}}}, {"$unset": ["c"]}]})
+        );
     }
 
     #[test]
@@ -193,7 +208,10 @@ mod tests {
         let delta = |d: Document| Delta::exact(&RawDocumentBuf::try_from(&d).expect("plain")).expect("exact");
         let first = delta(doc! {"updatedFields": {"a": 1, "b": 1}, "removedFields": ["c"]});
         let merged = first.then(&delta(doc! {"updatedFields": {"b": 2}, "removedFields": ["a"]})).expect("merges");
-        assert_eq!(crate::raw::to_document(&statement(&merged)), doc! {"u": {"$set": {"b": 2}, "$unset": {"c": "", "a": ""}}});
+        assert_eq!(
+            crate::raw::to_document(&statement(&merged)),
+            doc! {"u": {"$set": {"b": 2}, "$unset": {"c": "", "a": ""}}}
+        );
         assert_eq!(first.then(&delta(doc! {"updatedFields": {"c": 2}, "removedFields": []})), None);
     }
 }

@@ -3,9 +3,16 @@
 //! From 6.0 on events carry the collection's UUID, which stays the same through renames; what it is called on the
 //! destination is looked up here. Before, the name has to do.
 
-use crate::{catalog::{self, Entry, Uuid}, checkpoint::Store, cluster::Cluster};
+use crate::{
+    catalog::{self, Entry, Uuid},
+    checkpoint::Store,
+    cluster::Cluster,
+};
 use limosa_model::{Failure, Namespace, NamespaceFilter};
-use std::{collections::{HashMap, HashSet}, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 /// A collection on the destination that receives changes.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,7 +55,12 @@ pub(crate) struct Registry {
 
 impl Registry {
     /// Knows what the checkpoint has mapped, under the names that the destination has now.
-    pub async fn load(source: &Cluster, destination: &Cluster, store: &Store, filter: &NamespaceFilter) -> Result<Self, Failure> {
+    pub async fn load(
+        source: &Cluster,
+        destination: &Cluster,
+        store: &Store,
+        filter: &NamespaceFilter,
+    ) -> Result<Self, Failure> {
         let mut registry = Self {
             source: source.clone(),
             destination: destination.clone(),

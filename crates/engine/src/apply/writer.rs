@@ -4,8 +4,18 @@
 //!
 //! Transactions are committed with majority: an acknowledged window survives a failover of the destination.
 
-use super::{coalesce::{Change, Op}, registry::Target};
-use crate::{checkpoint::{DATABASE, Store}, cluster::Cluster, error, progress::Tracker, raw::{self, RawArrayBuilder, RawDocBuilder, as_i64}, retry::Backoff};
+use super::{
+    coalesce::{Change, Op},
+    registry::Target,
+};
+use crate::{
+    checkpoint::{DATABASE, Store},
+    cluster::Cluster,
+    error,
+    progress::Tracker,
+    raw::{self, RawArrayBuilder, RawDocBuilder, as_i64},
+    retry::Backoff,
+};
 use bson::{Bson, Document, RawBsonRef, RawDocumentBuf, Timestamp, doc};
 use futures::StreamExt;
 use limosa_model::{ErrorCode, Failure, Namespace};
@@ -73,7 +83,10 @@ impl Writer {
             match self.try_transaction(&ops).await {
                 Ok(()) => return Ok(()),
                 Err(Refused::Failed(failure)) => return Err(failure),
-                Err(Refused::Operation(..)) if ops.len() > 1 => break,
+                Err(Refused::Operation(code, message)) if ops.len() > 1 => {
+                    tracing::debug!(code, message, "a transaction was refused; going one by one");
+                    break;
+                }
                 Err(Refused::Operation(code, message)) => {
                     let (_, op) = &ops[0];
                     if code == 26 && !matches!(op.change, Change::Put { .. }) {
@@ -83,10 +96,15 @@ impl Writer {
                         refetch.push(Op { change: Change::Refetch, ..op.clone() });
                         return Ok(());
                     }
-                    return Err(Failure::new(ErrorCode::ServerError, format!("{} refused a write: {message}", op.target.ns)));
+                    return Err(Failure::new(
+                        ErrorCode::ServerError,
+                        format!("{} refused a write: {message}", op.target.ns),
+                    ));
                 }
-                Err(Refused::Transient(error)) if !backoff.wait().await => return Err(self.destination.failure(&error)),
-                Err(Refused::Transient(_)) => {}
+                Err(Refused::Transient(error)) if !backoff.wait().await => {
+                    return Err(self.destination.failure(&error));
+                }
+                Err(Refused::Transient(error)) => tracing::debug!(%error, "a transaction is tried again"),
             }
         }
         for op in ops {
@@ -118,7 +136,8 @@ impl Writer {
         let fence = doc! {"update": "fences", "updates": [{
             "q": {"_id": self.store.fence(self.worker), "epoch": self.store.epoch()}, "u": {"$inc": {"writes": 1_i64}},
         }]};
-        let fence = RawDocumentBuf::try_from(&fence).map_err(|e| Refused::Failed(self.destination.failure(&Error::custom(e))))?;
+        let fence = RawDocumentBuf::try_from(&fence)
+            .map_err(|e| Refused::Failed(self.destination.failure(&Error::custom(e))))?;
         let reply = self.send(DATABASE, fence, session).await?;
         if as_i64(reply.get("n")) != Some(1) {
             return Err(Refused::Failed(self.store.fenced()));
@@ -138,7 +157,10 @@ impl Writer {
         })?;
         match reply.get_array("writeErrors").ok().and_then(|errors| errors.first()).and_then(Bson::as_document) {
             None => Ok(reply),
-            Some(e) => Err(Refused::Operation(e.get_i32("code").unwrap_or(0), e.get_str("errmsg").unwrap_or_default().to_owned())),
+            Some(e) => Err(Refused::Operation(
+                e.get_i32("code").unwrap_or(0),
+                e.get_str("errmsg").unwrap_or_default().to_owned(),
+            )),
         }
     }
 
@@ -170,7 +192,10 @@ impl Writer {
                         Some(e) if e.get_i32("code").is_ok_and(|c| c == 20) && op.change == Change::Delete => Ok(()),
                         Some(e) => {
                             let message = e.get_str("errmsg").unwrap_or_default();
-                            Err(Failure::new(ErrorCode::ServerError, format!("{} refused a write: {message}", op.target.ns)))
+                            Err(Failure::new(
+                                ErrorCode::ServerError,
+                                format!("{} refused a write: {message}", op.target.ns),
+                            ))
                         }
                     };
                 }
@@ -219,20 +244,29 @@ impl Writer {
     }
 
     /// `None` when the collection is gone on the source.
-    async fn read_current(&self, target: &Target, ops: &[Op], until: Timestamp) -> Result<Option<HashMap<Vec<u8>, RawDocumentBuf>>, Failure> {
+    async fn read_current(
+        &self,
+        target: &Target,
+        ops: &[Op],
+        until: Timestamp,
+    ) -> Result<Option<HashMap<Vec<u8>, RawDocumentBuf>>, Failure> {
         let mut ids = RawArrayBuilder::with_capacity(ops.len() * 32);
         for op in ops {
             if let Ok(Some(id)) = op.id.get("_id") {
                 ids.push_value(id);
             }
         }
-        let filter = RawDocBuilder::new().document("_id", &RawDocBuilder::new().array("$in", ids).into_bytes()).into_bytes();
+        let filter =
+            RawDocBuilder::new().document("_id", &RawDocBuilder::new().array("$in", ids).into_bytes()).into_bytes();
         let mut ns = target.ns.clone();
         let mut backoff = Backoff::default();
         loop {
             let mut head = doc! {"find": &ns.coll, "readConcern": {"level": "majority", "afterClusterTime": until}};
             if let (Some(uuid), true) = (target.uuid, self.source.version >= (6, 0, 0)) {
-                head.insert("collectionUUID", bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: uuid.to_vec() });
+                head.insert(
+                    "collectionUUID",
+                    bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: uuid.to_vec() },
+                );
             }
             let read = async {
                 let command = RawDocBuilder::new().extend(&head)?.document("filter", &filter).build()?;
@@ -292,7 +326,8 @@ fn commands(ops: &[(u32, Op)]) -> Result<Vec<(Arc<Target>, RawDocumentBuf)>, Err
             let statement = RawDocBuilder::new().document("q", op.id.as_bytes());
             match &op.change {
                 Change::Put { document, .. } => {
-                    let statement = statement.document("u", document.as_bytes()).value("upsert", RawBsonRef::Boolean(true));
+                    let statement =
+                        statement.document("u", document.as_bytes()).value("upsert", RawBsonRef::Boolean(true));
                     updates.push_document(&statement.into_bytes());
                     any_update = true;
                 }

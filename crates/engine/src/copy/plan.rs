@@ -3,7 +3,12 @@
 //! Boundaries come from a sample of `_id`s and are used with `min` and `max` on the `_id` index, never with query
 //! operators: those compare within one type only and lose documents where `_id`s are of several types.
 
-use crate::{catalog::{self, Entry, Uuid}, cluster::Cluster, error, raw::as_i64};
+use crate::{
+    catalog::{self, Entry, Uuid},
+    cluster::Cluster,
+    error,
+    raw::as_i64,
+};
 use bson::{Binary, Bson, Document, doc, spec::BinarySubtype};
 use futures::TryStreamExt;
 use limosa_model::{ErrorCode, Failure, Namespace};
@@ -88,7 +93,9 @@ pub(crate) async fn size(source: &Cluster, ns: &Namespace) -> Result<Size, Failu
 /// The ranges of one collection, numbered from `first`.
 pub(crate) async fn ranges(source: &Cluster, entry: &Entry, size: Size, first: i64) -> Result<Vec<CopyRange>, Failure> {
     // Clustered collections have no `_id` index to hint, and capped ones must keep their order.
-    let whole = entry.is_capped() || entry.options.contains_key("clusteredIndex") || entry.ns.coll.starts_with(catalog::BUCKETS);
+    let whole = entry.is_capped()
+        || entry.options.contains_key("clusteredIndex")
+        || entry.ns.coll.starts_with(catalog::BUCKETS);
     let count = if whole { 1 } else { (size.bytes / RANGE_BYTES).clamp(0, 4096) + 1 };
     let boundaries = if count > 1 { boundaries(source, &entry.ns, count).await? } else { Vec::new() };
     let mut edges = vec![None];
@@ -109,7 +116,11 @@ pub(crate) async fn ranges(source: &Cluster, entry: &Entry, size: Size, first: i
 }
 
 async fn boundaries(source: &Cluster, ns: &Namespace, count: i64) -> Result<Vec<Bson>, Failure> {
-    let pipeline = vec![doc! {"$sample": {"size": count * SAMPLES_PER_RANGE}}, doc! {"$project": {"_id": 1}}, doc! {"$sort": {"_id": 1}}];
+    let pipeline = vec![
+        doc! {"$sample": {"size": count * SAMPLES_PER_RANGE}},
+        doc! {"$project": {"_id": 1}},
+        doc! {"$sort": {"_id": 1}},
+    ];
     let command = doc! {"aggregate": &ns.coll, "pipeline": pipeline, "cursor": {}, "allowDiskUse": true};
     let read = async { source.db(&ns.db).run_cursor_command(command).await?.try_collect::<Vec<Document>>().await };
     let sample = match read.await {

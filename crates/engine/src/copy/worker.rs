@@ -1,7 +1,15 @@
 //! Copies ranges: the server's reply batches go as they are, undecoded, into `insert` commands.
 
 use super::plan::CopyRange;
-use crate::{catalog, checkpoint::Store, cluster::Cluster, error, progress::Tracker, raw::{RawArrayBuilder, RawDocBuilder}, retry::Backoff};
+use crate::{
+    catalog,
+    checkpoint::Store,
+    cluster::Cluster,
+    error,
+    progress::Tracker,
+    raw::{RawArrayBuilder, RawDocBuilder},
+    retry::Backoff,
+};
 use bson::{Bson, Document, RawArrayBuf, RawBsonRef, doc};
 use futures::StreamExt;
 use limosa_model::{ErrorCode, Failure, Namespace};
@@ -111,23 +119,32 @@ impl Copier {
         Ok(())
     }
 
-    async fn pump(&self, range: &CopyRange, command: Document, documents: &mut u64, bytes: &mut u64) -> Result<(), Interrupted> {
+    async fn pump(
+        &self,
+        range: &CopyRange,
+        command: Document,
+        documents: &mut u64,
+        bytes: &mut u64,
+    ) -> Result<(), Interrupted> {
         let read_error = |e: mongodb::error::Error| {
             if error::is_gone(&e) { Interrupted::Moved } else { Interrupted::Failed(self.source.failure(&e)) }
         };
         let db = self.source.db(&range.source_ns.db);
-        let mut cursor = db.run_cursor_command(command).batch_size(BATCH_DOCUMENTS as u32).batch().await.map_err(read_error)?;
+        let mut cursor =
+            db.run_cursor_command(command).batch_size(BATCH_DOCUMENTS as u32).batch().await.map_err(read_error)?;
         let mut writes: JoinSet<Result<(u64, u64), Failure>> = JoinSet::new();
-        let mut written = |done: Result<Result<(u64, u64), Failure>, tokio::task::JoinError>| -> Result<(), Interrupted> {
-            let (count, size) = done.map_err(|e| Failure::new(ErrorCode::Internal, format!("a copy write ended: {e}")))??;
-            *documents += count;
-            *bytes += size;
-            self.tracker.count(|p| {
-                p.documents_copied += count;
-                p.bytes_copied += size;
-            });
-            Ok(())
-        };
+        let mut written =
+            |done: Result<Result<(u64, u64), Failure>, tokio::task::JoinError>| -> Result<(), Interrupted> {
+                let (count, size) =
+                    done.map_err(|e| Failure::new(ErrorCode::Internal, format!("a copy write ended: {e}")))??;
+                *documents += count;
+                *bytes += size;
+                self.tracker.count(|p| {
+                    p.documents_copied += count;
+                    p.bytes_copied += size;
+                });
+                Ok(())
+            };
         while let Some(batch) = cursor.next().await {
             let batch = batch.map_err(read_error)?;
             let array = batch.doc_slices().map_err(read_error)?;
@@ -150,9 +167,11 @@ impl Copier {
 }
 
 fn find(range: &CopyRange, version: (u32, u32, u32)) -> Document {
-    let mut command = doc! {"find": &range.source_ns.coll, "batchSize": BATCH_DOCUMENTS, "readConcern": {"level": "majority"}};
+    let mut command =
+        doc! {"find": &range.source_ns.coll, "batchSize": BATCH_DOCUMENTS, "readConcern": {"level": "majority"}};
     if let (Some(uuid), true) = (range.uuid, version >= (6, 0, 0)) {
-        command.insert("collectionUUID", bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: uuid.to_vec() });
+        command
+            .insert("collectionUUID", bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: uuid.to_vec() });
     }
     if range.min.is_some() || range.max.is_some() {
         command.insert("hint", doc! {"_id": 1});

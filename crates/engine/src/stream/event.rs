@@ -34,7 +34,9 @@ impl<'a> Event<'a> {
             "insert" | "replace" => Kind::Image,
             "update" => Kind::Update,
             "delete" => Kind::Delete,
-            "create" | "drop" | "rename" | "createIndexes" | "dropIndexes" | "modify" | "dropDatabase" => Kind::Definition,
+            "create" | "drop" | "rename" | "createIndexes" | "dropIndexes" | "modify" | "dropDatabase" => {
+                Kind::Definition
+            }
             _ => Kind::Ignored,
         };
         let ns = raw.get_document("ns").ok();

@@ -54,7 +54,11 @@ async fn read_on(
         "readConcern": {"level": "majority"},
     };
     let db = source.db("admin");
-    let opened = db.run_cursor_command(command).batch_size(BATCH_EVENTS).max_time(AWAIT).cursor_type(mongodb::options::CursorType::TailableAwait);
+    let opened = db
+        .run_cursor_command(command)
+        .batch_size(BATCH_EVENTS)
+        .max_time(AWAIT)
+        .cursor_type(mongodb::options::CursorType::TailableAwait);
     let mut cursor = opened.batch().await.map_err(Broken::Stream)?;
     while let Some(batch) = cursor.next().await {
         let batch = batch.map_err(Broken::Stream)?;

@@ -10,7 +10,11 @@ use crate::checkpoint::Position;
 use bson::{Document, RawDocument, RawDocumentBuf};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions};
 use limosa_model::{ErrorCode, Failure};
-use std::{collections::VecDeque, path::Path, sync::{Arc, Mutex, MutexGuard, PoisonError}};
+use std::{
+    collections::VecDeque,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 use tokio::sync::Notify;
 
 /// Bytes of batches that may wait in memory.
@@ -70,7 +74,8 @@ impl Spool {
         };
         let (first, last) = (key_of(batches.first_key_value())?, key_of(batches.last_key_value())?);
         let own = meta.get("id").map_err(storage)?.is_some_and(|id| id.as_ref() == position.spool.as_bytes());
-        let usable = own && first.is_some_and(|first| first <= position.seq) && last.is_some_and(|last| last >= position.seq);
+        let usable =
+            own && first.is_some_and(|first| first <= position.seq) && last.is_some_and(|last| last >= position.seq);
         let mut position = position.clone();
         let mut token = position.token.clone();
         let mut state = State {
@@ -169,30 +174,33 @@ impl Spool {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            {
-                let mut state = self.state();
-                state.reading = seq;
-                while state.memory.front().is_some_and(|(first, _)| *first < seq) {
-                    if let Some((_, batch)) = state.memory.pop_front() {
-                        state.memory_bytes -= batch.as_bytes().len();
-                    }
-                }
-                if let Some((_, batch)) = state.memory.front().filter(|(first, _)| *first == seq) {
-                    return Ok(Next::Batch(Arc::clone(batch)));
-                }
-                if seq < state.on_disk_until {
-                    drop(state);
-                    let found = self.batches.get(seq.to_be_bytes()).map_err(storage)?;
-                    let found = found.ok_or_else(|| storage(format!("batch {seq} is missing")))?;
-                    let batch = RawDocumentBuf::from_bytes(found.to_vec()).map_err(storage)?;
-                    return Ok(Next::Batch(Arc::new(batch)));
-                }
-                if let Some(token) = state.idle.take() {
-                    return Ok(Next::Idle(token));
-                }
+            if let Some(next) = self.try_next(seq)? {
+                return Ok(next);
             }
             changed.await;
         }
+    }
+
+    /// Batch `seq`, or the news that there is nothing yet, if either is at hand.
+    pub fn try_next(&self, seq: u64) -> Result<Option<Next>, Failure> {
+        let mut state = self.state();
+        state.reading = seq;
+        while state.memory.front().is_some_and(|(first, _)| *first < seq) {
+            if let Some((_, batch)) = state.memory.pop_front() {
+                state.memory_bytes -= batch.as_bytes().len();
+            }
+        }
+        if let Some((_, batch)) = state.memory.front().filter(|(first, _)| *first == seq) {
+            return Ok(Some(Next::Batch(Arc::clone(batch))));
+        }
+        if seq < state.on_disk_until {
+            drop(state);
+            let found = self.batches.get(seq.to_be_bytes()).map_err(storage)?;
+            let found = found.ok_or_else(|| storage(format!("batch {seq} is missing")))?;
+            let batch = RawDocumentBuf::from_bytes(found.to_vec()).map_err(storage)?;
+            return Ok(Some(Next::Batch(Arc::new(batch))));
+        }
+        Ok(state.idle.take().map(Next::Idle))
     }
 
     /// Forgets the batches before `seq`: they are applied and the checkpoint says so.
@@ -240,9 +248,9 @@ mod tests {
 
     async fn number(spool: &Spool, seq: u64) -> i32 {
         match spool.next(seq).await {
-            Ok(Next::Batch(batch)) => event::events_of(&batch)
-                .and_then(|events| events.get_document(0).ok()?.get_i32("n").ok())
-                .unwrap_or(-1),
+            Ok(Next::Batch(batch)) => {
+                event::events_of(&batch).and_then(|events| events.get_document(0).ok()?.get_i32("n").ok()).unwrap_or(-1)
+            }
             other => panic!("no batch {seq}: {other:?}"),
         }
     }

@@ -1,10 +1,16 @@
 //! OAuth 2.0 client credentials: service accounts get access tokens, kept as hashes and in memory only.
 
 use super::Principal;
-use base64::{Engine, engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD}};
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use limosa_model::{OrgId, Secret, Timestamp};
 use sha2::{Digest, Sha256};
-use std::{collections::HashMap, sync::{Mutex, PoisonError}};
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
 
 /// How long an access token lives.
 pub(crate) const LIFE_SECONDS: i64 = 3600;

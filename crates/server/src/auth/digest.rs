@@ -32,7 +32,8 @@ pub(crate) fn check(app: &App, header: &str, method: &str, target: &str, now: Ti
     }
     let key = app.store.api_key(get("username")).ok().flatten();
     let ha1 = key.as_ref().map_or_else(|| digest::ha1("", REALM, ""), |key| key.ha1.expose().to_owned());
-    let signed = digest::Challenge { method, uri, nonce: get("nonce"), nc: get("nc"), cnonce: get("cnonce"), qop: "auth" };
+    let signed =
+        digest::Challenge { method, uri, nonce: get("nonce"), nc: get("nc"), cnonce: get("cnonce"), qop: "auth" };
     let expected = digest::response(&ha1, signed);
     let equal: bool = expected.as_bytes().ct_eq(get("response").as_bytes()).into();
     match (equal, key) {

@@ -2,7 +2,10 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use limosa_model::Timestamp;
-use std::{collections::{HashMap, HashSet}, sync::{Mutex, PoisonError}};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Mutex, PoisonError},
+};
 
 /// How long a nonce is good for.
 const LIFE_SECONDS: i64 = 300;
@@ -46,7 +49,13 @@ impl Nonces {
                 known.remove(nonce);
                 Nonce::Stale
             }
-            Some((_, used)) => if used.insert(count) { Nonce::Fresh } else { Nonce::Replayed },
+            Some((_, used)) => {
+                if used.insert(count) {
+                    Nonce::Fresh
+                } else {
+                    Nonce::Replayed
+                }
+            }
             None => Nonce::Stale,
         }
     }

@@ -1,7 +1,11 @@
 //! What agents say, and what is known of them.
 
 use super::{org, owner};
-use crate::{render::{ApiError, Reply}, router::Call, store::{Agent, NotChanged}};
+use crate::{
+    render::{ApiError, Reply},
+    router::Call,
+    store::{Agent, NotChanged},
+};
 use limosa_model::{
     AgentId, Migration, MigrationId, Phase, Secret, Timestamp, protocol,
     state::{DestinationRef, SourceRef},
@@ -26,7 +30,13 @@ pub(crate) fn join(call: Call) -> Result<Reply, ApiError> {
     let join: protocol::Join = call.parse()?;
     let org = call.principal.org_id;
     let group_id = call.app.store.group_by_name(org, &join.group_name)?;
-    let agent = Agent { id: join.agent_id, group_id, host_name: join.host_name, deployments: join.deployments, seen_at: Timestamp::now() };
+    let agent = Agent {
+        id: join.agent_id,
+        group_id,
+        host_name: join.host_name,
+        deployments: join.deployments,
+        seen_at: Timestamp::now(),
+    };
     call.app.store.put_agent(org, &agent)?;
     reply(&protocol::Joined { group_id, heartbeat_seconds: HEARTBEAT_SECONDS, lease_seconds: LEASE_SECONDS as u64 })
 }
@@ -52,7 +62,11 @@ pub(crate) fn heartbeat(call: Call) -> Result<Reply, ApiError> {
         let mut active = call.app.store.active_of_org(call.principal.org_id)?;
         active.reverse();
         for migration in active.iter().filter(|m| is_for(m, &agent, now)) {
-            match call.app.store.change(migration.id, Event::Claim { agent: agent.id, lease_seconds: LEASE_SECONDS }, now) {
+            match call.app.store.change(
+                migration.id,
+                Event::Claim { agent: agent.id, lease_seconds: LEASE_SECONDS },
+                now,
+            ) {
                 Ok(claimed) => {
                     work.migration = assignment(&call, &claimed)?;
                     break;
@@ -95,11 +109,20 @@ fn assignment(call: &Call, migration: &Migration) -> Result<Option<protocol::Mig
     }))
 }
 
-fn validation(call: &Call, waiting: &crate::store::Validation) -> Result<Option<protocol::ValidationAssignment>, ApiError> {
+fn validation(
+    call: &Call,
+    waiting: &crate::store::Validation,
+) -> Result<Option<protocol::ValidationAssignment>, ApiError> {
     let part = |name: &str| waiting.request.get(name).cloned().unwrap_or(Value::Null);
-    let parsed = (waiting.id.parse(), serde_json::from_value(part("source")), serde_json::from_value::<DestinationRef>(part("destination")));
+    let parsed = (
+        waiting.id.parse(),
+        serde_json::from_value(part("source")),
+        serde_json::from_value::<DestinationRef>(part("destination")),
+    );
     let (Ok(validation_id), Ok(source), Ok(destination)) = parsed else { return Ok(None) };
-    let Some(destination_uri) = call.app.store.cluster_uri(destination.group_id, &destination.cluster_name)? else { return Ok(None) };
+    let Some(destination_uri) = call.app.store.cluster_uri(destination.group_id, &destination.cluster_name)? else {
+        return Ok(None);
+    };
     let source: SourceRef = source;
     Ok(Some(protocol::ValidationAssignment {
         validation_id,
@@ -132,7 +155,8 @@ pub(crate) fn report(call: Call) -> Result<Reply, ApiError> {
 pub(crate) fn report_validation(call: Call) -> Result<Reply, ApiError> {
     agent(&call)?;
     let report: protocol::ValidationReport = call.parse()?;
-    let findings: Vec<String> = report.findings.iter().map(|f| format!("{}: {}. {}", f.code.name(), f.message, f.code.remedy())).collect();
+    let findings: Vec<String> =
+        report.findings.iter().map(|f| format!("{}: {}. {}", f.code.name(), f.message, f.code.remedy())).collect();
     let message = if findings.is_empty() { None } else { Some(findings.join("\n")) };
     call.app.store.finish_validation(call.param("validationId"), message.as_deref())?;
     Ok(Reply::ok(json!({})))

@@ -1,7 +1,10 @@
 //! `/api/limosa/v1/groups/{groupId}/…`: what the Atlas API lacks.
 
 use super::{group, live_migrations::refused, migration, owner};
-use crate::{render::{ApiError, Reply}, router::Call};
+use crate::{
+    render::{ApiError, Reply},
+    router::Call,
+};
 use axum::http::StatusCode;
 use limosa_model::{Migration, Phase, Secret, Status, Timestamp, transition::Event};
 use serde_json::{Value, json};
@@ -20,7 +23,9 @@ pub(crate) fn add_cluster(call: Call) -> Result<Reply, ApiError> {
     let group = group(&call)?;
     owner(&call)?;
     let body = call.object()?;
-    let text = |name: &str| body.get(name).and_then(Value::as_str).filter(|t| !t.is_empty()).ok_or_else(|| ApiError::missing(name));
+    let text = |name: &str| {
+        body.get(name).and_then(Value::as_str).filter(|t| !t.is_empty()).ok_or_else(|| ApiError::missing(name))
+    };
     let (name, uri) = (text("name")?, text("uri")?);
     if !uri.starts_with("mongodb://") && !uri.starts_with("mongodb+srv://") {
         return Err(ApiError::invalid("uri"));
@@ -48,7 +53,9 @@ fn detail(m: &Migration) -> Value {
         _ => None,
     };
     let failure = match &m.phase {
-        Phase::Failed { failure } => json!({"code": failure.code, "message": failure.message, "remedy": failure.code.remedy()}),
+        Phase::Failed { failure } => {
+            json!({"code": failure.code, "message": failure.message, "remedy": failure.code.remedy()})
+        }
         _ => Value::Null,
     };
     json!({
@@ -64,8 +71,9 @@ fn detail(m: &Migration) -> Value {
 pub(crate) fn events(call: Call) -> Result<Reply, ApiError> {
     let migration = migration(&call)?;
     let events = call.app.store.events(migration.id)?.into_iter();
-    let shown: Vec<Value> =
-        events.map(|(n, at, kind, message)| json!({"id": n, "time": at.rfc3339(), "kind": kind, "message": message})).collect();
+    let shown: Vec<Value> = events
+        .map(|(n, at, kind, message)| json!({"id": n, "time": at.rfc3339(), "kind": kind, "message": message}))
+        .collect();
     Ok(Reply::ok(json!({"results": shown})))
 }
 
@@ -79,7 +87,10 @@ pub(crate) fn act(call: Call) -> Result<Reply, ApiError> {
         "resume" => Event::Resume,
         "cancel" => Event::Cancel { drop_copied: body.get("dropCopied").and_then(Value::as_bool).unwrap_or(false) },
         "extend" => {
-            let seconds = body.get("seconds").map_or(Some(EXTENSION_SECONDS), Value::as_i64).filter(|s| (1..=90 * 86_400).contains(s));
+            let seconds = body
+                .get("seconds")
+                .map_or(Some(EXTENSION_SECONDS), Value::as_i64)
+                .filter(|s| (1..=90 * 86_400).contains(s));
             Event::Extend { seconds: seconds.ok_or_else(|| ApiError::invalid("seconds"))? }
         }
         other => return Err(ApiError::resource(other)),

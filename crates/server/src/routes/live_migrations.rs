@@ -1,7 +1,11 @@
 //! `/api/atlas/v2/groups/{groupId}/liveMigrations`
 
 use super::{group, migration, owner};
-use crate::{render::{ApiError, Reply}, router::Call, store::NotChanged};
+use crate::{
+    render::{ApiError, Reply},
+    router::Call,
+    store::NotChanged,
+};
 use axum::http::StatusCode;
 use limosa_model::{
     ApiVersion, Epoch, GroupId, Migration, MigrationId, Phase, Progress, Timestamp,
@@ -52,7 +56,8 @@ pub(crate) fn create(call: Call) -> Result<Reply, ApiError> {
     let credentials = request.credentials.map(|(user, password)| json!([user, password]).to_string());
     if let Some(active) = call.app.store.create_migration(call.principal.org_id, &migration, credentials.as_deref())? {
         let name = &migration.destination.cluster_name;
-        let detail = format!("Cluster {name} is already the destination of live migration {active}, which is not over.");
+        let detail =
+            format!("Cluster {name} is already the destination of live migration {active}, which is not over.");
         return Err(ApiError::conflict("DESTINATION_CLUSTER_ALREADY_MIGRATING", detail, &[name, &active.to_string()]));
     }
     let mut reply = Reply::with(StatusCode::CREATED, Some(body(&migration)));
@@ -91,7 +96,11 @@ impl Fields {
 
     fn mismatch(&self, name: &str) -> ApiError {
         let path = self.path(name);
-        ApiError::bad("INVALID_JSON_ATTRIBUTE", format!("Received JSON for the {path} attribute does not match expected format."), &[&path])
+        ApiError::bad(
+            "INVALID_JSON_ATTRIBUTE",
+            format!("Received JSON for the {path} attribute does not match expected format."),
+            &[&path],
+        )
     }
 
     /// Absent, null and empty are all unset.
@@ -150,30 +159,48 @@ impl Request {
             fields.flag("dropEnabled")?.ok_or_else(|| ApiError::missing("dropEnabled"))?
         };
         if fields.0.remove("sharding").is_some_and(|s| !s.is_null()) {
-            return Err(ApiError::bad("INVALID_ATTRIBUTE", "Invalid attribute sharding specified: the destination is a replica set.", &["sharding"]));
+            return Err(ApiError::bad(
+                "INVALID_ATTRIBUTE",
+                "Invalid attribute sharding specified: the destination is a replica set.",
+                &["sharding"],
+            ));
         }
         fields.end()?;
         let to = DestinationRef { group_id: destination.group()?, cluster_name: destination.required("clusterName")? };
         match destination.text("hostnameSchemaType")?.as_deref() {
             None | Some("PUBLIC" | "VPC_PEERING" | "PRIVATE_LINK") => {}
             Some(other) => {
-                return Err(ApiError::bad("INVALID_ENUM_VALUE", format!("An invalid enumeration value {other} was specified."), &[other]));
+                return Err(ApiError::bad(
+                    "INVALID_ENUM_VALUE",
+                    format!("An invalid enumeration value {other} was specified."),
+                    &[other],
+                ));
             }
         }
         destination.text("privateLinkId")?;
         destination.end()?;
         if to.group_id != group {
             let text = to.group_id.to_string();
-            return Err(ApiError::bad("GROUP_MISMATCH", format!("The specified group ID {text} does not match the URL."), &[&text]));
+            return Err(ApiError::bad(
+                "GROUP_MISMATCH",
+                format!("The specified group ID {text} does not match the URL."),
+                &[&text],
+            ));
         }
         if call.app.store.cluster_uri(group, &to.cluster_name)?.is_none() {
             let (name, in_group) = (&to.cluster_name, group.to_string());
-            return Err(ApiError::not_found("CLUSTER_NOT_FOUND", format!("No cluster named {name} exists in group {in_group}."), &[name, &in_group]));
+            return Err(ApiError::not_found(
+                "CLUSTER_NOT_FOUND",
+                format!("No cluster named {name} exists in group {in_group}."),
+                &[name, &in_group],
+            ));
         }
         let from = SourceRef {
             group_id: source.group()?,
             cluster_name: source.required("clusterName")?,
-            managed_authentication: source.flag("managedAuthentication")?.ok_or_else(|| ApiError::missing("source.managedAuthentication"))?,
+            managed_authentication: source
+                .flag("managedAuthentication")?
+                .ok_or_else(|| ApiError::missing("source.managedAuthentication"))?,
             ca_certificate_path: source.text("caCertificatePath")?,
             ssl: source.flag("ssl")?.ok_or_else(|| ApiError::missing("source.ssl"))?,
         };
@@ -188,13 +215,26 @@ impl Request {
             (false, _, None) => return Err(ApiError::missing("source.password")),
         };
         let agents = call.app.store.agents(call.principal.org_id)?;
-        let announced = |a: &crate::store::Agent| a.group_id == from.group_id && a.deployments.iter().any(|d| d.name == from.cluster_name);
+        let announced = |a: &crate::store::Agent| {
+            a.group_id == from.group_id && a.deployments.iter().any(|d| d.name == from.cluster_name)
+        };
         if !agents.iter().any(announced) {
             let (name, in_group) = (&from.cluster_name, from.group_id.to_string());
-            return Err(ApiError::not_found("CLUSTER_NOT_FOUND", format!("No cluster named {name} exists in group {in_group}."), &[name, &in_group]));
+            return Err(ApiError::not_found(
+                "CLUSTER_NOT_FOUND",
+                format!("No cluster named {name} exists in group {in_group}."),
+                &[name, &in_group],
+            ));
         }
         if !agents.iter().any(|a| announced(a) && a.host_name == host) {
-            return Err(ApiError::bad("INVALID_ATTRIBUTE", format!("Invalid attribute migrationHosts specified: no agent on {host} announces {}.", from.cluster_name), &["migrationHosts"]));
+            return Err(ApiError::bad(
+                "INVALID_ATTRIBUTE",
+                format!(
+                    "Invalid attribute migrationHosts specified: no agent on {host} announces {}.",
+                    from.cluster_name
+                ),
+                &["migrationHosts"],
+            ));
         }
         Ok(Self { source: from, destination: to, host, drop_destination_data, credentials })
     }

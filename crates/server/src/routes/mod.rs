@@ -13,7 +13,8 @@ use limosa_model::{GroupId, Migration, MigrationId, OrgId};
 /// The path's group, if the caller's organization has it.
 pub(crate) fn group(call: &Call) -> Result<GroupId, ApiError> {
     let text = call.param("groupId");
-    let invalid = || ApiError::not_found("INVALID_GROUP_ID", format!("An invalid group ID {text} was specified."), &[text]);
+    let invalid =
+        || ApiError::not_found("INVALID_GROUP_ID", format!("An invalid group ID {text} was specified."), &[text]);
     let group: GroupId = text.parse().map_err(|_| invalid())?;
     match call.app.store.group(group)? {
         None => Err(ApiError::not_found("GROUP_NOT_FOUND", format!("No group with ID {text} exists."), &[text])),
@@ -25,7 +26,8 @@ pub(crate) fn group(call: &Call) -> Result<GroupId, ApiError> {
 /// The path's organization, if it is the caller's.
 pub(crate) fn org(call: &Call) -> Result<OrgId, ApiError> {
     let text = call.param("orgId");
-    let invalid = || ApiError::not_found("INVALID_ORG_ID", format!("An invalid organization ID {text} was specified."), &[text]);
+    let invalid =
+        || ApiError::not_found("INVALID_ORG_ID", format!("An invalid organization ID {text} was specified."), &[text]);
     let org: OrgId = text.parse().map_err(|_| invalid())?;
     match call.app.store.org_name(org)? {
         None => Err(ApiError::not_found("ORG_NOT_FOUND", format!("No organization with ID {text} exists."), &[text])),

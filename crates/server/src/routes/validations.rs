@@ -1,7 +1,11 @@
 //! `/api/atlas/v2/groups/{groupId}/liveMigrations/validate`: a preflight that an agent carries out.
 
 use super::{group, live_migrations::Request, owner};
-use crate::{render::{ApiError, Reply}, router::Call, store::Validation};
+use crate::{
+    render::{ApiError, Reply},
+    router::Call,
+    store::Validation,
+};
 use limosa_model::{ApiVersion, ValidationId};
 use serde_json::{Value, json};
 

@@ -1,0 +1,189 @@
+//! One piece of work under way: the engine, its reports, and the lease that it stands on.
+
+use crate::{Agent, http::HttpError, source_uri};
+use limosa_engine::{EngineReport, Outcome, Settings};
+use limosa_model::{
+    Epoch, ErrorCode, Failure, MigrationId, PhaseKind, Progress, ValidationId,
+    protocol::{Directive, MigrationAssignment, Ordered, Report, ValidationAssignment, ValidationReport},
+};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::{sync::watch, task::JoinHandle, time::MissedTickBehavior};
+
+/// How often it is reported where the engine is; a change of phase is reported at once.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+
+/// Handle of a migration under way.
+pub(crate) struct Running {
+    orders: watch::Sender<Directive>,
+    leaving: Arc<AtomicBool>,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    pub fn start(agent: Arc<Agent>, given: MigrationAssignment) -> Self {
+        let orders = watch::Sender::new(Directive::Run);
+        let leaving = Arc::new(AtomicBool::new(false));
+        let task = tokio::spawn(carry_out(agent, given, orders.clone(), Arc::clone(&leaving)));
+        Self { orders, leaving, task }
+    }
+
+    pub fn is_finished(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    /// Stops the engine where it is and waits for it.
+    pub async fn stop(self) {
+        self.leaving.store(true, Ordering::SeqCst);
+        self.orders.send_replace(Directive::Pause);
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "a migration's task ended");
+        }
+    }
+}
+
+/// Where reports of one migration go.
+struct Reporter {
+    agent: Arc<Agent>,
+    id: MigrationId,
+    epoch: Epoch,
+    /// When the last report that got an answer was begun: the server counts the lease from later than that.
+    renewed: Instant,
+}
+
+impl Reporter {
+    async fn send(&mut self, now: &EngineReport) -> Result<Directive, HttpError> {
+        let began = Instant::now();
+        let path = format!("/{}/migrations/{}/report", self.agent.id, self.id);
+        let EngineReport { phase, progress, failure } = now.clone();
+        let report = Report { epoch: self.epoch, phase, progress, failure };
+        let ordered: Ordered = self.agent.post(&path, &report).await?;
+        self.renewed = began;
+        Ok(ordered.directive)
+    }
+
+    fn lease_is_over(&self) -> bool {
+        self.renewed.elapsed() >= self.agent.lease
+    }
+}
+
+async fn carry_out(
+    agent: Arc<Agent>,
+    given: MigrationAssignment,
+    orders: watch::Sender<Directive>,
+    leaving: Arc<AtomicBool>,
+) {
+    let id = given.migration_id;
+    tracing::info!(migration = %id, epoch = given.epoch.0, "taken on");
+    let mut reporter = Reporter { agent: Arc::clone(&agent), id, epoch: given.epoch, renewed: Instant::now() };
+    let begin = EngineReport { phase: PhaseKind::Preparing, progress: Progress::default(), failure: None };
+    let (sender, mut reports) = watch::channel(begin);
+    let receiver = orders.subscribe();
+    let mut engine = tokio::spawn(async move {
+        match settings(&agent, given) {
+            Ok(settings) => limosa_engine::run(settings, receiver, sender).await,
+            Err(failure) => Outcome::Failed(failure),
+        }
+    });
+    let mut tick = tokio::time::interval(REPORT_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut told: Option<PhaseKind> = None;
+    let outcome = loop {
+        tokio::select! {
+            ended = &mut engine => break ended,
+            _ = tick.tick() => {}
+            _ = reports.wait_for(|now| told.is_some_and(|told| told != now.phase)) => {}
+        }
+        let now = reports.borrow().clone();
+        match reporter.send(&now).await {
+            Ok(directive) => {
+                told = Some(now.phase);
+                if !leaving.load(Ordering::SeqCst) {
+                    orders.send_if_modified(|held| std::mem::replace(held, directive) != directive);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(migration = %id, %error, "a report was not taken");
+                if reporter.lease_is_over() {
+                    orders.send_replace(Directive::Stop);
+                }
+                // Not at once again, whatever changes.
+                tokio::time::sleep(REPORT_EVERY).await;
+            }
+        }
+    };
+    let last = reports.borrow().clone();
+    let last = match outcome {
+        Ok(Outcome::Complete) => EngineReport { phase: PhaseKind::Complete, failure: None, ..last },
+        Ok(Outcome::Failed(failure)) => failed(last, failure),
+        Ok(Outcome::Stopped) => {
+            tracing::info!(migration = %id, "stopped");
+            return;
+        }
+        Err(error) => failed(last, Failure::new(ErrorCode::Internal, format!("the engine ended: {error}"))),
+    };
+    tracing::info!(migration = %id, phase = ?last.phase, failure = ?last.failure, "ended");
+    report_end(&mut reporter, &last).await;
+}
+
+fn failed(last: EngineReport, failure: Failure) -> EngineReport {
+    EngineReport { phase: PhaseKind::Failed, failure: Some(failure), ..last }
+}
+
+/// The end is worth some patience; if the lease lapses first, whoever takes over finds it done and says so.
+async fn report_end(reporter: &mut Reporter, last: &EngineReport) {
+    let mut pause = Duration::from_millis(200);
+    while let Err(error) = reporter.send(last).await {
+        if reporter.lease_is_over() {
+            tracing::warn!(%error, "the end could not be reported");
+            return;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(2));
+    }
+}
+
+fn settings(agent: &Agent, given: MigrationAssignment) -> Result<Settings, Failure> {
+    Ok(Settings {
+        migration_id: given.migration_id,
+        epoch: given.epoch,
+        agent_id: agent.id,
+        source_uri: source_uri(&agent.config, &given.source)?,
+        destination_uri: given.destination_uri,
+        filter: agent.config.filter.clone(),
+        drop_destination_data: given.drop_destination_data,
+        data_dir: agent.config.data_dir.clone(),
+    })
+}
+
+/// Carries a preflight out and reports its findings until they are taken.
+pub(crate) async fn validate(agent: Arc<Agent>, given: ValidationAssignment) {
+    let id: ValidationId = given.validation_id;
+    let assignment = MigrationAssignment {
+        migration_id: MigrationId::generate(),
+        epoch: Epoch(0),
+        source: given.source,
+        destination_uri: given.destination_uri,
+        drop_destination_data: given.drop_destination_data,
+    };
+    let findings = match settings(&agent, assignment) {
+        Ok(settings) => limosa_engine::preflight(&settings).await,
+        Err(failure) => vec![failure],
+    };
+    let path = format!("/{}/validations/{id}/report", agent.id);
+    let report = ValidationReport { findings };
+    let mut pause = Duration::from_millis(200);
+    for _ in 0..10 {
+        match agent.post::<serde_json::Value>(&path, &report).await {
+            Ok(_) => return,
+            Err(error) => tracing::warn!(validation = %id, %error, "a validation's result was not taken"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(5));
+    }
+}
