@@ -1,0 +1,157 @@
+//! Follows one migration through the API until it is over.
+
+use crate::{
+    args::Cutover,
+    error::CliError,
+    profile::Profile,
+    ui::{Event, Ui},
+};
+use limosa_agent::http::{Client, HttpError};
+use limosa_model::{MigrationId, PhaseKind, Progress};
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::Value;
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+/// How often the server is asked.
+const POLL: Duration = Duration::from_millis(300);
+
+/// How often progress is shown.
+const SHOW_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a server that doesn't answer is asked again.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A migration as the API describes it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Detail {
+    pub id: MigrationId,
+    pub phase: PhaseKind,
+    pub progress: Progress,
+    pub lag_time_seconds: Option<i64>,
+    pub failure: Option<Reason>,
+    pub expires_at: Option<String>,
+}
+
+/// Why something failed.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Reason {
+    pub code: String,
+    pub message: String,
+    #[serde(default)]
+    pub remedy: String,
+}
+
+impl Detail {
+    pub fn read(value: &Value) -> Result<Self, HttpError> {
+        Self::deserialize(value).map_err(|e| HttpError::Malformed(e.to_string()))
+    }
+}
+
+/// What is followed, and what to do when it is ready.
+pub(crate) struct Watched<'a> {
+    pub profile: &'a Profile,
+    pub client: &'a Client,
+    pub id: MigrationId,
+    pub profile_file: &'a Path,
+    pub cutover: Cutover,
+}
+
+impl Watched<'_> {
+    pub async fn detail(&self) -> Result<Detail, HttpError> {
+        let path = self.profile.own(&format!("liveMigrations/{}", self.id));
+        Detail::read(&self.client.call(Method::GET, &path, None).await?)
+    }
+
+    pub async fn cut_over(&self) -> Result<(), HttpError> {
+        let path = self.profile.atlas(&format!("liveMigrations/{}/cutover", self.id));
+        self.client.call(Method::PUT, &path, None).await.map(drop)
+    }
+
+    /// Why the last cutover went back.
+    pub async fn last_failure(&self) -> Result<Option<String>, HttpError> {
+        let path = self.profile.own(&format!("liveMigrations/{}/events", self.id));
+        let events = self.client.call(Method::GET, &path, None).await?;
+        let all = events["results"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let newest = all.iter().filter(|e| e["kind"] == "failure").max_by_key(|e| e["id"].as_i64());
+        Ok(newest.and_then(|e| e["message"].as_str()).map(str::to_owned))
+    }
+}
+
+/// Shows every change and, each second, how far it is; ends when the migration does.
+pub(crate) async fn to_the_end(watched: &Watched<'_>, ui: &mut Ui) -> Result<(), CliError> {
+    let mut phase = None;
+    let mut shown: Option<Instant> = None;
+    let mut cutover = watched.cutover;
+    let mut answered = Instant::now();
+    loop {
+        let now = match watched.detail().await {
+            Ok(now) => now,
+            Err(HttpError::Unreachable(..)) if answered.elapsed() < PATIENCE => {
+                tokio::time::sleep(POLL).await;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        answered = Instant::now();
+        if phase != Some(now.phase) {
+            let back = phase == Some(PhaseKind::CuttingOver) && now.phase == PhaseKind::Synced;
+            let reason = if back { watched.last_failure().await? } else { None };
+            ui.show(Event::Phase { phase: now.phase, reason: reason.as_deref() });
+            shown = None;
+            phase = Some(now.phase);
+            if now.phase == PhaseKind::Synced {
+                let expires_at = now.expires_at.as_deref();
+                ui.show(Event::ReadyForCutover {
+                    profile: watched.profile_file,
+                    expires_at,
+                    by_itself: cutover == Cutover::WhenReady,
+                });
+                if cutover == Cutover::WhenReady {
+                    // Once: after a cutover that was taken back, someone must look first.
+                    cutover = Cutover::Manual;
+                    watched.cut_over().await?;
+                }
+            }
+        }
+        if shown.is_none_or(|at| at.elapsed() >= SHOW_EVERY) || now.phase.is_final() {
+            ui.show(Event::Progress {
+                phase: now.phase,
+                lag_time_seconds: now.lag_time_seconds,
+                progress: &now.progress,
+            });
+            shown = Some(Instant::now());
+        }
+        match now.phase {
+            PhaseKind::Complete => {
+                ui.show(Event::Complete { progress: &now.progress });
+                return Ok(());
+            }
+            PhaseKind::Failed => {
+                let reason = now.failure.unwrap_or(Reason {
+                    code: "INTERNAL".to_owned(),
+                    message: "the server gave no reason".to_owned(),
+                    remedy: String::new(),
+                });
+                let Reason { code, message, remedy } = reason;
+                return Err(CliError::Failed { code, message, remedy });
+            }
+            PhaseKind::Expired => return Err(CliError::Expired),
+            PhaseKind::Cancelled => return Err(CliError::Cancelled),
+            PhaseKind::Scheduled
+            | PhaseKind::Preparing
+            | PhaseKind::Copying
+            | PhaseKind::BuildingIndexes
+            | PhaseKind::CatchingUp
+            | PhaseKind::Synced
+            | PhaseKind::CuttingOver
+            | PhaseKind::Finalizing
+            | PhaseKind::Paused => {}
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}

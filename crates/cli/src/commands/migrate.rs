@@ -1,0 +1,272 @@
+//! `limosa migrate`: a control plane and a migration host in one process, and a client that drives them through the
+//! same API as everyone else's.
+
+use super::{
+    Interrupt, check,
+    follow::{self, Detail},
+};
+use crate::{
+    args::{Ends, Migrate},
+    error::CliError,
+    profile::{Profile, write_private},
+    ui::{self, Event, Ui},
+};
+use limosa_agent::{
+    AgentConfig,
+    http::{Client, HttpError},
+};
+use limosa_model::{ErrorCode, Failure, MigrationId, PhaseKind, Secret};
+use limosa_server::{Server, ServerConfig};
+use reqwest::Method;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::{
+    fs::{self, File},
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// This process's own names of the two clusters and of itself.
+const SOURCE: &str = "source";
+const DESTINATION: &str = "destination";
+const HOST: &str = "localhost";
+
+/// How long the API stays after the end, for those who watch to read it.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How often something is looked for that is about to be there.
+const POLL: Duration = Duration::from_millis(100);
+
+pub(crate) async fn run(given: Migrate) -> Result<(), CliError> {
+    let mut ui = Ui::new(given.output);
+    let ended = migrate(&given, &mut ui).await;
+    match &ended {
+        Err(CliError::Refused(findings)) => {
+            for finding in findings {
+                ui.show(Event::failed(finding));
+            }
+        }
+        Err(CliError::Failed { code, message, remedy }) => ui.show(Event::Failed { code, message, remedy }),
+        Err(CliError::Expired) => {
+            ui.show(Event::Failed { code: "EXPIRED", message: "nobody cut over in time", remedy: "begin anew" });
+        }
+        Err(CliError::Cancelled) => {
+            ui.show(Event::Failed { code: "CANCELLED", message: "the migration was cancelled", remedy: "begin anew" });
+        }
+        _ => {}
+    }
+    ended
+}
+
+async fn migrate(given: &Migrate, ui: &mut Ui) -> Result<(), CliError> {
+    let mut interrupt = Interrupt::listen()?;
+    let resuming = given.state_dir.join("server").exists();
+    if !resuming {
+        // Nothing is written, here or anywhere, before this is over.
+        let findings = interruptible(&mut interrupt, check::preflight(&given.ends, MigrationId::generate())).await?;
+        if !findings.is_empty() {
+            return Err(CliError::Refused(findings));
+        }
+    }
+    let state = State::open(&given.state_dir, &given.ends).await?;
+    ui::log_to(&given.state_dir.join("limosa.log"), ui)?;
+
+    let server_dir = given.state_dir.join("server");
+    let server = Server::start(ServerConfig { data_dir: server_dir, listen: given.listen }).await?;
+    let url = format!("http://{}", server.local_addr());
+    let profile = Profile::new(url, server.bootstrap());
+    profile.write(&state.profile)?;
+    let client = profile.client()?;
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(server.serve_until(stop.clone().cancelled_owned()));
+
+    let joining = interruptible(&mut interrupt, prepare(given, &state, &profile, &client)).await;
+    let ended = match joining {
+        Ok(Ok((known, token))) => {
+            let leave = CancellationToken::new();
+            let agent = tokio::spawn(limosa_agent::run(agent(given, &profile, token), leave.clone().cancelled_owned()));
+            let ended = drive(given, &state, &profile, &client, known, ui, &mut interrupt).await;
+            if ended.is_ok() {
+                tokio::time::sleep(LINGER).await;
+            }
+            if matches!(ended, Err(CliError::Interrupted)) {
+                ui::say("stopping; what is under way is brought to a point from which it can go on");
+            }
+            leave.cancel();
+            end(agent, &mut interrupt).await?;
+            ended
+        }
+        Ok(Err(error)) | Err(error) => Err(error),
+    };
+    stop.cancel();
+    end(serving, &mut interrupt).await?;
+    ended
+}
+
+/// Waits for a task's orderly end; a second Ctrl-C doesn't.
+async fn end<E: Into<CliError>>(task: JoinHandle<Result<(), E>>, interrupt: &mut Interrupt) -> Result<(), CliError> {
+    tokio::select! {
+        ended = task => ended.unwrap_or(Ok(())).map_err(Into::into),
+        () = interrupt.came() => Err(CliError::Interrupted),
+    }
+}
+
+async fn interruptible<T>(interrupt: &mut Interrupt, work: impl Future<Output = T>) -> Result<T, CliError> {
+    tokio::select! {
+        done = work => Ok(done),
+        () = interrupt.came() => Err(CliError::Interrupted),
+    }
+}
+
+/// What the state directory holds beside the server's and the agent's own files.
+struct State {
+    profile: PathBuf,
+    link: PathBuf,
+    /// Held until the process ends.
+    _lock: File,
+}
+
+/// Which clusters the state directory belongs to.
+#[derive(PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Belongs {
+    source_cluster_id: String,
+    destination_cluster_id: String,
+}
+
+impl State {
+    /// Creates or takes over the directory; refuses one that is in use or was begun with other clusters.
+    async fn open(dir: &Path, ends: &Ends) -> Result<Self, CliError> {
+        let error = |e| CliError::File(dir.to_owned(), e);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(error)?;
+        let lock = File::create(dir.join("lock")).map_err(error)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => return Err(CliError::InUse(dir.to_owned())),
+            Err(fs::TryLockError::Error(e)) => return Err(error(e)),
+        }
+        let file = dir.join("clusters.json");
+        let identify = async |uri: &Secret| match limosa_engine::describe(SOURCE, uri).await {
+            Ok(found) => Ok(found.cluster_id.to_string()),
+            Err(failure) => Err(CliError::Refused(vec![failure])),
+        };
+        let now = Belongs {
+            source_cluster_id: identify(&ends.source).await?,
+            destination_cluster_id: identify(&ends.destination).await?,
+        };
+        match fs::read(&file).ok().and_then(|text| serde_json::from_slice::<Belongs>(&text).ok()) {
+            Some(before) if before != now => {
+                let which = if before.source_cluster_id == now.source_cluster_id { DESTINATION } else { SOURCE };
+                let message = format!("{} belongs to a migration with another {which}", dir.display());
+                return Err(CliError::Refused(vec![Failure::new(ErrorCode::ConfigurationChanged, message)]));
+            }
+            Some(_) => {}
+            None => write_private(&file, &serde_json::to_vec_pretty(&now).unwrap_or_default())?,
+        }
+        Ok(Self { profile: dir.join("profile.toml"), link: dir.join("link-token"), _lock: lock })
+    }
+}
+
+fn agent(given: &Migrate, profile: &Profile, link_token: Secret) -> AgentConfig {
+    AgentConfig {
+        server_url: profile.url.clone(),
+        link_token,
+        host_name: HOST.to_owned(),
+        group_name: "limosa".to_owned(),
+        sources: vec![(SOURCE.to_owned(), given.ends.source.clone())],
+        filter: given.ends.namespaces.filter(),
+        data_dir: given.state_dir.join("agent"),
+    }
+}
+
+/// The migration that this directory already has, if any, and a link token; the destination is registered.
+async fn prepare(
+    given: &Migrate,
+    state: &State,
+    profile: &Profile,
+    client: &Client,
+) -> Result<(Option<Detail>, Secret), CliError> {
+    let listed = client.call(Method::GET, &profile.own("liveMigrations"), None).await?;
+    let known = listed["results"].as_array().and_then(|all| all.first()).map(Detail::read).transpose()?;
+    if known.as_ref().is_none_or(|known| !known.phase.is_final() || known.phase == PhaseKind::Failed) {
+        let id = known.as_ref().map_or_else(MigrationId::generate, |known| known.id);
+        let findings = check::preflight(&given.ends, id).await;
+        if !findings.is_empty() {
+            return Err(CliError::Refused(findings));
+        }
+    }
+    let cluster = json!({"name": DESTINATION, "uri": given.ends.destination.expose()});
+    client.call(Method::POST, &profile.own("clusters"), Some(cluster)).await?;
+    if let Ok(token) = fs::read_to_string(&state.link) {
+        return Ok((known, Secret::new(token)));
+    }
+    let path = profile.org("liveMigrations/linkTokens");
+    let created = match client.call(Method::POST, &path, Some(json!({}))).await {
+        // An earlier run died before it could note the token down.
+        Err(HttpError::Refused(409, ..)) => {
+            client.call(Method::DELETE, &path, None).await?;
+            client.call(Method::POST, &path, Some(json!({}))).await?
+        }
+        other => other?,
+    };
+    let token = created["linkToken"].as_str().unwrap_or_default().to_owned();
+    write_private(&state.link, token.as_bytes())?;
+    Ok((known, Secret::new(token)))
+}
+
+/// Creates the migration, or goes on with the one that is there, and sees it to its end.
+async fn drive(
+    given: &Migrate,
+    state: &State,
+    profile: &Profile,
+    client: &Client,
+    known: Option<Detail>,
+    ui: &mut Ui,
+    interrupt: &mut Interrupt,
+) -> Result<(), CliError> {
+    let id = match &known {
+        Some(known) => {
+            if matches!(known.phase, PhaseKind::Failed | PhaseKind::Paused) {
+                let path = profile.own(&format!("liveMigrations/{}/resume", known.id));
+                client.call(Method::POST, &path, Some(json!({}))).await?;
+            }
+            known.id
+        }
+        None => {
+            interruptible(interrupt, announced(profile, client)).await??;
+            create(given, profile, client).await?
+        }
+    };
+    ui.begin(id);
+    ui.show(Event::Started { url: &profile.url, profile: &state.profile, resumed: known.is_some() });
+    let watched = follow::Watched { profile, client, id, profile_file: &state.profile, cutover: given.cutover };
+    interruptible(interrupt, follow::to_the_end(&watched, ui)).await?
+}
+
+/// Waits until the agent has announced the source.
+async fn announced(profile: &Profile, client: &Client) -> Result<(), CliError> {
+    let path = profile.org("liveMigrations/availableProjects");
+    loop {
+        let projects = client.call(Method::GET, &path, None).await?;
+        let all = projects.as_array().map(Vec::as_slice).unwrap_or_default();
+        if all.iter().any(|p| p["deployments"].as_array().is_some_and(|d| d.iter().any(|d| d["name"] == SOURCE))) {
+            return Ok(());
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+async fn create(given: &Migrate, profile: &Profile, client: &Client) -> Result<MigrationId, CliError> {
+    let body = json!({
+        "source": {"groupId": profile.group_id, "clusterName": SOURCE, "managedAuthentication": true, "ssl": false},
+        "destination": {"groupId": profile.group_id, "clusterName": DESTINATION},
+        "migrationHosts": [HOST],
+        "dropDestinationData": given.ends.drop_destination_data,
+    });
+    let created: Value = client.call(Method::POST, &profile.atlas("liveMigrations"), Some(body)).await?;
+    let id = created["_id"].as_str().and_then(|id| id.parse().ok());
+    id.ok_or_else(|| HttpError::Malformed("a created migration has no _id".to_owned()).into())
+}

@@ -1,0 +1,161 @@
+//! `limosa migrations`
+
+use super::{
+    Interrupt,
+    follow::{self, Detail, Watched},
+};
+use crate::{
+    args::{Cutover, Migrations, Waiting, Which},
+    error::CliError,
+    profile::Profile,
+    ui::{self, Ui},
+};
+use limosa_agent::http::Client;
+use limosa_model::{MigrationId, PhaseKind};
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// How often a waiting cutover looks.
+const POLL: Duration = Duration::from_millis(200);
+
+pub(crate) async fn run(given: Migrations) -> Result<(), CliError> {
+    match given {
+        Migrations::List(how) => {
+            let profile = Profile::read(&how.file)?;
+            let answer = profile.client()?.call(Method::GET, &profile.own("liveMigrations"), None).await?;
+            ui::answer(how.output, &answer, |answer| {
+                let rows = results(answer).iter().map(|row| {
+                    ["id", "phase", "status", "lagTimeSeconds", "createdAt"].map(|name| ui::text(&row[name])).to_vec()
+                });
+                ui::table(&["ID", "PHASE", "STATUS", "LAG", "CREATED"], rows.collect())
+            });
+            Ok(())
+        }
+        Migrations::Describe(which) => {
+            let call = Call::open(&which).await?;
+            let answer = call.client.call(Method::GET, &call.path(""), None).await?;
+            ui::answer(which.profile.output, &answer, ui::describe);
+            Ok(())
+        }
+        Migrations::Watch(which) => watch(&which).await,
+        Migrations::Cutover(given) => cut_over(&given).await,
+        Migrations::Events(which) => {
+            let call = Call::open(&which).await?;
+            let answer = call.client.call(Method::GET, &call.path("/events"), None).await?;
+            ui::answer(which.profile.output, &answer, |answer| {
+                let rows =
+                    results(answer).iter().map(|row| ["time", "kind", "message"].map(|n| ui::text(&row[n])).to_vec());
+                ui::table(&["TIME", "KIND", "MESSAGE"], rows.collect())
+            });
+            Ok(())
+        }
+        Migrations::Pause(which) => act(&which, "pause", json!({})).await,
+        Migrations::Resume(which) => act(&which, "resume", json!({})).await,
+        Migrations::Extend { which, hours } => act(&which, "extend", json!({"seconds": i64::from(hours) * 3600})).await,
+        Migrations::Cancel { which, drop_copied } => act(&which, "cancel", json!({"dropCopied": drop_copied})).await,
+    }
+}
+
+fn results(answer: &Value) -> &[Value] {
+    answer["results"].as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+/// A server and a migration on it.
+struct Call {
+    profile: Profile,
+    client: Client,
+    id: MigrationId,
+}
+
+impl Call {
+    async fn open(which: &Which) -> Result<Self, CliError> {
+        let profile = Profile::read(&which.profile.file)?;
+        let client = profile.client()?;
+        let id = match &which.id {
+            Some(id) => id.parse().map_err(|_| CliError::Usage(format!("{id:?} is not a migration's id")))?,
+            None => {
+                let answer = client.call(Method::GET, &profile.own("liveMigrations"), None).await?;
+                only(results(&answer))?
+            }
+        };
+        Ok(Self { profile, client, id })
+    }
+
+    fn path(&self, rest: &str) -> String {
+        self.profile.own(&format!("liveMigrations/{}{rest}", self.id))
+    }
+
+    fn watched<'a>(&'a self, which: &'a Which) -> Watched<'a> {
+        let (profile, client) = (&self.profile, &self.client);
+        Watched { profile, client, id: self.id, profile_file: &which.profile.file, cutover: Cutover::Manual }
+    }
+}
+
+/// The one that isn't over, else the newest.
+fn only(all: &[Value]) -> Result<MigrationId, CliError> {
+    let all = all.iter().map(Detail::read).collect::<Result<Vec<_>, _>>()?;
+    let active: Vec<&Detail> = all.iter().filter(|m| !m.phase.is_final()).collect();
+    match (active.as_slice(), all.first()) {
+        ([one], _) => Ok(one.id),
+        ([], Some(newest)) => Ok(newest.id),
+        ([], None) => Err(CliError::Usage("there is no migration yet".to_owned())),
+        _ => Err(CliError::Usage(
+            "several migrations are under way: say which with its id ('limosa migrations list')".to_owned(),
+        )),
+    }
+}
+
+async fn act(which: &Which, verb: &str, body: Value) -> Result<(), CliError> {
+    let call = Call::open(which).await?;
+    let answer = call.client.call(Method::POST, &call.path(&format!("/{verb}")), Some(body)).await?;
+    ui::answer(which.profile.output, &answer, ui::describe);
+    Ok(())
+}
+
+async fn watch(which: &Which) -> Result<(), CliError> {
+    let mut interrupt = Interrupt::listen()?;
+    let call = Call::open(which).await?;
+    let mut ui = Ui::new(which.profile.output);
+    ui.begin(call.id);
+    let watched = call.watched(which);
+    tokio::select! {
+        ended = follow::to_the_end(&watched, &mut ui) => ended,
+        // Only the watching ends.
+        () = interrupt.came() => Ok(()),
+    }
+}
+
+async fn cut_over(given: &Waiting) -> Result<(), CliError> {
+    let call = Call::open(&given.which).await?;
+    let watched = call.watched(&given.which);
+    watched.cut_over().await?;
+    ui::say("the cutover is under way");
+    while given.wait {
+        let now = watched.detail().await?;
+        match now.phase {
+            PhaseKind::CuttingOver | PhaseKind::Finalizing => {}
+            PhaseKind::Complete => break,
+            PhaseKind::Synced => {
+                let message = watched.last_failure().await?.unwrap_or_else(|| "the cutover was taken back".to_owned());
+                let (code, message) = message.split_once(": ").unwrap_or(("CUTOVER", &message));
+                let remedy =
+                    "The source is as it was and replication goes on; when the cause is mended, cut over again.";
+                return Err(CliError::Failed {
+                    code: code.to_owned(),
+                    message: message.to_owned(),
+                    remedy: remedy.to_owned(),
+                });
+            }
+            other => {
+                let reason = now.failure.map(|f| format!("{}: {}", f.code, f.message)).unwrap_or_default();
+                let message = format!("the migration is {other:?} {reason}");
+                return Err(CliError::Failed { code: "NOT_CUT_OVER".to_owned(), message, remedy: String::new() });
+            }
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    let answer = call.client.call(Method::GET, &call.path(""), None).await?;
+    ui::answer(given.which.profile.output, &answer, ui::describe);
+    Ok(())
+}

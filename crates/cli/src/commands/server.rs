@@ -1,0 +1,18 @@
+//! `limosa server`
+
+use super::Interrupt;
+use crate::{args, error::CliError, profile::Profile, ui};
+use limosa_server::{Server, ServerConfig};
+
+pub(crate) async fn run(given: args::Server) -> Result<(), CliError> {
+    let mut interrupt = Interrupt::listen()?;
+    let server = Server::start(ServerConfig { data_dir: given.data_dir.clone(), listen: given.listen }).await?;
+    let url = format!("http://{}", server.local_addr());
+    let profile = given.data_dir.join("profile.toml");
+    Profile::new(url.clone(), server.bootstrap()).write(&profile)?;
+    ui::say(&format!("serving {url}"));
+    ui::say(&format!("first owner's keys: {}", given.data_dir.join("bootstrap.json").display()));
+    ui::say(&format!("for the client verbs: --profile {}", profile.display()));
+    server.serve_until(async move { interrupt.came().await }).await?;
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! Why a command ended, and with which exit status.
+
+use limosa_agent::{AgentError, http::HttpError};
+use limosa_model::Failure;
+use limosa_server::ServerError;
+use std::path::PathBuf;
+
+/// Anything but success.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    /// Refused before anything was written.
+    #[error("refused")]
+    Refused(Vec<Failure>),
+    /// The migration failed.
+    #[error("{code}: {message}\n{remedy}")]
+    Failed {
+        /// An error code's name.
+        code: String,
+        /// What happened.
+        message: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// Nobody cut over in time.
+    #[error(
+        "the migration expired: nobody cut over in time; nothing was deleted. To begin anew, use another --state-dir and --drop-destination-data"
+    )]
+    Expired,
+    /// Given up by the user.
+    #[error("the migration was cancelled; use another --state-dir to begin anew")]
+    Cancelled,
+    /// Ctrl-C or SIGTERM.
+    #[error("interrupted; run the same command again and it goes on where it was")]
+    Interrupted,
+    /// Another process is at it.
+    #[error("{0} is in use by another limosa; wait for it, or choose another directory")]
+    InUse(PathBuf),
+    /// A file.
+    #[error("{0}: {1}")]
+    File(PathBuf, #[source] std::io::Error),
+    /// A profile that can't be used.
+    #[error("{0}: {1}; name the profile.toml that 'limosa migrate' or 'limosa server' wrote with --profile")]
+    Profile(PathBuf, String),
+    /// A wrong argument that only the command itself can see.
+    #[error("{0}")]
+    Usage(String),
+    /// The control plane.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// The migration host.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// The API refused or didn't answer.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+}
+
+impl CliError {
+    /// The process's exit status.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::Refused(_) | Self::Usage(_) | Self::InUse(_) | Self::Profile(..) => 2,
+            Self::Expired => 3,
+            Self::Interrupted => 130,
+            Self::Agent(AgentError::MalformedToken | AgentError::Http(HttpError::Insecure(_))) => 2,
+            Self::Failed { .. }
+            | Self::Cancelled
+            | Self::File(..)
+            | Self::Server(_)
+            | Self::Agent(_)
+            | Self::Http(_) => 1,
+        }
+    }
+}
