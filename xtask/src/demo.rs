@@ -48,11 +48,14 @@ async fn demo() -> Result<(), Error> {
     let mut migrate = Migrate(child);
     let output = migrate.0.stdout.take().ok_or("limosa has no output")?;
     let mut writers = Some(writers);
-    let (mut last, mut acknowledged) = (serde_json::Value::Null, None);
+    let (mut last, mut lag, mut acknowledged) = (serde_json::Value::Null, None, None);
     for line in BufReader::new(output).lines() {
         let event: serde_json::Value = serde_json::from_str(&line?)?;
         match event["event"].as_str() {
-            Some("progress") => last = event,
+            Some("progress" | "complete") => {
+                lag = event["lagTimeSeconds"].as_i64().or(lag);
+                last = event;
+            }
             Some("readyForCutover") => {
                 if let Some(writers) = writers.take() {
                     acknowledged = Some(writers.stop("demo").await?);
@@ -77,7 +80,7 @@ async fn demo() -> Result<(), Error> {
     println!("collections  {}", same.collections);
     println!("writes       {} acknowledged meanwhile, {} events applied", acknowledged.writes, last["eventsApplied"]);
     println!("duration     {:.1} s", took.as_secs_f64());
-    println!("lag          {} s at the last report before the cutover", last["lagTimeSeconds"]);
+    println!("lag          {} s at the last report before the cutover", lag.unwrap_or_default());
     println!("write pause  {} ms", last["writePauseMillis"]);
     println!("identical");
     Ok(())

@@ -21,7 +21,7 @@ use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::Subscribe
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
 /// What happens to a migration, as it is told.
-#[derive(Serialize)]
+#[derive(Clone, Copy, Serialize)]
 #[serde(tag = "event", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub(crate) enum Event<'a> {
     Started {
@@ -298,7 +298,7 @@ pub(crate) fn end(ended: Result<(), CliError>) -> ExitCode {
         }
         CliError::Interrupted => say(&error.to_string()),
         other => {
-            say(&format!("error: {}", limosa_model::secret::redact_uris(&other.to_string()).replace('\n', "\n  ")))
+            say(&format!("error: {}", limosa_model::secret::redact_uris(&other.to_string()).replace('\n', "\n  ")));
         }
     }
     ExitCode::from(error.exit_status())

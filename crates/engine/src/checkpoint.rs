@@ -93,11 +93,11 @@ impl Store {
                 Err(e) => return Err(self.destination.failure(&e)),
             }
         };
-        if let Some(Bson::Document(first)) = reply.get_array("writeErrors").ok().and_then(|errors| errors.first()) {
-            if first.get_i32("code").is_ok_and(|code| code != 11000) {
-                let message = first.get_str("errmsg").unwrap_or("write refused");
-                return Err(Failure::new(ErrorCode::ServerError, format!("destination: {message}")));
-            }
+        if let Some(Bson::Document(first)) = reply.get_array("writeErrors").ok().and_then(|errors| errors.first())
+            && first.get_i32("code").is_ok_and(|code| code != 11000)
+        {
+            let message = first.get_str("errmsg").unwrap_or("write refused");
+            return Err(Failure::new(ErrorCode::ServerError, format!("destination: {message}")));
         }
         Ok(reply)
     }

@@ -17,7 +17,7 @@ use crate::{
     replicate::{Replicator, WORKERS},
     stream::{reader, spool::Spool},
 };
-use bson::{Document, Timestamp};
+use bson::Timestamp;
 use limosa_model::{ErrorCode, Failure, PhaseKind, protocol::Directive};
 use std::{
     sync::Arc,
@@ -59,10 +59,11 @@ pub(crate) async fn run(
     };
     ticking.abort();
     let cancelled = matches!(*stop.borrow(), Directive::Cancel { drop_copied: true });
-    if cancelled && outcome == Outcome::Stopped {
-        if let Err(failure) = remove_copied(&settings).await {
-            return Outcome::Failed(failure);
-        }
+    if cancelled
+        && outcome == Outcome::Stopped
+        && let Err(failure) = remove_copied(&settings).await
+    {
+        return Outcome::Failed(failure);
     }
     tracker.publish();
     outcome
@@ -162,8 +163,7 @@ async fn begin(
     destination: &Cluster,
     store: &Store,
 ) -> Result<Checkpoint, Failure> {
-    let filter =
-        Document::try_from(bson::serialize_to_document(&settings.filter).unwrap_or_default()).unwrap_or_default();
+    let filter = bson::serialize_to_document(&settings.filter).unwrap_or_default();
     if let Some(found) = store.load().await? {
         if found.filter != filter {
             return Err(Failure::new(
@@ -289,6 +289,7 @@ async fn follow(
     let mut measured = Instant::now();
     // A refused cutover isn't tried again until the order has been taken back once.
     let mut refused = false;
+    let copied = replicator.convergence;
     loop {
         replicator.step().await?;
         if measured.elapsed() >= Duration::from_millis(500) {
@@ -301,7 +302,8 @@ async fn follow(
                 p.spool_bytes = spooled;
             });
             if tracker.phase() == PhaseKind::CatchingUp
-                && replicator.watermark >= replicator.convergence
+                && replicator.watermark >= copied
+                && behind(replicator) <= SYNCED_LAG_SECONDS
                 && lag <= SYNCED_LAG_SECONDS
             {
                 replicator.checkpoint().await?;
@@ -322,6 +324,12 @@ async fn follow(
             }
         }
     }
+}
+
+/// Seconds until the destination is an exact image. Re-fetches under load keep moving that point, so `Synced` asks only
+/// that it is near; the cutover waits until it is reached.
+fn behind(replicator: &Replicator) -> i64 {
+    i64::from(replicator.convergence.time.saturating_sub(replicator.watermark.time))
 }
 
 /// After a cutover that failed, what it made final is put off again, where it was made final.

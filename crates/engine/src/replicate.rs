@@ -178,10 +178,10 @@ impl Replicator {
         ddl::apply(event, &mut self.registry, noted.as_ref()).await?;
         self.position.index += 1;
         self.position.token = event.token().map(raw::to_document);
-        if let Ok(time) = event.raw.get_timestamp("clusterTime") {
-            if self.registry.filter().admits(event.db, event.coll) {
-                self.last_change = Some((time, format!("{} ({})", event.ns(), event.operation())));
-            }
+        if let Ok(time) = event.raw.get_timestamp("clusterTime")
+            && self.registry.filter().admits(event.db, event.coll)
+        {
+            self.last_change = Some((time, format!("{} ({})", event.ns(), event.operation())));
         }
         self.checkpoint().await
     }

@@ -23,7 +23,10 @@ const BODY_BYTES: usize = 1024 * 1024;
 
 /// Requests counted in windows of one minute.
 #[derive(Default)]
-pub(crate) struct RateLimits(Mutex<HashMap<(String, &'static str), (i64, u32)>>);
+pub(crate) struct RateLimits(Mutex<HashMap<Counted, (i64, u32)>>);
+
+/// Who asked for which kind of resource.
+type Counted = (String, &'static str);
 
 impl RateLimits {
     /// Counts one; the limit and what is left, negative when it is passed.

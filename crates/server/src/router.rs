@@ -61,9 +61,10 @@ const V1_AND_2: &[ApiVersion] = &[ApiVersion::V2023_01_01, ApiVersion::V2024_05_
 /// Outside of the Atlas part there is nothing to negotiate.
 const PLAIN: &[ApiVersion] = &[];
 
-type Handler = fn(Call) -> Result<Reply, ApiError>;
+type Handler = fn(&Call) -> Result<Reply, ApiError>;
 
 /// A route's handler: negotiation before it, rendering after it.
+#[expect(clippy::type_complexity, reason = "axum's handlers have no shorter name")]
 fn handle(
     versions: &'static [ApiVersion],
     handler: Handler,
@@ -89,7 +90,7 @@ fn handle(
                 let query = middleware::query(request.uri());
                 let call =
                     Call { app, principal, params, version: version.unwrap_or(ApiVersion::V2023_01_01), body, query };
-                handler(call)
+                handler(&call)
             }
             _ => Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "UNEXPECTED_ERROR", "Unexpected error.", &[])),
         };

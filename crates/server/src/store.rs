@@ -97,7 +97,7 @@ fn id<T: FromStr>(text: &str) -> Result<T, rusqlite::Error> {
     text.parse().map_err(|_| rusqlite::Error::InvalidColumnName(format!("{text} is no id")))
 }
 
-fn unreadable(e: serde_json::Error) -> ServerError {
+fn unreadable(e: &serde_json::Error) -> ServerError {
     ServerError::Corrupt(e.to_string())
 }
 
@@ -225,7 +225,7 @@ impl Store {
     }
 
     pub fn put_agent(&self, org: OrgId, agent: &Agent) -> Result<(), ServerError> {
-        let deployments = serde_json::to_string(&agent.deployments).map_err(unreadable)?;
+        let deployments = serde_json::to_string(&agent.deployments).map_err(|e| unreadable(&e))?;
         let row = params![
             agent.id.to_string(),
             org.to_string(),
@@ -255,7 +255,7 @@ impl Store {
         })?;
         rows.map(|row| {
             let (id, group_id, host_name, deployments, seen) = row?;
-            let deployments = serde_json::from_str(&deployments).map_err(unreadable)?;
+            let deployments = serde_json::from_str(&deployments).map_err(|e| unreadable(&e))?;
             Ok(Agent { id, group_id, host_name, deployments, seen_at: Timestamp(seen) })
         })
         .collect()
@@ -275,7 +275,7 @@ impl Store {
                 return Ok(Some(other.id));
             }
         }
-        let body = serde_json::to_string(migration).map_err(unreadable)?;
+        let body = serde_json::to_string(migration).map_err(|e| unreadable(&e))?;
         let credentials = credentials.map(|plain| self.seal.seal(plain));
         let row = params![migration.id.to_string(), org.to_string(), migration.group_id.to_string(), credentials, body];
         transaction.execute("INSERT INTO migrations VALUES (?1, ?2, ?3, ?4, 0, 0, ?5)", row)?;
@@ -326,9 +326,9 @@ impl Store {
         let Some((version, body)) = transaction.query_row(query, [migration.to_string()], read).optional()? else {
             return Err(NotChanged::Unknown);
         };
-        let current: Migration = serde_json::from_str(&body).map_err(unreadable)?;
+        let current: Migration = serde_json::from_str(&body).map_err(|e| unreadable(&e))?;
         let (next, actions) = step(&current, event, now).map_err(NotChanged::Illegal)?;
-        let body = serde_json::to_string(&next).map_err(unreadable)?;
+        let body = serde_json::to_string(&next).map_err(|e| unreadable(&e))?;
         let update = "UPDATE migrations SET version = ?2 + 1, final = ?3, body = ?4 WHERE id = ?1 AND version = ?2";
         transaction.execute(update, params![migration.to_string(), version, next.phase.kind().is_final(), body])?;
         for Action::Record { kind, message } in &actions {
@@ -368,7 +368,7 @@ impl Store {
         })?;
         rows.map(|row| {
             let (id, group_id, status, error_message, request) = row?;
-            let request = serde_json::from_str(&self.seal.unseal(&request)?).map_err(unreadable)?;
+            let request = serde_json::from_str(&self.seal.unseal(&request)?).map_err(|e| unreadable(&e))?;
             Ok(Validation { id, group_id, status, error_message, request })
         })
         .collect()
@@ -406,5 +406,5 @@ fn read_migrations(connection: &Connection, condition: &str, value: &str) -> Res
     let mut query =
         connection.prepare_cached(&format!("SELECT body FROM migrations WHERE {condition} ORDER BY id DESC"))?;
     let rows = query.query_map([value], |r| r.get::<_, String>(0))?;
-    rows.map(|body| serde_json::from_str(&body?).map_err(unreadable)).collect()
+    rows.map(|body| serde_json::from_str(&body?).map_err(|e| unreadable(&e))).collect()
 }

@@ -77,10 +77,10 @@ fn cache() -> PathBuf {
 
 /// A `mongod` of `version`; fetches it if it is nowhere. Processes that ask at once fetch once.
 pub fn ensure(version: &str) -> Result<Binary, Error> {
-    if version == DEFAULT_VERSION {
-        if let Some(path) = env::var_os("MONGOD").map(PathBuf::from).filter(|p| p.is_file()) {
-            return Ok(Binary { path, library_path: None });
-        }
+    if version == DEFAULT_VERSION
+        && let Some(path) = env::var_os("MONGOD").map(PathBuf::from).filter(|p| p.is_file())
+    {
+        return Ok(Binary { path, library_path: None });
     }
     let on_path = env::var_os("PATH").into_iter().flat_map(|p| env::split_paths(&p).collect::<Vec<_>>());
     for path in on_path.map(|dir| dir.join("mongod")).filter(|p| p.is_file()) {
@@ -174,10 +174,10 @@ fn find(dir: &Path, wanted: &dyn Fn(&str) -> bool) -> Option<PathBuf> {
         if wanted(&entry.file_name().to_string_lossy()) {
             return Some(entry.path());
         }
-        if entry.path().is_dir() {
-            if let Some(found) = find(&entry.path(), wanted) {
-                return Some(found);
-            }
+        if entry.path().is_dir()
+            && let Some(found) = find(&entry.path(), wanted)
+        {
+            return Some(found);
         }
     }
     None

@@ -288,10 +288,10 @@ impl Drop for ReplicaSet {
         for index in 0..self.children.len() {
             self.kill(index);
         }
-        if std::thread::panicking() {
-            if let Some(dir) = self.dir.take() {
-                eprintln!("kept {}", dir.keep().display());
-            }
+        if std::thread::panicking()
+            && let Some(dir) = self.dir.take()
+        {
+            eprintln!("kept {}", dir.keep().display());
         }
     }
 }

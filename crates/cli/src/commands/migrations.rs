@@ -131,11 +131,21 @@ async fn cut_over(given: &Waiting) -> Result<(), CliError> {
     let watched = call.watched(&given.which);
     watched.cut_over().await?;
     ui::say("the cutover is under way");
-    while given.wait {
+    if given.wait {
+        until_complete(&watched).await?;
+    }
+    let answer = call.client.call(Method::GET, &call.path(""), None).await?;
+    ui::answer(given.which.profile.output, &answer, ui::describe);
+    Ok(())
+}
+
+/// Waits for the end of a cutover under way.
+async fn until_complete(watched: &Watched<'_>) -> Result<(), CliError> {
+    loop {
         let now = watched.detail().await?;
         match now.phase {
             PhaseKind::CuttingOver | PhaseKind::Finalizing => {}
-            PhaseKind::Complete => break,
+            PhaseKind::Complete => return Ok(()),
             PhaseKind::Synced => {
                 let message = watched.last_failure().await?.unwrap_or_else(|| "the cutover was taken back".to_owned());
                 let (code, message) = message.split_once(": ").unwrap_or(("CUTOVER", &message));
@@ -155,7 +165,4 @@ async fn cut_over(given: &Waiting) -> Result<(), CliError> {
         }
         tokio::time::sleep(POLL).await;
     }
-    let answer = call.client.call(Method::GET, &call.path(""), None).await?;
-    ui::answer(given.which.profile.output, &answer, ui::describe);
-    Ok(())
 }

@@ -44,11 +44,12 @@ impl Batch {
         let mut round = 0;
         if let Some(&index) = self.latest.get(&key) {
             let (own_round, earlier) = &mut self.ops[index];
-            if earlier.id == op.id && !op.target.keeps_order {
-                if let Some(merged) = merge(&earlier.change, &op.change) {
-                    earlier.change = merged;
-                    return;
-                }
+            if earlier.id == op.id
+                && !op.target.keeps_order
+                && let Some(merged) = merge(&earlier.change, &op.change)
+            {
+                earlier.change = merged;
+                return;
             }
             round = *own_round + 1;
         }

@@ -126,11 +126,11 @@ impl Registry {
 
     /// `ns` on the destination no longer exists.
     pub fn remove(&mut self, ns: &Namespace) {
-        if let Some(target) = self.by_name.remove(ns) {
-            if let Some(uuid) = target.uuid {
-                self.by_uuid.remove(&uuid);
-                self.gone.insert(uuid);
-            }
+        if let Some(target) = self.by_name.remove(ns)
+            && let Some(uuid) = target.uuid
+        {
+            self.by_uuid.remove(&uuid);
+            self.gone.insert(uuid);
         }
     }
 

@@ -151,10 +151,10 @@ impl Copier {
             if array.is_empty() {
                 continue;
             }
-            if writes.len() >= IN_FLIGHT {
-                if let Some(done) = writes.join_next().await {
-                    written(done)?;
-                }
+            if writes.len() >= IN_FLIGHT
+                && let Some(done) = writes.join_next().await
+            {
+                written(done)?;
             }
             let (destination, ns, array) = (self.destination.clone(), range.ns.clone(), array.to_owned());
             writes.spawn(async move { insert(&destination, &ns, array).await });

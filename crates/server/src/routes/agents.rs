@@ -26,7 +26,7 @@ fn reply<T: serde::Serialize>(body: &T) -> Result<Reply, ApiError> {
     Ok(Reply::ok(serde_json::to_value(body).unwrap_or(Value::Null)))
 }
 
-pub(crate) fn join(call: Call) -> Result<Reply, ApiError> {
+pub(crate) fn join(call: &Call) -> Result<Reply, ApiError> {
     let join: protocol::Join = call.parse()?;
     let org = call.principal.org_id;
     let group_id = call.app.store.group_by_name(org, &join.group_name)?;
@@ -49,14 +49,14 @@ fn agent(call: &Call) -> Result<Agent, ApiError> {
 }
 
 /// Takes the agent's news and hands out what waits for its host: a migration that no one holds, with a new lease.
-pub(crate) fn heartbeat(call: Call) -> Result<Reply, ApiError> {
+pub(crate) fn heartbeat(call: &Call) -> Result<Reply, ApiError> {
     let beat: protocol::Heartbeat = call.parse()?;
     let now = Timestamp::now();
-    let agent = Agent { deployments: beat.deployments, seen_at: now, ..agent(&call)? };
+    let agent = Agent { deployments: beat.deployments, seen_at: now, ..agent(call)? };
     call.app.store.put_agent(call.principal.org_id, &agent)?;
     let mut work = protocol::Work::default();
     for waiting in call.app.store.pending_validations(&agent.host_name)? {
-        work.validations.extend(validation(&call, &waiting)?);
+        work.validations.extend(validation(call, &waiting)?);
     }
     if beat.idle {
         let mut active = call.app.store.active_of_org(call.principal.org_id)?;
@@ -68,7 +68,7 @@ pub(crate) fn heartbeat(call: Call) -> Result<Reply, ApiError> {
                 now,
             ) {
                 Ok(claimed) => {
-                    work.migration = assignment(&call, &claimed)?;
+                    work.migration = assignment(call, &claimed)?;
                     break;
                 }
                 Err(NotChanged::Store(error)) => return Err(error.into()),
@@ -133,8 +133,8 @@ fn validation(
 }
 
 /// Takes a report in; an agent that lost its lease is told to stop.
-pub(crate) fn report(call: Call) -> Result<Reply, ApiError> {
-    let agent = agent(&call)?;
+pub(crate) fn report(call: &Call) -> Result<Reply, ApiError> {
+    let agent = agent(call)?;
     let text = call.param("liveMigrationId");
     let id = text.parse::<MigrationId>().map_err(|_| ApiError::resource(text))?;
     let report: protocol::Report = call.parse()?;
@@ -152,8 +152,8 @@ pub(crate) fn report(call: Call) -> Result<Reply, ApiError> {
     reply(&protocol::Ordered { directive })
 }
 
-pub(crate) fn report_validation(call: Call) -> Result<Reply, ApiError> {
-    agent(&call)?;
+pub(crate) fn report_validation(call: &Call) -> Result<Reply, ApiError> {
+    agent(call)?;
     let report: protocol::ValidationReport = call.parse()?;
     let findings: Vec<String> =
         report.findings.iter().map(|f| format!("{}: {}. {}", f.code.name(), f.message, f.code.remedy())).collect();
@@ -163,9 +163,9 @@ pub(crate) fn report_validation(call: Call) -> Result<Reply, ApiError> {
 }
 
 /// `GET /api/atlas/v2/orgs/{orgId}/liveMigrations/availableProjects`: a bare array.
-pub(crate) fn available_projects(call: Call) -> Result<Reply, ApiError> {
-    let org = org(&call)?;
-    owner(&call)?;
+pub(crate) fn available_projects(call: &Call) -> Result<Reply, ApiError> {
+    let org = org(call)?;
+    owner(call)?;
     let now = Timestamp::now();
     let mut agents = call.app.store.agents(org)?;
     agents.retain(|a| now.seconds_since(a.seen_at) <= SEEN_SECONDS);

@@ -12,16 +12,16 @@ use serde_json::{Value, json};
 /// More time for a cutover, unless a span is given.
 const EXTENSION_SECONDS: i64 = 24 * 3600;
 
-pub(crate) fn list_clusters(call: Call) -> Result<Reply, ApiError> {
-    let group = group(&call)?;
+pub(crate) fn list_clusters(call: &Call) -> Result<Reply, ApiError> {
+    let group = group(call)?;
     let names: Vec<Value> = call.app.store.clusters(group)?.into_iter().map(|name| json!({"name": name})).collect();
     Ok(Reply::ok(json!({"results": names})))
 }
 
 /// Registers a destination; its URI can be written and never read.
-pub(crate) fn add_cluster(call: Call) -> Result<Reply, ApiError> {
-    let group = group(&call)?;
-    owner(&call)?;
+pub(crate) fn add_cluster(call: &Call) -> Result<Reply, ApiError> {
+    let group = group(call)?;
+    owner(call)?;
     let body = call.object()?;
     let text = |name: &str| {
         body.get(name).and_then(Value::as_str).filter(|t| !t.is_empty()).ok_or_else(|| ApiError::missing(name))
@@ -34,16 +34,16 @@ pub(crate) fn add_cluster(call: Call) -> Result<Reply, ApiError> {
     Ok(Reply::with(StatusCode::CREATED, Some(json!({"name": name}))))
 }
 
-pub(crate) fn list(call: Call) -> Result<Reply, ApiError> {
-    let group = group(&call)?;
+pub(crate) fn list(call: &Call) -> Result<Reply, ApiError> {
+    let group = group(call)?;
     let wanted = call.query("status");
     let found = call.app.store.migrations(group)?;
     let shown: Vec<Value> = found.iter().map(detail).filter(|m| wanted.is_none_or(|w| m["status"] == w)).collect();
     Ok(Reply::ok(json!({"results": shown, "totalCount": shown.len()})))
 }
 
-pub(crate) fn describe(call: Call) -> Result<Reply, ApiError> {
-    Ok(Reply::ok(detail(&migration(&call)?)))
+pub(crate) fn describe(call: &Call) -> Result<Reply, ApiError> {
+    Ok(Reply::ok(detail(&migration(call)?)))
 }
 
 fn detail(m: &Migration) -> Value {
@@ -68,8 +68,8 @@ fn detail(m: &Migration) -> Value {
     })
 }
 
-pub(crate) fn events(call: Call) -> Result<Reply, ApiError> {
-    let migration = migration(&call)?;
+pub(crate) fn events(call: &Call) -> Result<Reply, ApiError> {
+    let migration = migration(call)?;
     let events = call.app.store.events(migration.id)?.into_iter();
     let shown: Vec<Value> = events
         .map(|(n, at, kind, message)| json!({"id": n, "time": at.rfc3339(), "kind": kind, "message": message}))
@@ -78,9 +78,9 @@ pub(crate) fn events(call: Call) -> Result<Reply, ApiError> {
 }
 
 /// `POST …/pause`, `resume`, `cancel`, `extend`.
-pub(crate) fn act(call: Call) -> Result<Reply, ApiError> {
-    let migration = migration(&call)?;
-    owner(&call)?;
+pub(crate) fn act(call: &Call) -> Result<Reply, ApiError> {
+    let migration = migration(call)?;
+    owner(call)?;
     let body = call.object().unwrap_or_default();
     let event = match call.param("verb") {
         "pause" => Event::Pause,

@@ -11,9 +11,9 @@ use axum::http::StatusCode;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::json;
 
-pub(crate) fn create(call: Call) -> Result<Reply, ApiError> {
-    let org = org(&call)?;
-    owner(&call)?;
+pub(crate) fn create(call: &Call) -> Result<Reply, ApiError> {
+    let org = org(call)?;
+    owner(call)?;
     let mut body = call.object()?;
     if body.remove("accessListIps").is_some_and(|ips| !ips.is_null() && !ips.as_array().is_some_and(Vec::is_empty)) {
         return Err(ApiError::bad(
@@ -37,9 +37,9 @@ pub(crate) fn create(call: Call) -> Result<Reply, ApiError> {
     Ok(Reply::with(StatusCode::CREATED, Some(json!({"linkToken": STANDARD.encode(token.to_string())}))))
 }
 
-pub(crate) fn delete(call: Call) -> Result<Reply, ApiError> {
-    let org = org(&call)?;
-    owner(&call)?;
+pub(crate) fn delete(call: &Call) -> Result<Reply, ApiError> {
+    let org = org(call)?;
+    owner(call)?;
     let active = call.app.store.active_of_org(org)?;
     if !active.is_empty() {
         let groups: Vec<String> = active.iter().map(|m| m.group_id.to_string()).collect();

@@ -25,8 +25,8 @@ pub(crate) struct Request {
     pub credentials: Option<(String, String)>,
 }
 
-pub(crate) fn get(call: Call) -> Result<Reply, ApiError> {
-    let migration = migration(&call)?;
+pub(crate) fn get(call: &Call) -> Result<Reply, ApiError> {
+    let migration = migration(call)?;
     Ok(Reply::ok(body(&migration)))
 }
 
@@ -34,10 +34,10 @@ fn body(migration: &Migration) -> Value {
     serde_json::to_value(LiveMigrationResponse::from(migration)).unwrap_or(Value::Null)
 }
 
-pub(crate) fn create(call: Call) -> Result<Reply, ApiError> {
-    let group = group(&call)?;
-    owner(&call)?;
-    let request = Request::read(&call, group)?;
+pub(crate) fn create(call: &Call) -> Result<Reply, ApiError> {
+    let group = group(call)?;
+    owner(call)?;
+    let request = Request::read(call, group)?;
     let now = Timestamp::now();
     let migration = Migration {
         id: MigrationId::generate(),
@@ -65,9 +65,9 @@ pub(crate) fn create(call: Call) -> Result<Reply, ApiError> {
     Ok(reply)
 }
 
-pub(crate) fn cut_over(call: Call) -> Result<Reply, ApiError> {
-    let migration = migration(&call)?;
-    owner(&call)?;
+pub(crate) fn cut_over(call: &Call) -> Result<Reply, ApiError> {
+    let migration = migration(call)?;
+    owner(call)?;
     match call.app.store.change(migration.id, Event::CutOver, Timestamp::now()) {
         Ok(_) => Ok(Reply::with(StatusCode::ACCEPTED, None)),
         Err(not_changed) => Err(refused(&migration, not_changed)),

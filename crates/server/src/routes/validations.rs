@@ -9,10 +9,10 @@ use crate::{
 use limosa_model::{ApiVersion, ValidationId};
 use serde_json::{Value, json};
 
-pub(crate) fn create(call: Call) -> Result<Reply, ApiError> {
-    let group = group(&call)?;
-    owner(&call)?;
-    let request = Request::read(&call, group)?;
+pub(crate) fn create(call: &Call) -> Result<Reply, ApiError> {
+    let group = group(call)?;
+    owner(call)?;
+    let request = Request::read(call, group)?;
     let kept = json!({
         "source": request.source, "destination": request.destination,
         "dropDestinationData": request.drop_destination_data, "credentials": request.credentials,
@@ -30,9 +30,9 @@ pub(crate) fn create(call: Call) -> Result<Reply, ApiError> {
     Ok(reply)
 }
 
-pub(crate) fn get(call: Call) -> Result<Reply, ApiError> {
-    let group = group(&call)?;
-    owner(&call)?;
+pub(crate) fn get(call: &Call) -> Result<Reply, ApiError> {
+    let group = group(call)?;
+    owner(call)?;
     let id = call.param("validationId");
     let found = call.app.store.validation(id)?.filter(|v| v.group_id == group);
     found.map(|v| Reply::ok(body(&v))).ok_or_else(|| ApiError::resource(id))
