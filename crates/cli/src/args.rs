@@ -126,6 +126,9 @@ pub(crate) struct Migrate {
     /// Where the API listens while the migration runs
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     pub listen: SocketAddr,
+    /// How long it waits for the cutover once ready: 30s, 90m, 120h
+    #[arg(long, value_name = "TIME", default_value = "120h", value_parser = seconds)]
+    pub cutover_window: i64,
     /// What stdout gets
     #[arg(long, value_enum, default_value = "text")]
     pub output: Output,
@@ -213,6 +216,9 @@ pub(crate) struct Server {
     /// Where to listen
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
+    /// How long a migration waits for its cutover once ready: 30s, 90m, 120h
+    #[arg(long, value_name = "TIME", default_value = "120h", value_parser = seconds)]
+    pub cutover_window: i64,
 }
 
 #[derive(Args)]
@@ -266,6 +272,19 @@ pub(crate) enum Link {
 
 fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
     Ok(Secret::new(text))
+}
+
+/// A positive number of seconds, minutes or hours.
+fn seconds(text: &str) -> Result<i64, String> {
+    let (number, unit) = text.split_at(text.len().saturating_sub(1));
+    let factor = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => 0,
+    };
+    let span = number.parse::<u32>().ok().map(|n| i64::from(n) * factor).filter(|s| *s > 0);
+    span.ok_or_else(|| "write it as 30s, 90m or 120h".to_owned())
 }
 
 fn named_uri(text: &str) -> Result<(String, Secret), String> {

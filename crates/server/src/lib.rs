@@ -24,6 +24,8 @@ pub struct ServerConfig {
     pub data_dir: PathBuf,
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// How long a synced migration waits for its cutover.
+    pub cutover_window_seconds: i64,
 }
 
 /// What every handler shares.
@@ -32,6 +34,7 @@ pub(crate) struct App {
     pub nonces: auth::nonce::Nonces,
     pub tokens: auth::bearer::Tokens,
     pub limits: middleware::RateLimits,
+    pub cutover_window_seconds: i64,
 }
 
 /// A server that is bound and not serving yet.
@@ -52,7 +55,13 @@ impl Server {
         let listener =
             tokio::net::TcpListener::bind(config.listen).await.map_err(|e| ServerError::Bind(config.listen, e))?;
         let addr = listener.local_addr().map_err(|e| ServerError::Bind(config.listen, e))?;
-        let app = App { store, nonces: Default::default(), tokens: Default::default(), limits: Default::default() };
+        let app = App {
+            store,
+            nonces: Default::default(),
+            tokens: Default::default(),
+            limits: Default::default(),
+            cutover_window_seconds: config.cutover_window_seconds,
+        };
         Ok(Self { listener, addr, app: Arc::new(app), bootstrap })
     }
 

@@ -75,7 +75,12 @@ async fn migrate(given: &Migrate, ui: &mut Ui) -> Result<(), CliError> {
     ui::log_to(&given.state_dir.join("limosa.log"), ui)?;
 
     let server_dir = given.state_dir.join("server");
-    let server = Server::start(ServerConfig { data_dir: server_dir, listen: given.listen }).await?;
+    let server = Server::start(ServerConfig {
+        data_dir: server_dir,
+        listen: given.listen,
+        cutover_window_seconds: given.cutover_window,
+    })
+    .await?;
     let url = format!("http://{}", server.local_addr());
     let profile = Profile::new(url, server.bootstrap());
     profile.write(&state.profile)?;

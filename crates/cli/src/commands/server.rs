@@ -6,7 +6,12 @@ use limosa_server::{Server, ServerConfig};
 
 pub(crate) async fn run(given: args::Server) -> Result<(), CliError> {
     let mut interrupt = Interrupt::listen()?;
-    let server = Server::start(ServerConfig { data_dir: given.data_dir.clone(), listen: given.listen }).await?;
+    let config = ServerConfig {
+        data_dir: given.data_dir.clone(),
+        listen: given.listen,
+        cutover_window_seconds: given.cutover_window,
+    };
+    let server = Server::start(config).await?;
     let url = format!("http://{}", server.local_addr());
     let profile = given.data_dir.join("profile.toml");
     Profile::new(url.clone(), server.bootstrap()).write(&profile)?;

@@ -139,7 +139,9 @@ pub(crate) fn report(call: &Call) -> Result<Reply, ApiError> {
     let id = text.parse::<MigrationId>().map_err(|_| ApiError::resource(text))?;
     let report: protocol::Report = call.parse()?;
     let protocol::Report { epoch, phase, progress, failure } = report;
-    let event = Event::Report { agent: agent.id, epoch, phase, progress, failure, lease_seconds: LEASE_SECONDS };
+    let window_seconds = call.app.cutover_window_seconds;
+    let lease_seconds = LEASE_SECONDS;
+    let event = Event::Report { agent: agent.id, epoch, phase, progress, failure, lease_seconds, window_seconds };
     let directive = match call.app.store.change(id, event, Timestamp::now()) {
         Ok(migration) => migration.directive(agent.id, epoch),
         Err(NotChanged::Illegal(_)) => match call.app.store.migration(id)? {

@@ -1,0 +1,5 @@
+//! The control plane over real HTTP.
+
+mod authentication;
+mod job;
+mod support;
