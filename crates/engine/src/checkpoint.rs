@@ -5,6 +5,7 @@ use crate::{catalog::Uuid, cluster::Cluster, error};
 use bson::{Binary, Bson, Document, Timestamp, doc, spec::BinarySubtype};
 use futures::TryStreamExt;
 use limosa_model::{AgentId, Epoch, ErrorCode, Failure, MigrationId};
+use mongodb::ClientSession;
 use std::collections::HashMap;
 
 /// The database that belongs to Limosa on every destination.
@@ -111,16 +112,32 @@ impl Store {
     }
 
     /// Raises the epoch: from here on no holder of an older one can change the checkpoint, nor, by the fences, the data.
-    pub async fn take_over(&self, agent: AgentId, workers: usize) -> Result<(), Failure> {
-        let mut updates = Vec::new();
+    /// Returns the sessions in which the workers are to write.
+    pub async fn take_over(&self, agent: AgentId, workers: usize) -> Result<Vec<ClientSession>, Failure> {
+        self.end_former_sessions().await?;
+        let (mut updates, mut sessions) = (Vec::new(), Vec::new());
         for worker in 0..workers {
+            let session = self.destination.client.start_session().await.map_err(|e| self.destination.failure(&e))?;
+            let set = doc! {"epoch": self.epoch.0, "agent": agent.to_string(), "session": session.id()};
             updates.push(doc! {
-                "q": {"_id": self.fence(worker), "epoch": {"$lte": self.epoch.0}},
-                "u": {"$set": {"epoch": self.epoch.0, "agent": agent.to_string()}}, "upsert": true,
+                "q": {"_id": self.fence(worker), "epoch": {"$lte": self.epoch.0}}, "u": {"$set": set}, "upsert": true,
             });
+            sessions.push(session);
         }
         let reply = self.run(doc! {"update": "fences", "updates": updates, "ordered": false}).await?;
-        if reply.contains_key("writeErrors") { Err(self.fenced()) } else { Ok(()) }
+        if reply.contains_key("writeErrors") { Err(self.fenced()) } else { Ok(sessions) }
+    }
+
+    /// A holder that was killed in a transaction leaves it open, and it would block its documents for a minute.
+    async fn end_former_sessions(&self) -> Result<(), Failure> {
+        let fences = self.read("fences", doc! {"_id.migration": &self.id, "epoch": {"$lt": self.epoch.0}}).await?;
+        let former: Vec<&Document> = fences.iter().filter_map(|fence| fence.get_document("session").ok()).collect();
+        if !former.is_empty()
+            && let Err(error) = self.destination.db("admin").run_command(doc! {"killSessions": former}).await
+        {
+            tracing::warn!(%error, "the former holder's sessions can't be ended; they lapse by themselves");
+        }
+        Ok(())
     }
 
     /// The `_id` of a worker's fence.

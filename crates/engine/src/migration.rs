@@ -82,7 +82,7 @@ async fn migrate(
     }
     let store = Store::new(&destination, settings.migration_id, settings.epoch);
     let checkpoint = begin(settings, &source, &destination, &store).await?;
-    store.take_over(settings.agent_id, WORKERS).await?;
+    let sessions = store.take_over(settings.agent_id, WORKERS).await?;
 
     // Read the stream from T0, or from where it was left, whatever else goes on.
     let dir = settings.data_dir.join("spool").join(settings.migration_id.to_string());
@@ -110,12 +110,13 @@ async fn migrate(
         }
         // Whatever the copy, or an earlier run past its checkpoint, may have seen of the future lies before this.
         let (convergence, _) = source.optimes().await?;
-        let writers = (0..WORKERS).map(|worker| Writer {
+        let writers = sessions.into_iter().enumerate().map(|(worker, session)| Writer {
             source: source.clone(),
             destination: destination.clone(),
             store: store.clone(),
             tracker: tracker.clone(),
             worker,
+            session: Arc::new(tokio::sync::Mutex::new(session)),
         });
         let mut replicator = Replicator {
             registry,

@@ -21,6 +21,7 @@ use futures::StreamExt;
 use limosa_model::{ErrorCode, Failure, Namespace};
 use mongodb::{ClientSession, error::Error, options::WriteConcern};
 use std::{collections::HashMap, sync::Arc};
+use tokio::sync::Mutex;
 
 /// Operations a transaction; measured to be past the knee.
 const TRANSACTION_OPS: usize = 2000;
@@ -40,6 +41,8 @@ pub(crate) struct Writer {
     pub tracker: Tracker,
     /// Which fence is its own.
     pub worker: usize,
+    /// Noted at the fence, so that a successor can end what this one left open.
+    pub session: Arc<Mutex<ClientSession>>,
 }
 
 enum Refused {
@@ -119,7 +122,7 @@ impl Writer {
             Some(code) => Refused::Operation(code, e.to_string()),
             None => Refused::Failed(self.destination.failure(&e)),
         };
-        let mut session = self.destination.client.start_session().await.map_err(sort)?;
+        let mut session = self.session.lock().await;
         session.start_transaction().write_concern(WriteConcern::majority()).await.map_err(sort)?;
         let written = self.send_all(ops, &mut session).await;
         match written {

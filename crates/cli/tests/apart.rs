@@ -1,0 +1,158 @@
+//! Server and agent as processes of their own, steered by the client verbs and by plain HTTP.
+
+use crate::support::{PATIENCE, finish, limosa};
+use bson::{Document, doc};
+use limosa_testkit::{ReplicaSet, compare, workload::Workload};
+use serde_json::{Value, json};
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// Killed when dropped.
+struct Process(Child);
+
+impl Process {
+    fn start(command: &mut Command) -> Self {
+        Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts"))
+    }
+
+    fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < PATIENCE, "{what} never came");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn verb(profile: &Path, words: &[&str]) -> Value {
+    let (status, said, errors) = finish(limosa().args(words).args(["--output", "json", "--profile"]).arg(profile));
+    assert_eq!(status, 0, "{words:?}: {errors}");
+    serde_json::from_str(&said).unwrap_or(Value::Null)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn server_and_agents_that_are_killed_lose_nothing() {
+    let (source, destination) = tokio::join!(ReplicaSet::start(), ReplicaSet::start());
+    let (source, destination) = (source.expect("starts"), destination.expect("starts"));
+    let (from, to) = (source.client().await, destination.client().await);
+    for part in 0..4 {
+        let documents: Vec<Document> =
+            (0..10_000).map(|n| doc! {"_id": n, "part": part, "payload": "p".repeat(300)}).collect();
+        from.database("app").collection(&format!("c{part}")).insert_many(documents).await.expect("inserts");
+    }
+    let writers = Workload::start(&from, "app", 9, 2);
+    let dir = tempfile::tempdir().expect("a directory");
+    let listen = std::net::TcpListener::bind("127.0.0.1:0").expect("binds").local_addr().expect("has one").to_string();
+    let start_server = || {
+        let mut command = limosa();
+        command.args(["server", "--listen", &listen, "--data-dir"]).arg(dir.path().join("server"));
+        Process::start(&mut command)
+    };
+    let mut server = start_server();
+    let profile = dir.path().join("server/profile.toml");
+    wait_for("the profile", || {
+        let listed = limosa().args(["clusters", "list", "--profile"]).arg(&profile).output().expect("runs");
+        listed.status.success().then_some(())
+    });
+    let keys: Value =
+        serde_json::from_slice(&fs::read(dir.path().join("server/bootstrap.json")).expect("is there")).expect("JSON");
+    verb(&profile, &["clusters", "add", "--name", "new", "--uri", &destination.uri()]);
+    let token = verb(&profile, &["link", "create"])["linkToken"].as_str().expect("a token").to_owned();
+    let start_agent = |name: &str| {
+        let mut command = limosa();
+        command.args(["agent", "--server", &format!("http://{listen}"), "--host-name", "mover1"]);
+        command.args(["--source", &format!("old={}", source.uri()), "--data-dir"]).arg(dir.path().join(name));
+        Process::start(command.env("LIMOSA_LINK_TOKEN", &token))
+    };
+    let mut agent = start_agent("agent");
+
+    // The migration, by curl with digest as a script for Atlas would do it.
+    let group = keys["groupId"].as_str().expect("an id");
+    let base = format!("http://{listen}/api/atlas/v2");
+    let curl = |arguments: &[&str]| {
+        let user =
+            format!("{}:{}", keys["publicKey"].as_str().expect("a key"), keys["privateKey"].as_str().expect("a key"));
+        let mut command = Command::new("curl");
+        command.args([
+            "--silent",
+            "--digest",
+            "--user",
+            &user,
+            "--header",
+            "Accept: application/vnd.atlas.2025-03-12+json",
+        ]);
+        let done = command.args(arguments).output().expect("curl runs");
+        serde_json::from_slice::<Value>(&done.stdout).unwrap_or(Value::Null)
+    };
+    let org = keys["orgId"].as_str().expect("an id");
+    wait_for("the announced deployment", || {
+        let projects = curl(&[&format!("{base}/orgs/{org}/liveMigrations/availableProjects")]);
+        (projects[0]["deployments"][0]["name"] == "old").then_some(())
+    });
+    let body = json!({
+        "source": {"groupId": group, "clusterName": "old", "managedAuthentication": true, "ssl": false},
+        "destination": {"groupId": group, "clusterName": "new", "hostnameSchemaType": ""},
+        "migrationHosts": ["mover1"], "dropDestinationData": false,
+    });
+    let jobs = format!("{base}/groups/{group}/liveMigrations");
+    let created = curl(&["--header", "Content-Type: application/json", "--data", &body.to_string(), &jobs]);
+    assert_eq!(created["status"], "NEW", "{created}");
+    let id = created["_id"].as_str().expect("an id").to_owned();
+    let detail = |wanted: &str| {
+        wait_for(wanted, || {
+            let now = verb(&profile, &["migrations", "describe", &id]);
+            (now["phase"] == wanted || now["readyForCutover"] == true).then_some(now)
+        })
+    };
+
+    detail("copying");
+    agent.kill();
+    // Another agent with an empty disk, on the same host; and the server dies as well.
+    let mut agent = start_agent("another");
+    detail("catchingUp");
+    server.kill();
+    let mut server = start_server();
+    detail("synced");
+    agent.kill();
+    let _agent = start_agent("another");
+    let ready = wait_for("readyForCutover", || {
+        let job = curl(&[&format!("{jobs}/{id}")]);
+        (job["readyForCutover"] == true).then_some(job)
+    });
+    assert_eq!(ready["migrationHosts"], json!(["mover1"]));
+    let acknowledged = writers.stop("app").await.expect("writes");
+    // The agent that was started last may still be finding its place: then the cutover is refused, and asked for again.
+    wait_for("an accepted cutover", || {
+        let refused = curl(&["--request", "PUT", &format!("{jobs}/{id}/cutover")]);
+        assert!(refused.is_null() || refused["errorCode"] == "LIVE_MIGRATION_NOT_READY", "{refused}");
+        refused.is_null().then_some(())
+    });
+    let events = || verb(&profile, &["migrations", "events", &id]);
+    wait_for("COMPLETE", || {
+        let job = curl(&[&format!("{jobs}/{id}")]);
+        assert_ne!(job["readyForCutover"], true, "the cutover went back: {}", events());
+        (job["status"] == "COMPLETE").then_some(())
+    });
+    acknowledged.check(&to).await.expect("acknowledged writes are there");
+    compare(&from, &to, &["app"]).await.expect("equal");
+    verb(&profile, &["link", "delete"]);
+    server.kill();
+}

@@ -1,0 +1,151 @@
+//! `limosa migrate`, to its end and back from an interruption.
+
+use crate::support::{Running, finish, limosa, migrate};
+use bson::{Document, doc};
+use limosa_testkit::{ReplicaSet, compare, replica_set::ADMIN, workload::Workload};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+
+async fn load(client: &mongodb::Client, db: &str, documents: i32) {
+    let payload = "p".repeat(300);
+    for first in (0..documents).step_by(10_000) {
+        let chunk: Vec<Document> =
+            (first..documents.min(first + 10_000)).map(|n| doc! {"_id": n, "payload": &payload}).collect();
+        client.database(db).collection("seed").insert_many(chunk).await.expect("inserts");
+    }
+}
+
+/// All files below `dir` whose bytes contain `text`.
+fn holding(dir: &Path, text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).expect("is a directory") {
+        let path = entry.expect("is readable").path();
+        if path.is_dir() {
+            found.extend(holding(&path, text));
+        } else if fs::read(&path).expect("is readable").windows(text.len()).any(|w| w == text.as_bytes()) {
+            found.push(path.display().to_string());
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_cluster_is_moved_and_no_secret_is_seen() {
+    let source = ReplicaSet::builder().auth(true).start().await.expect("starts");
+    let destination = ReplicaSet::builder().auth(true).start().await.expect("starts");
+    let (from, to) = (source.client().await, destination.client().await);
+    load(&from, "app", 20_000).await;
+    let writers = Workload::start(&from, "app", 5, 2);
+    let dir = tempfile::tempdir().expect("a directory");
+    let state = dir.path().join("state");
+    let mut run = Running::start(&mut migrate(&source.uri(), &destination.uri(), &state));
+    let started = run.until_event("started");
+    assert!(started["url"].as_str().is_some_and(|url| url.starts_with("http://127.0.0.1:")), "{started}");
+    let profile = started["profile"].as_str().expect("a path").to_owned();
+    assert_eq!(fs::metadata(&profile).expect("is there").permissions().mode() & 0o777, 0o600);
+    let ready = run.until_event("readyForCutover");
+    assert_eq!(ready["migrationId"], started["migrationId"]);
+    let acknowledged = writers.stop("app").await.expect("writes");
+    let listed = finish(limosa().args(["migrations", "list", "--output", "json", "--profile", &profile]));
+    let listed: serde_json::Value = serde_json::from_str(&listed.1).expect("JSON");
+    assert_eq!(listed["results"][0]["readyForCutover"], true);
+    let (status, _, errors) = finish(limosa().args(["migrations", "cutover", "--wait", "--profile", &profile]));
+    assert_eq!(status, 0, "{errors}");
+    let complete = run.until_event("complete");
+    assert!(complete["documentsCopied"].as_u64().is_some_and(|n| n >= 20_000), "{complete}");
+    let (status, said, errors) = run.end();
+    assert!(status.success(), "{errors}");
+    let progress = said.lines().filter(|l| l.contains("\"event\":\"progress\"")).count();
+    assert!(progress > 0, "{said}");
+    acknowledged.check(&to).await.expect("acknowledged writes are there");
+    compare(&from, &to, &["app"]).await.expect("equal");
+    for text in [&said, &errors, &listed.to_string()] {
+        assert!(!text.contains(ADMIN.1), "{text}");
+    }
+    assert_eq!(holding(&state, ADMIN.1), Vec::<String>::new());
+    // Once more: it is over, and says so.
+    let (status, said, errors) = finish(&mut migrate(&source.uri(), &destination.uri(), &state));
+    assert_eq!(status, 0, "{errors}");
+    assert!(said.contains("\"event\":\"complete\""), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_or_killed_migration_goes_on() {
+    let (source, destination) = tokio::join!(ReplicaSet::start(), ReplicaSet::start());
+    let (source, destination) = (source.expect("starts"), destination.expect("starts"));
+    let (from, to) = (source.client().await, destination.client().await);
+    load(&from, "app", 60_000).await;
+    let writers = Workload::start(&from, "app", 6, 2);
+    let dir = tempfile::tempdir().expect("a directory");
+    let state = dir.path().join("state");
+    let command = || migrate(&source.uri(), &destination.uri(), &state);
+
+    let mut run = Running::start(&mut command());
+    let first = run.until(|event| event["phase"] == "copying");
+    let (status, _, errors) = finish(&mut command());
+    assert_eq!(status, 2, "a second one on the same directory: {errors}");
+    assert!(errors.contains("in use"), "{errors}");
+    run.signal("INT");
+    let (status, _, errors) = run.end();
+    assert_eq!(status.code(), Some(130), "{errors}");
+    assert!(errors.contains("run the same command again"), "{errors}");
+
+    // Neither end may be another cluster now.
+    let (status, said, _) = finish(&mut migrate(&destination.uri(), &source.uri(), &state));
+    assert_eq!(status, 2, "{said}");
+    assert!(said.contains("CONFIGURATION_CHANGED"), "{said}");
+
+    let mut run = Running::start(&mut command());
+    assert_eq!(run.until_event("started")["migrationId"], first["migrationId"]);
+    run.until(|event| event["phase"] == "catchingUp" || event["phase"] == "synced");
+    run.kill();
+
+    let mut run = Running::start(command().args(["--cutover", "manual"]));
+    run.until_event("readyForCutover");
+    let acknowledged = writers.stop("app").await.expect("writes");
+    run.kill();
+    let (status, said, errors) = finish(command().args(["--cutover", "when-ready"]));
+    assert_eq!(status, 0, "{said} {errors}");
+    acknowledged.check(&to).await.expect("acknowledged writes are there");
+    compare(&from, &to, &["app"]).await.expect("equal");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_that_nobody_cuts_over_ends_with_3() {
+    let (source, destination) = tokio::join!(ReplicaSet::start(), ReplicaSet::start());
+    let (source, destination) = (source.expect("starts"), destination.expect("starts"));
+    load(&source.client().await, "app", 10).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let state = dir.path().join("state");
+    let mut command = migrate(&source.uri(), &destination.uri(), &state);
+    let (status, said, errors) = finish(command.args(["--cutover-window", "1s"]));
+    assert_eq!(status, 3, "{said} {errors}");
+    assert!(said.contains("\"EXPIRED\""), "{said}");
+    compare(&source.client().await, &destination.client().await, &["app"]).await.expect("nothing was deleted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_chosen_namespaces_go_and_existing_data_is_dropped_when_asked() {
+    let (source, destination) = tokio::join!(ReplicaSet::start(), ReplicaSet::start());
+    let (source, destination) = (source.expect("starts"), destination.expect("starts"));
+    let (from, to) = (source.client().await, destination.client().await);
+    for db in ["app", "logs"] {
+        load(&from, db, 100).await;
+        from.database(db).collection("extra").insert_one(doc! {"_id": 1}).await.expect("inserts");
+    }
+    to.database("app").collection("seed").insert_one(doc! {"_id": "old"}).await.expect("inserts");
+    to.database("kept").collection("seed").insert_one(doc! {"_id": "old"}).await.expect("inserts");
+    let dir = tempfile::tempdir().expect("a directory");
+    let state = dir.path().join("state");
+    let mut command = migrate(&source.uri(), &destination.uri(), &state);
+    command.args(["--include-ns", "app.*", "--exclude-ns", "app.extra", "--cutover", "when-ready"]);
+    let (status, said, _) = finish(&mut command);
+    assert_eq!(status, 2, "{said}");
+    assert!(said.contains("DESTINATION_NOT_EMPTY"), "{said}");
+    let (status, said, errors) = finish(command.arg("--drop-destination-data"));
+    assert_eq!(status, 0, "{said} {errors}");
+    let count = async |db: &str, coll: &str| {
+        to.database(db).collection::<Document>(coll).count_documents(doc! {}).await.expect("counts")
+    };
+    assert_eq!((count("app", "seed").await, count("app", "extra").await), (100, 0));
+    assert_eq!((count("logs", "seed").await, count("kept", "seed").await), (0, 1));
+}

@@ -1,0 +1,104 @@
+//! Runs the program and reads what it says.
+
+use serde_json::Value;
+use std::{
+    io::{BufRead, BufReader, Read},
+    path::Path,
+    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+/// How long anything may take.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+pub fn limosa() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_limosa"));
+    for name in ["LIMOSA_SOURCE_URI", "LIMOSA_DESTINATION_URI", "LIMOSA_PROFILE", "LIMOSA_LINK_TOKEN", "LIMOSA_LOG"] {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// `limosa migrate` between two URIs that no process list shows.
+pub fn migrate(source: &str, destination: &str, state: &Path) -> Command {
+    let mut command = limosa();
+    command.env("LIMOSA_SOURCE_URI", source).env("LIMOSA_DESTINATION_URI", destination);
+    command.args(["migrate", "--output", "json", "--state-dir"]).arg(state);
+    command
+}
+
+/// Runs to the end: status, stdout, stderr.
+pub fn finish(command: &mut Command) -> (i32, String, String) {
+    let done = command.output().expect("runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("is text");
+    (done.status.code().unwrap_or(-1), text(done.stdout), text(done.stderr))
+}
+
+/// A process whose stdout is read line by line; killed when dropped.
+pub struct Running {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+    /// All that was read of stdout.
+    pub said: String,
+}
+
+impl Running {
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+        let lines = BufReader::new(child.stdout.take().expect("is piped"));
+        Self { child, lines, said: String::new() }
+    }
+
+    /// The next event; `None` at the end.
+    pub fn event(&mut self) -> Option<Value> {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).expect("is text");
+        self.said.push_str(&line);
+        (!line.is_empty()).then(|| serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line:?}")))
+    }
+
+    /// Reads until an event for which `wanted` holds.
+    pub fn until(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+        let began = Instant::now();
+        while let Some(event) = self.event() {
+            if wanted(&event) {
+                return event;
+            }
+            assert!(began.elapsed() < PATIENCE, "never came; it said {}", self.said);
+        }
+        let mut errors = String::new();
+        let _ = self.child.stderr.take().map(|mut stderr| stderr.read_to_string(&mut errors));
+        panic!("it ended before; it said {} {errors}", self.said)
+    }
+
+    pub fn until_event(&mut self, name: &str) -> Value {
+        self.until(|event| event["event"] == name)
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args(["-s", signal, &self.child.id().to_string()]).status().expect("runs");
+        assert!(sent.success());
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        self.child.kill().expect("is there");
+        self.child.wait().expect("ends");
+    }
+
+    /// Reads stdout to its end; the status, and stderr.
+    pub fn end(mut self) -> (ExitStatus, String, String) {
+        while self.event().is_some() {}
+        let mut errors = String::new();
+        self.child.stderr.take().expect("is piped").read_to_string(&mut errors).expect("is text");
+        (self.child.wait().expect("ends"), std::mem::take(&mut self.said), errors)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
