@@ -312,7 +312,10 @@ async fn follow(
             }
         }
         let order = *orders.borrow();
-        refused &= order == Directive::CutOver;
+        if refused && order != Directive::CutOver {
+            refused = false;
+            tracker.enter(PhaseKind::Synced, None);
+        }
         if order == Directive::CutOver && !refused && tracker.phase() == PhaseKind::Synced {
             match cutover::cut_over(replicator, tracker, &settings.filter).await {
                 Ok(()) => return Ok(()),

@@ -148,7 +148,7 @@ async fn a_source_that_is_still_written_to_is_not_cut_over() {
     assert_eq!(back.failure.map(|f| f.code), Some(limosa_model::ErrorCode::SourceWrittenDuringCutover));
     let acknowledged = writers.stop("busy").await.expect("writes");
     run.order(limosa_model::protocol::Directive::Run);
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    run.reach_quietly(limosa_model::PhaseKind::Synced).await;
     run.cut_over().await;
     acknowledged.check(&to).await.expect("acknowledged writes are there");
     compare(&from, &to, &["busy"]).await.expect("equal");

@@ -37,10 +37,19 @@ impl Run {
 
     /// Waits until `phase` is reported; panics if the engine ends before.
     pub async fn reach(&mut self, phase: PhaseKind) -> EngineReport {
+        self.see(phase, |_| true).await
+    }
+
+    /// The same, without a failure that is still told.
+    pub async fn reach_quietly(&mut self, phase: PhaseKind) -> EngineReport {
+        self.see(phase, |report| report.failure.is_none()).await
+    }
+
+    async fn see(&mut self, phase: PhaseKind, wanted: impl Fn(&EngineReport) -> bool) -> EngineReport {
         let (reports, task) = (&mut self.reports, &mut self.task);
         let waited = tokio::time::timeout(Duration::from_secs(120), async {
             tokio::select! {
-                report = reports.wait_for(|r| r.phase == phase) => report.expect("reports").clone(),
+                report = reports.wait_for(|r| r.phase == phase && wanted(r)) => report.expect("reports").clone(),
                 ended = task => panic!("ended with {ended:?} before {phase:?}"),
             }
         })

@@ -103,3 +103,19 @@ impl Failure {
         Self::new(ErrorCode::Internal, "the agent gave no reason")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_its_page() {
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/errors");
+        for code in ErrorCode::ALL {
+            let file = dir.join(format!("{}.md", code.name()));
+            let page = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+            assert!(page.starts_with(&format!("# {}\n", code.name())) && page.contains(code.remedy()), "{page}");
+        }
+        assert_eq!(std::fs::read_dir(dir).expect("is there").count(), ErrorCode::ALL.len());
+    }
+}
