@@ -3,6 +3,7 @@
 pub mod compare;
 pub mod mongod;
 pub mod replica_set;
+pub mod tls;
 pub mod workload;
 
 pub use compare::compare;

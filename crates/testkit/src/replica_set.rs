@@ -1,6 +1,6 @@
 //! Replica sets of real `mongod` processes on free ports.
 
-use crate::{Error, mongod};
+use crate::{Error, mongod, tls::Certificates};
 use bson::{Bson, Document, doc};
 use mongodb::{Client, options::ClientOptions};
 use std::{
@@ -22,6 +22,7 @@ pub struct Builder {
     version: String,
     members: usize,
     auth: bool,
+    tls: bool,
     standalone: bool,
     oplog_mb: u32,
 }
@@ -48,6 +49,13 @@ impl Builder {
         self
     }
 
+    /// Only over TLS.
+    #[must_use]
+    pub fn tls(mut self, tls: bool) -> Self {
+        self.tls = tls;
+        self
+    }
+
     /// One server without a replica set.
     #[must_use]
     pub fn standalone(mut self) -> Self {
@@ -71,8 +79,10 @@ impl Builder {
             fs::write(&key, "bGltb3NhIHRlc3Qga2V5IGZpbGU=\n")?;
             fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
         }
+        let certificates = if self.tls { Some(Certificates::write(dir.path())?) } else { None };
         let ports = free_ports(self.members)?;
-        let mut set = ReplicaSet { builder: self, binary, dir: Some(dir), ports, children: Vec::new(), users: false };
+        let (dir, children) = (Some(dir), Vec::new());
+        let mut set = ReplicaSet { builder: self, binary, dir, certificates, ports, children, users: false };
         for index in 0..set.ports.len() {
             let child = set.spawn(index)?;
             set.children.push(Some(child));
@@ -93,6 +103,7 @@ pub struct ReplicaSet {
     builder: Builder,
     binary: mongod::Binary,
     dir: Option<tempfile::TempDir>,
+    certificates: Option<Certificates>,
     ports: Vec<u16>,
     children: Vec<Option<Child>>,
     users: bool,
@@ -105,6 +116,7 @@ impl ReplicaSet {
             version: mongod::DEFAULT_VERSION.to_owned(),
             members: 1,
             auth: false,
+            tls: false,
             standalone: false,
             oplog_mb: 512,
         }
@@ -154,6 +166,11 @@ impl ReplicaSet {
         if !self.builder.standalone {
             command.args(["--replSet", "rs", "--oplogSize", &self.builder.oplog_mb.to_string()]);
         }
+        if let Some(certificates) = &self.certificates {
+            command.args(["--tlsMode", "requireTLS", "--tlsAllowConnectionsWithoutCertificates"]);
+            command.arg("--tlsCertificateKeyFile").arg(&certificates.both);
+            command.arg("--tlsCAFile").arg(&certificates.authority);
+        }
         if self.builder.auth {
             command.arg("--keyFile").arg(self.path().join("key"));
         }
@@ -187,9 +204,18 @@ impl ReplicaSet {
 
     async fn direct(&self, index: usize) -> Result<Client, Error> {
         let mut options =
-            ClientOptions::parse(format!("mongodb://{}/?directConnection=true", self.member_addr(index))).await?;
+            ClientOptions::parse(format!("mongodb://{}/?directConnection=true{}", self.member_addr(index), self.tls()))
+                .await?;
         options.server_selection_timeout = Some(Duration::from_secs(5));
         Ok(Client::with_options(options)?)
+    }
+
+    /// The options with which a client trusts it, if it wants TLS.
+    fn tls(&self) -> String {
+        let files = self.certificates.as_ref();
+        files
+            .map(|files| format!("&tls=true&tlsCAFile={}", encode(&files.authority.to_string_lossy())))
+            .unwrap_or_default()
     }
 
     /// `host:port`.
@@ -205,14 +231,9 @@ impl ReplicaSet {
     /// The same with other credentials, or none.
     pub fn uri_with(&self, user: Option<(&str, &str)>) -> String {
         let hosts: Vec<String> = (0..self.ports.len()).map(|i| self.member_addr(i)).collect();
-        let encode = |text: &str| {
-            text.bytes()
-                .map(|b| if b.is_ascii_alphanumeric() { (b as char).to_string() } else { format!("%{b:02X}") })
-                .collect::<String>()
-        };
         let user = user.map(|(name, password)| format!("{}:{}@", encode(name), encode(password))).unwrap_or_default();
         let options = if self.builder.standalone { "directConnection=true" } else { "replicaSet=rs" };
-        format!("mongodb://{user}{}/?{options}", hosts.join(","))
+        format!("mongodb://{user}{}/?{options}{}", hosts.join(","), self.tls())
     }
 
     /// A client of its own for the caller's runtime.
@@ -281,6 +302,12 @@ impl ReplicaSet {
         }
         Err("no primary".into())
     }
+}
+
+/// Percent-encoded, as a URI takes it.
+fn encode(text: &str) -> String {
+    let one = |b: u8| if b.is_ascii_alphanumeric() { (b as char).to_string() } else { format!("%{b:02X}") };
+    text.bytes().map(one).collect()
 }
 
 impl Drop for ReplicaSet {

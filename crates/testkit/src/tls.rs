@@ -1,0 +1,45 @@
+//! A certificate authority of a test's own, and a certificate for servers on this machine.
+
+use crate::Error;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Where the files are.
+#[derive(Clone, Debug)]
+pub struct Certificates {
+    /// What clients trust.
+    pub authority: PathBuf,
+    /// The server's certificate.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// Both in one file, as `mongod` wants them.
+    pub both: PathBuf,
+}
+
+impl Certificates {
+    /// Writes them into `dir`, for 127.0.0.1 and localhost.
+    pub fn write(dir: &Path) -> Result<Self, Error> {
+        let mut authority = CertificateParams::default();
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        authority.distinguished_name.push(DnType::CommonName, "limosa test authority");
+        let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
+        let key = KeyPair::generate()?;
+        let mut server = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?;
+        server.distinguished_name.push(DnType::CommonName, "localhost");
+        let server = server.signed_by(&key, &authority)?;
+        let put = |name: &str, text: String| {
+            let file = dir.join(name);
+            fs::write(&file, text).map(|()| file)
+        };
+        Ok(Self {
+            authority: put("authority.pem", authority.pem())?,
+            certificate: put("server.pem", server.pem())?,
+            key: put("server.key", key.serialize_pem())?,
+            both: put("both.pem", server.pem() + &key.serialize_pem())?,
+        })
+    }
+}
