@@ -219,6 +219,12 @@ pub(crate) struct Server {
     /// How long a migration waits for its cutover once ready: 30s, 90m, 120h
     #[arg(long, value_name = "TIME", default_value = "120h", value_parser = seconds)]
     pub cutover_window: i64,
+    /// Serve HTTPS with this certificate chain, a PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's key, a PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
 }
 
 #[derive(Args)]

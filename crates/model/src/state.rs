@@ -1,6 +1,9 @@
 //! A migration as the control plane keeps it.
 
-use crate::{AgentId, Epoch, Failure, GroupId, MigrationId, Progress, Timestamp, protocol::Directive};
+use crate::{
+    AgentId, Epoch, Failure, GroupId, MigrationId, Progress, Timestamp, protocol::Directive,
+    wire::live_migration::HostnameSchemaType,
+};
 use serde::{Deserialize, Serialize};
 
 /// Where the engine is, with what belongs to that place. All variants are stored; an agent's report sets those up to
@@ -157,6 +160,12 @@ pub struct DestinationRef {
     pub group_id: GroupId,
     /// The name under which it was registered.
     pub cluster_name: String,
+    /// Which of its connection strings to use.
+    #[serde(default)]
+    pub hostname_schema_type: HostnameSchemaType,
+    /// Which private link, if it is one.
+    #[serde(default)]
+    pub private_link_id: Option<String>,
 }
 
 /// One source deployment to one destination cluster.

@@ -243,7 +243,12 @@ mod tests {
                 ca_certificate_path: None,
                 ssl: false,
             },
-            destination: DestinationRef { group_id, cluster_name: "new".to_owned() },
+            destination: DestinationRef {
+                group_id,
+                cluster_name: "new".to_owned(),
+                hostname_schema_type: Default::default(),
+                private_link_id: None,
+            },
             migration_host: "host".to_owned(),
             drop_destination_data: false,
             phase: Phase::Scheduled,

@@ -2,11 +2,18 @@
 
 use crate::{
     ServerError, auth, seal,
-    store::{ApiKey, Store},
+    store::{ApiKey, ServiceAccount, Store},
 };
-use limosa_model::{GroupId, OrgId, Secret};
+use limosa_model::{
+    GroupId, OrgId, Secret, Timestamp,
+    ids::SecretId,
+    wire::account::{Role, RoleName},
+};
 use serde::{Deserialize, Serialize};
 use std::{fs, os::unix::fs::DirBuilderExt, path::Path};
+
+/// How long the first service account's secret is accepted: ten years.
+const FIRST_SECRET_SECONDS: i64 = 10 * 365 * 86_400;
 
 /// What `bootstrap.json` holds: the way in for the first owner.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -51,12 +58,25 @@ pub(crate) fn load_or_create(file: &Path, store: &Store) -> Result<Bootstrap, Se
         seal::write_private(file, text.as_bytes()).map_err(error)?;
         made
     };
-    if store.api_key(&bootstrap.public_key)?.is_none() {
+    // Keys that were deleted since are not made again.
+    if store.org_name(bootstrap.org_id)?.is_none() || store.api_keys(bootstrap.org_id)?.is_empty() {
         store.create_org(bootstrap.org_id, "limosa")?;
-        store.create_group(bootstrap.group_id, bootstrap.org_id, "limosa")?;
-        store.create_service_account(&bootstrap.client_id, &bootstrap.client_secret, bootstrap.org_id)?;
-        let key = ApiKey::owner(bootstrap.org_id, &bootstrap.public_key, &bootstrap.private_key);
-        store.create_api_key(&key)?;
+        let (org, now) = (bootstrap.org_id, Timestamp::now());
+        let roles = vec![Role { group_id: None, org_id: Some(org.to_string()), role_name: RoleName::OrgOwner }];
+        store.create_group(bootstrap.group_id, org, "limosa", now)?;
+        store.create_service_account(&ServiceAccount {
+            client_id: bootstrap.client_id.clone(),
+            org_id: org,
+            name: "first owner".to_owned(),
+            description: "made at the first start".to_owned(),
+            created_at: now,
+            expires_at: now.plus_seconds(FIRST_SECRET_SECONDS),
+            secret_id: SecretId::generate().to_string(),
+            secret_hash: auth::bearer::hash(bootstrap.client_secret.expose()),
+            roles: roles.clone(),
+        })?;
+        let (public, private) = (&bootstrap.public_key, &bootstrap.private_key);
+        store.create_api_key(&ApiKey::new(org, public, private, "first owner", roles))?;
     }
     Ok(bootstrap)
 }

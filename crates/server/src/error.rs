@@ -17,6 +17,9 @@ pub enum ServerError {
     /// The address.
     #[error("can't listen on {0}: {1}; choose another with --listen")]
     Bind(SocketAddr, #[source] std::io::Error),
+    /// The certificate or its key.
+    #[error("{0} can't be used for TLS: {1}")]
+    Certificate(PathBuf, String),
     /// The listener broke.
     #[error("serving ended: {0}")]
     Serve(#[source] std::io::Error),

@@ -2,20 +2,39 @@
 
 mod auth;
 mod bootstrap;
+mod call;
 mod error;
+mod json;
 mod middleware;
 mod negotiate;
+mod openapi;
+mod paging;
 mod render;
 mod router;
 mod routes;
 mod scheduler;
+mod schema;
 mod seal;
 mod store;
+mod tls;
 
 pub use bootstrap::Bootstrap;
 pub use error::ServerError;
 
-use std::{future::Future, net::SocketAddr, path::PathBuf, sync::Arc};
+use axum::{ServiceExt, body::Body, http};
+use axum_server::Handle;
+use hyper::body::Incoming;
+use std::{
+    future::Future,
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+use tower::{Layer, util::MapRequestLayer};
+
+/// How long requests under way may take to end at a shutdown.
+const SHUTDOWN: Duration = Duration::from_secs(10);
 
 /// How to run one.
 #[derive(Clone, Debug)]
@@ -26,43 +45,48 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// How long a synced migration waits for its cutover.
     pub cutover_window_seconds: i64,
+    /// Certificate chain and key, as PEM files; without them plain HTTP.
+    pub tls: Option<(PathBuf, PathBuf)>,
 }
 
 /// What every handler shares.
 pub(crate) struct App {
     pub store: store::Store,
     pub nonces: auth::nonce::Nonces,
-    pub tokens: auth::bearer::Tokens,
     pub limits: middleware::RateLimits,
     pub cutover_window_seconds: i64,
+    pub tls: bool,
 }
 
 /// A server that is bound and not serving yet.
 pub struct Server {
-    listener: tokio::net::TcpListener,
+    listener: TcpListener,
     addr: SocketAddr,
     app: Arc<App>,
+    tls: Option<Arc<rustls::ServerConfig>>,
     bootstrap: Bootstrap,
 }
 
 impl Server {
     /// Opens the store, makes the first organization, group and keys if there are none, and binds.
-    pub async fn start(config: ServerConfig) -> Result<Self, ServerError> {
+    pub fn start(config: &ServerConfig) -> Result<Self, ServerError> {
+        let tls = config.tls.as_ref().map(|(chain, key)| tls::load(chain, key)).transpose()?;
         bootstrap::create_private_dir(&config.data_dir)?;
         let seal = seal::Seal::open(&config.data_dir.join("secret.key"))?;
         let store = store::Store::open(&config.data_dir.join("limosa.db"), seal)?;
         let bootstrap = bootstrap::load_or_create(&config.data_dir.join("bootstrap.json"), &store)?;
-        let listener =
-            tokio::net::TcpListener::bind(config.listen).await.map_err(|e| ServerError::Bind(config.listen, e))?;
-        let addr = listener.local_addr().map_err(|e| ServerError::Bind(config.listen, e))?;
+        let unbound = |e| ServerError::Bind(config.listen, e);
+        let listener = TcpListener::bind(config.listen).map_err(unbound)?;
+        listener.set_nonblocking(true).map_err(unbound)?;
+        let addr = listener.local_addr().map_err(unbound)?;
         let app = App {
             store,
             nonces: Default::default(),
-            tokens: Default::default(),
             limits: Default::default(),
             cutover_window_seconds: config.cutover_window_seconds,
+            tls: tls.is_some(),
         };
-        Ok(Self { listener, addr, app: Arc::new(app), bootstrap })
+        Ok(Self { listener, addr, app: Arc::new(app), tls, bootstrap })
     }
 
     /// Where it listens.
@@ -78,9 +102,30 @@ impl Server {
     /// Serves until `shutdown`; requests under way are finished.
     pub async fn serve_until(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), ServerError> {
         let ticking = tokio::spawn(scheduler::tick(Arc::clone(&self.app)));
-        let router = router::build(self.app).into_make_service_with_connect_info::<SocketAddr>();
-        let served = axum::serve(self.listener, router).with_graceful_shutdown(shutdown).await;
+        let handle = Handle::new();
+        let stopping = tokio::spawn({
+            let handle = handle.clone();
+            async move {
+                shutdown.await;
+                handle.graceful_shutdown(Some(SHUTDOWN));
+            }
+        });
+        let plain = MapRequestLayer::new(|r: http::Request<Incoming>| middleware::plain_path(r.map(Body::new)));
+        let service = plain.layer(router::build(self.app));
+        let service = ServiceExt::<http::Request<Incoming>>::into_make_service_with_connect_info::<SocketAddr>(service);
+        let served = match self.tls {
+            Some(tls) => {
+                let tls = axum_server::tls_rustls::RustlsConfig::from_config(tls);
+                let server = axum_server::from_tcp_rustls(self.listener, tls).map_err(ServerError::Serve)?;
+                server.handle(handle).serve(service).await
+            }
+            None => {
+                let server = axum_server::from_tcp(self.listener).map_err(ServerError::Serve)?;
+                server.handle(handle).serve(service).await
+            }
+        };
         ticking.abort();
+        stopping.abort();
         served.map_err(ServerError::Serve)
     }
 }

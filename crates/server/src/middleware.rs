@@ -1,25 +1,35 @@
-//! What happens to every request before its handler, in this order: the body is read (bounded), the caller is
-//! authenticated, counted, and only then does a handler see anything.
+//! What happens to every request before its handler, in this order: the path is made plain, the body is read (bounded),
+//! the caller is authenticated, counted, and only then does a handler see anything.
 
 use crate::{
     App,
-    auth::{Principal, bearer, digest},
+    auth::{Principal, access_list, bearer, digest},
     render::{self, ApiError, Wishes},
+    store::ServiceAccount,
 };
 use axum::{
     body::{Body, Bytes},
-    extract::{Request, State},
-    http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header},
+    extract::{ConnectInfo, Request, State},
+    http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header, uri::PathAndQuery},
     middleware::Next,
 };
 use limosa_model::Timestamp;
+use serde_json::json;
 use std::{
     collections::HashMap,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 /// The largest body that is read; no request of this API needs more.
 const BODY_BYTES: usize = 1024 * 1024;
+
+/// How long a request may take, its body included.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Tokens that a client may ask for in a minute.
+const TOKENS_A_MINUTE: u32 = 10;
 
 /// Requests counted in windows of one minute.
 #[derive(Default)]
@@ -34,6 +44,7 @@ impl RateLimits {
         let (kind, limit) = match path {
             p if p.starts_with("/api/atlas/v2/orgs") => ("orgs", 500),
             p if p.starts_with("/api/limosa/v1/agents") => ("agents", 60_000),
+            p if p.starts_with("/api/oauth") => ("tokens", TOKENS_A_MINUTE),
             _ => ("groups", 1200),
         };
         let minute = now.0 / 60_000;
@@ -45,8 +56,42 @@ impl RateLimits {
     }
 }
 
+/// Seconds until the next window.
+fn retry_after(now: Timestamp) -> i64 {
+    60 - now.0 / 1000 % 60
+}
+
+/// From where a request came, and where it reached us.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    pub address: IpAddr,
+    /// Scheme and host as the client named them.
+    pub base: String,
+}
+
+/// The request's target as the client wrote it: what digest authentication signs.
+#[derive(Clone, Debug)]
+struct Target(String);
+
+/// Takes several slashes for one, and none at the end.
+pub(crate) fn plain_path(mut request: Request) -> Request {
+    let target = request.uri().path_and_query().map_or("/", PathAndQuery::as_str).to_owned();
+    let path = request.uri().path();
+    if path.contains("//") || path.len() > 1 && path.ends_with('/') {
+        let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+        let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+        let mut uri = request.uri().clone().into_parts();
+        uri.path_and_query = format!("/{}{query}", parts.join("/")).parse().ok();
+        if let Ok(plain) = Uri::from_parts(uri) {
+            *request.uri_mut() = plain;
+        }
+    }
+    request.extensions_mut().insert(Target(target));
+    request
+}
+
 /// Common to all answers, errors included.
-pub(crate) async fn headers(request: Request, next: Next) -> Response<Body> {
+pub(crate) async fn headers(State(app): State<Arc<App>>, request: Request, next: Next) -> Response<Body> {
     let mut response = next.run(request).await;
     let fixed = [
         ("referrer-policy", "strict-origin-when-cross-origin"),
@@ -57,42 +102,54 @@ pub(crate) async fn headers(request: Request, next: Next) -> Response<Body> {
     for (name, value) in fixed {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
+    if app.tls {
+        let lasting = HeaderValue::from_static("max-age=31536000; includeSubdomains;");
+        response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, lasting);
+    }
     response
 }
 
-/// Lets authenticated requests through; their [`Principal`] and body are extensions from here on.
+/// Lets authenticated requests through; their [`Principal`], [`Peer`] and body are extensions from here on.
 pub(crate) async fn authenticate(State(app): State<Arc<App>>, request: Request, next: Next) -> Response<Body> {
     let now = Timestamp::now();
     let (mut parts, body) = request.into_parts();
-    let target = parts.uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();
     let body = axum::body::to_bytes(body, BODY_BYTES).await;
+    let target = parts.extensions.get::<Target>().map_or_else(|| parts.uri.to_string(), |t| t.0.clone());
     let principal = match identify(&app, &parts.headers, parts.method.as_str(), &target, now) {
         Ok(principal) => principal,
         Err(response) => return *response,
     };
+    let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_canonical());
+    let address = peer.unwrap_or(IpAddr::from([0, 0, 0, 0]));
     let (limit, left) = app.limits.count(&principal.name, parts.uri.path(), now);
-    let mut response = match body {
-        _ if left < 0 => {
-            let path = parts.uri.path();
-            let mut error = ApiError::new(
-                StatusCode::TOO_MANY_REQUESTS,
-                "RATE_LIMITED",
-                format!("Resource {path} is limited to {limit} requests every minute."),
-                &[path],
-            );
-            error.retry_after = Some(60 - now.0 / 1000 % 60);
-            render::respond(Err(error), None, wishes(&parts.uri))
-        }
-        Err(_) => {
-            let detail = format!("The request body is larger than {BODY_BYTES} bytes.");
-            let error = ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "VALIDATION_ERROR", detail, &[]);
-            render::respond(Err(error), None, wishes(&parts.uri))
-        }
-        Ok(body) => {
+    let path = parts.uri.path();
+    let refused = if left < 0 {
+        let detail = format!("Resource {path} is limited to {limit} requests every minute.");
+        let mut error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", detail, &[path]);
+        error.retry_after = Some(retry_after(now));
+        Some(error)
+    } else if !access_list::admits(&principal.access_list, address) {
+        let address = address.to_string();
+        let detail = format!("IP address {address} is not allowed to access this resource.");
+        Some(ApiError::new(StatusCode::FORBIDDEN, "IP_ADDRESS_NOT_ON_ACCESS_LIST", detail, &[&address]))
+    } else if body.is_err() {
+        let detail = format!("The request body is larger than {BODY_BYTES} bytes or ended early.");
+        Some(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "VALIDATION_ERROR", detail, &[]))
+    } else {
+        None
+    };
+    let mut response = match (refused, body) {
+        (None, Ok(body)) => {
+            let host =
+                parts.uri.authority().map(|a| a.as_str()).or_else(|| parts.headers.get(header::HOST)?.to_str().ok());
+            let scheme = if app.tls { "https" } else { "http" };
+            let base = format!("{scheme}://{}", host.unwrap_or("localhost"));
+            parts.extensions.insert(Peer { address, base });
             parts.extensions.insert(principal);
             parts.extensions.insert(body);
             next.run(Request::from_parts(parts, Body::empty())).await
         }
+        (refused, _) => render::respond(Err(refused.unwrap_or_else(ApiError::malformed)), None, wishes(&parts.uri)),
     };
     response.headers_mut().insert("ratelimit-limit", limit.into());
     response.headers_mut().insert("ratelimit-remaining", left.max(0).into());
@@ -109,9 +166,9 @@ fn identify(
     let ask = |stale| Box::new(render::unauthorized(&digest::challenge(&app.nonces.issue(now), stale)));
     let Some(given) = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()) else { return Err(ask(false)) };
     if let Some(token) = given.strip_prefix("Bearer ") {
-        return app
-            .tokens
-            .check(token.trim(), now)
+        let account = app.store.token(token.trim(), now).ok().flatten();
+        return account
+            .map(ServiceAccount::principal)
             .ok_or_else(|| Box::new(render::unauthorized("Bearer error=\"invalid_token\"")));
     }
     digest::check(app, given, method, target, now).map_err(|refused| ask(refused == digest::Refused::Stale))
@@ -129,12 +186,20 @@ pub(crate) fn query(uri: &Uri) -> Vec<(String, String)> {
     pairs.map(|(n, v)| (n.into_owned(), v.into_owned())).collect()
 }
 
+/// A path that leads nowhere.
+pub(crate) async fn unknown(request: Request) -> Response<Body> {
+    render::respond(Err(ApiError::resource(request.uri().path())), None, wishes(request.uri()))
+}
+
+/// Atlas's clients report how they are used. Nothing of it is looked at or kept.
+pub(crate) async fn telemetry() -> Response<Body> {
+    json_response(StatusCode::OK, &json!({}))
+}
+
 /// `POST /api/oauth/token`: client credentials for a bearer token.
 pub(crate) async fn oauth_token(State(app): State<Arc<App>>, headers: HeaderMap, body: Bytes) -> Response<Body> {
+    let now = Timestamp::now();
     let form: HashMap<String, String> = url::form_urlencoded::parse(&body).into_owned().collect();
-    let refuse = |status: StatusCode, error: &str, description: &str| {
-        json_response(status, &serde_json::json!({"error": error, "error_description": description}))
-    };
     match form.get("grant_type").map(String::as_str) {
         None => return refuse(StatusCode::BAD_REQUEST, "invalid_request", "grant_type is missing."),
         Some("client_credentials") => {}
@@ -142,34 +207,53 @@ pub(crate) async fn oauth_token(State(app): State<Arc<App>>, headers: HeaderMap,
             return refuse(StatusCode::BAD_REQUEST, "unsupported_grant_type", "Only client_credentials is supported.");
         }
     }
-    let Some(principal) = client(&app, &headers, &form) else {
+    let Some(account) = client(&app, &headers, &form, now) else {
         return refuse(StatusCode::UNAUTHORIZED, "invalid_client", "The client credentials are not valid.");
     };
-    let token = app.tokens.issue(principal, Timestamp::now());
-    let answer =
-        serde_json::json!({"access_token": token.expose(), "expires_in": bearer::LIFE_SECONDS, "token_type": "Bearer"});
+    let (_, left) = app.limits.count(&account.client_id, "/api/oauth/token", now);
+    if left < 0 {
+        let description = format!("A client may ask for {TOKENS_A_MINUTE} tokens a minute.");
+        let mut answer = refuse(StatusCode::TOO_MANY_REQUESTS, "rate_limited", &description);
+        answer.headers_mut().insert(header::RETRY_AFTER, retry_after(now).into());
+        return answer;
+    }
+    let token = bearer::new_token();
+    if let Err(error) = app.store.create_token(&token, &account.client_id, now) {
+        tracing::error!(%error, "a token could not be kept");
+        return refuse(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "Unexpected error.");
+    }
+    let answer = json!({"access_token": token.expose(), "expires_in": bearer::LIFE_SECONDS, "token_type": "Bearer"});
     json_response(StatusCode::OK, &answer)
 }
 
 /// `POST /api/oauth/revoke`.
 pub(crate) async fn oauth_revoke(State(app): State<Arc<App>>, headers: HeaderMap, body: Bytes) -> Response<Body> {
     let form: HashMap<String, String> = url::form_urlencoded::parse(&body).into_owned().collect();
-    if client(&app, &headers, &form).is_none() {
-        let error = serde_json::json!({"error": "invalid_client", "error_description": "The client credentials are not valid."});
-        return json_response(StatusCode::UNAUTHORIZED, &error);
+    let Some(account) = client(&app, &headers, &form, Timestamp::now()) else {
+        return refuse(StatusCode::UNAUTHORIZED, "invalid_client", "The client credentials are not valid.");
+    };
+    let Some(token) = form.get("token") else {
+        return refuse(StatusCode::BAD_REQUEST, "invalid_request", "token is missing.");
+    };
+    if let Err(error) = app.store.delete_token(token, &account.client_id) {
+        tracing::error!(%error, "a token could not be revoked");
+        return refuse(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "Unexpected error.");
     }
-    form.get("token").into_iter().for_each(|token| app.tokens.revoke(token));
     Response::new(Body::empty())
 }
 
-fn client(app: &App, headers: &HeaderMap, form: &HashMap<String, String>) -> Option<Principal> {
+fn client(app: &App, headers: &HeaderMap, form: &HashMap<String, String>, now: Timestamp) -> Option<ServiceAccount> {
     use subtle::ConstantTimeEq;
     let basic = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(bearer::basic);
     let (id, secret) = basic.or_else(|| Some((form.get("client_id")?.clone(), form.get("client_secret")?.clone())))?;
     let known = app.store.service_account(&id).ok().flatten();
-    let (org_id, hash) = known.map_or((None, bearer::hash("")), |(org, hash)| (Some(org), hash));
+    let hash = known.as_ref().map_or_else(|| bearer::hash(""), |account| account.secret_hash.clone());
     let equal: bool = hash.as_bytes().ct_eq(bearer::hash(&secret).as_bytes()).into();
-    org_id.filter(|_| equal).map(|org_id| Principal { org_id, name: id, is_owner: true })
+    known.filter(|account| equal && account.expires_at > now)
+}
+
+fn refuse(status: StatusCode, error: &str, description: &str) -> Response<Body> {
+    json_response(status, &json!({"error": error, "error_description": description}))
 }
 
 fn json_response(status: StatusCode, body: &serde_json::Value) -> Response<Body> {

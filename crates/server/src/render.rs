@@ -4,7 +4,7 @@ use axum::{
     body::Body,
     http::{HeaderValue, Response, StatusCode, header},
 };
-use limosa_model::ApiVersion;
+use limosa_model::{ApiVersion, wire::error::FieldViolation};
 use serde_json::{Map, Value, json};
 
 /// What a handler answers.
@@ -35,13 +35,14 @@ pub(crate) struct ApiError {
     pub detail: String,
     /// `None` is written as null.
     pub parameters: Option<Vec<String>>,
+    pub violations: Vec<FieldViolation>,
     pub retry_after: Option<i64>,
 }
 
 impl ApiError {
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>, parameters: &[&str]) -> Self {
         let parameters = Some(parameters.iter().map(|p| (*p).to_owned()).collect());
-        Self { status, code, detail: detail.into(), parameters, retry_after: None }
+        Self { status, code, detail: detail.into(), parameters, violations: Vec::new(), retry_after: None }
     }
 
     pub fn bad(code: &'static str, detail: impl Into<String>, parameters: &[&str]) -> Self {
@@ -68,14 +69,32 @@ impl ApiError {
         Self::not_found("RESOURCE_NOT_FOUND", format!("Cannot find resource {what}."), &[what])
     }
 
+    pub fn malformed() -> Self {
+        Self::bad("MALFORMED_JSON", "Received JSON is malformed.", &[])
+    }
+
+    pub fn query(name: &str) -> Self {
+        Self::bad("INVALID_QUERY_PARAMETER", format!("Invalid query parameter {name} specified."), &[name])
+    }
+
+    /// Attributes that are of the right type and out of bounds.
+    pub fn violations(violations: Vec<FieldViolation>) -> Self {
+        let detail = "The request content produced validation errors.";
+        Self { violations, ..Self::bad("VALIDATION_ERROR", detail, &[]) }
+    }
+
     fn body(&self) -> Value {
-        json!({
+        let mut body = json!({
             "detail": self.detail,
             "error": self.status.as_u16(),
             "errorCode": self.code,
             "parameters": self.parameters,
             "reason": self.status.canonical_reason(),
-        })
+        });
+        if !self.violations.is_empty() {
+            body["badRequestDetail"] = json!({"fields": self.violations});
+        }
+        body
     }
 }
 

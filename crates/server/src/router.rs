@@ -1,144 +1,464 @@
-//! Every route, once.
+//! Every route, once: its path, versions, roles, bodies and handler. The API document and the router are both made of
+//! this table.
 
 use crate::{
     App,
     auth::Principal,
-    middleware,
-    negotiate::negotiate,
-    render::{self, ApiError, Reply},
-    routes::{agents, extra, link_tokens, live_migrations, validations},
+    call::{self, Call},
+    middleware, openapi,
+    render::{ApiError, Reply},
+    routes::{
+        account, agents, audit, clusters, events, jobs, keys, link_tokens, live_migrations, service_accounts,
+        validations,
+    },
 };
 use axum::{
     Router,
-    body::{Body, Bytes},
     extract::{Path, Request, State},
-    http::{Response, StatusCode, header},
-    routing::{MethodRouter, delete, get, post, put},
+    http::{Method, Response, StatusCode},
+    response::IntoResponse,
+    routing::{MethodFilter, MethodRouter, get, on, post},
 };
-use limosa_model::ApiVersion;
-use serde_json::Value;
-use std::{collections::HashMap, sync::Arc};
-use tower_http::compression::CompressionLayer;
+use limosa_model::{
+    ApiVersion,
+    wire::{
+        account::{
+            AccessListEntry, ApiKeyUserDetails, AtlasOrganization, ClusterDescription, CreateApiKey, CreateGroup,
+            CreateServiceAccount, Group, ServiceAccount, SystemStatus,
+        },
+        live_migration::{
+            LiveImportAvailableProject, LiveImportValidation, LiveMigrationRequest, LiveMigrationRequest20240530,
+            LiveMigrationResponse, TargetOrg, TargetOrgRequest,
+        },
+        own::{
+            AuditEntry, CancelRequest, Empty, ExtendRequest, MigrationDetail, MigrationEvent, RegisterCluster,
+            RegisteredCluster,
+        },
+    },
+};
+use openapi::{Answer, Shape};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, OnceLock},
+};
+use tower_http::{compression::CompressionLayer, timeout::TimeoutLayer};
+use utoipa::ToSchema;
 
-/// What a handler gets to see of a request.
-pub(crate) struct Call {
-    pub app: Arc<App>,
-    pub principal: Principal,
-    pub params: HashMap<String, String>,
-    pub version: ApiVersion,
-    body: Bytes,
-    query: Vec<(String, String)>,
-}
-
-impl Call {
-    /// The body as an object.
-    pub fn object(&self) -> Result<serde_json::Map<String, Value>, ApiError> {
-        match serde_json::from_slice(&self.body) {
-            Ok(Value::Object(fields)) => Ok(fields),
-            _ => Err(ApiError::bad("MALFORMED_JSON", "Received JSON is malformed.", &[])),
-        }
-    }
-
-    /// The body as one of our own types.
-    pub fn parse<T: serde::de::DeserializeOwned>(&self) -> Result<T, ApiError> {
-        serde_json::from_slice(&self.body)
-            .map_err(|e| ApiError::bad("INVALID_JSON_ATTRIBUTE", format!("Received JSON does not match: {e}."), &[]))
-    }
-
-    /// A path parameter.
-    pub fn param(&self, name: &str) -> &str {
-        self.params.get(name).map_or("", String::as_str)
-    }
-
-    /// A query parameter.
-    pub fn query(&self, name: &str) -> Option<&str> {
-        self.query.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
-    }
-}
-
-const V1: &[ApiVersion] = &[ApiVersion::V2023_01_01];
-const V1_AND_2: &[ApiVersion] = &[ApiVersion::V2023_01_01, ApiVersion::V2024_05_30];
-/// Outside of the Atlas part there is nothing to negotiate.
-const PLAIN: &[ApiVersion] = &[];
+pub(crate) const V1: &[ApiVersion] = &[ApiVersion::V2023_01_01];
+const V1_AND_DROP: &[ApiVersion] = &[ApiVersion::V2023_01_01, ApiVersion::V2024_05_30];
+const CLUSTERS: &[ApiVersion] = &[ApiVersion::V2023_01_01, ApiVersion::V2023_02_01, ApiVersion::V2024_08_05];
+const SERVICE_ACCOUNTS: &[ApiVersion] = &[ApiVersion::V2024_08_05];
 
 type Handler = fn(&Call) -> Result<Reply, ApiError>;
 
-/// A route's handler: negotiation before it, rendering after it.
-#[expect(clippy::type_complexity, reason = "axum's handlers have no shorter name")]
-fn handle(
-    versions: &'static [ApiVersion],
-    handler: Handler,
-) -> impl Fn(State<Arc<App>>, Path<HashMap<String, String>>, Request) -> std::future::Ready<Response<Body>>
-+ Clone
-+ Send
-+ Sync
-+ 'static {
-    move |State(app), Path(params), request| {
-        let wishes = middleware::wishes(request.uri());
-        let accept = request.headers().get(header::ACCEPT).and_then(|v| v.to_str().ok());
-        let version = negotiate(accept, versions);
-        let (principal, body) =
-            (request.extensions().get::<Principal>().cloned(), request.extensions().get::<Bytes>().cloned());
-        let result = match (principal, body, version) {
-            (_, _, None) if !versions.is_empty() => Err(ApiError::new(
-                StatusCode::NOT_ACCEPTABLE,
-                "INVALID_VERSION_DATE",
-                "Invalid accept header or version date.",
-                &[],
-            )),
-            (Some(principal), Some(body), _) => {
-                let query = middleware::query(request.uri());
-                let call =
-                    Call { app, principal, params, version: version.unwrap_or(ApiVersion::V2023_01_01), body, query };
-                handler(&call)
-            }
-            _ => Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "UNEXPECTED_ERROR", "Unexpected error.", &[])),
-        };
-        std::future::ready(render::respond(result, version, wishes))
+/// One operation.
+pub(crate) struct Route {
+    pub method: Method,
+    pub path: &'static str,
+    pub operation: &'static str,
+    pub summary: &'static str,
+    pub handler: Handler,
+    /// Ascending; none outside of the Atlas part, where there is nothing to negotiate.
+    pub versions: &'static [ApiVersion],
+    /// The caller's kind; what it needs beside is the handler's to ask.
+    pub may: fn(&Principal) -> Result<(), ApiError>,
+    /// The weakest role that serves, in Atlas's words.
+    pub role: &'static str,
+    /// The body, by the version from which on it is this one.
+    takes: Vec<(ApiVersion, Shape)>,
+    pub gives: Answer,
+    /// Query parameters beside `envelope` and `pretty`.
+    pub query: Vec<&'static str>,
+    /// Changes something that an owner wants to know of.
+    pub audited: bool,
+    /// Instead of the answer, for a client that asks for `text/event-stream`.
+    pub stream: Option<fn(Call) -> Response<axum::body::Body>>,
+}
+
+impl Route {
+    fn new(method: Method, path: &'static str, operation: &'static str, handler: Handler) -> Self {
+        Self {
+            audited: method != Method::GET,
+            method,
+            path,
+            operation,
+            summary: "",
+            handler,
+            versions: &[],
+            may: |principal| {
+                if principal.is_link { Err(crate::auth::roles::denied("USER_UNAUTHORIZED")) } else { Ok(()) }
+            },
+            role: "",
+            takes: Vec::new(),
+            gives: Answer::nothing(StatusCode::OK),
+            query: Vec::new(),
+            stream: None,
+        }
+    }
+
+    fn about(mut self, summary: &'static str) -> Self {
+        self.summary = summary;
+        self
+    }
+
+    fn versions(mut self, versions: &'static [ApiVersion]) -> Self {
+        self.versions = versions;
+        self
+    }
+
+    fn role(mut self, role: &'static str) -> Self {
+        self.role = role;
+        self
+    }
+
+    fn takes_body<T: ToSchema>(self) -> Self {
+        self.takes_from::<T>(ApiVersion::V2023_01_01)
+    }
+
+    fn takes_from<T: ToSchema>(mut self, version: ApiVersion) -> Self {
+        self.takes.push((version, Shape::of::<T>(true)));
+        self
+    }
+
+    fn may_take<T: ToSchema>(mut self) -> Self {
+        self.takes.push((ApiVersion::V2023_01_01, Shape::of::<T>(false)));
+        self
+    }
+
+    fn takes_list<T: ToSchema>(mut self) -> Self {
+        self.takes.push((ApiVersion::V2023_01_01, Shape::list_of::<T>()));
+        self
+    }
+
+    fn gives(mut self, answer: Answer) -> Self {
+        if answer.paged {
+            self.query.extend(["includeCount", "itemsPerPage", "pageNum"]);
+        }
+        self.gives = answer;
+        self
+    }
+
+    fn query(mut self, names: &[&'static str]) -> Self {
+        self.query.extend(names);
+        self
+    }
+
+    /// The body at `version`.
+    pub fn takes(&self, version: ApiVersion) -> Option<&Shape> {
+        self.takes.iter().rev().find(|(from, _)| *from <= version).map(|(_, shape)| shape)
+    }
+
+    /// All shapes of the body.
+    pub fn bodies(&self) -> &[(ApiVersion, Shape)] {
+        &self.takes
+    }
+
+    /// Whether this version of the operation goes away: one whose body has a successor.
+    pub fn is_deprecated(&self, version: ApiVersion) -> bool {
+        self.takes.last().is_some_and(|(last, _)| self.takes.len() > 1 && version < *last)
+    }
+}
+
+const JOBS: &str = "/api/atlas/v2/groups/{groupId}/liveMigrations";
+const JOB: &str = "/api/atlas/v2/groups/{groupId}/liveMigrations/{liveMigrationId}";
+const CUTOVER: &str = "/api/atlas/v2/groups/{groupId}/liveMigrations/{liveMigrationId}/cutover";
+const VALIDATE: &str = "/api/atlas/v2/groups/{groupId}/liveMigrations/validate";
+const VALIDATION: &str = "/api/atlas/v2/groups/{groupId}/liveMigrations/validate/{validationId}";
+const LINK: &str = "/api/atlas/v2/orgs/{orgId}/liveMigrations/linkTokens";
+const PROJECTS: &str = "/api/atlas/v2/orgs/{orgId}/liveMigrations/availableProjects";
+const KEYS: &str = "/api/atlas/v2/orgs/{orgId}/apiKeys";
+const KEY: &str = "/api/atlas/v2/orgs/{orgId}/apiKeys/{apiUserId}";
+const ACCESS: &str = "/api/atlas/v2/orgs/{orgId}/apiKeys/{apiUserId}/accessList";
+const ACCESS_ENTRY: &str = "/api/atlas/v2/orgs/{orgId}/apiKeys/{apiUserId}/accessList/{ipAddress}";
+const ACCOUNTS: &str = "/api/atlas/v2/orgs/{orgId}/serviceAccounts";
+const ACCOUNT: &str = "/api/atlas/v2/orgs/{orgId}/serviceAccounts/{clientId}";
+const OWN_CLUSTERS: &str = "/api/limosa/v1/groups/{groupId}/clusters";
+const OWN_CLUSTER: &str = "/api/limosa/v1/groups/{groupId}/clusters/{clusterName}";
+const OWN_JOBS: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations";
+const OWN_JOB: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}";
+const OWN_EVENTS: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}/events";
+const OWN_PAUSE: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}/pause";
+const OWN_RESUME: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}/resume";
+const OWN_CANCEL: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}/cancel";
+const OWN_EXTEND: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}/extend";
+const AUDIT: &str = "/api/limosa/v1/orgs/{orgId}/audit";
+
+const OWNER: &str = "Organization Owner";
+const MEMBER: &str = "Organization Member";
+const GROUP_OWNER: &str = "Project Owner";
+const GROUP_READER: &str = "Project Read Only";
+
+/// All operations.
+pub(crate) fn routes() -> &'static [Route] {
+    static ROUTES: OnceLock<Vec<Route>> = OnceLock::new();
+    ROUTES.get_or_init(|| [migrations(), around(), own(), agents()].into_iter().flatten().collect())
+}
+
+/// The Cloud Migration Service.
+fn migrations() -> Vec<Route> {
+    vec![
+        Route::new(Method::POST, JOBS, "createGroupLiveMigration", live_migrations::create)
+            .about("Create a migration")
+            .versions(V1_AND_DROP)
+            .role(OWNER)
+            .takes_from::<LiveMigrationRequest>(ApiVersion::V2023_01_01)
+            .takes_from::<LiveMigrationRequest20240530>(ApiVersion::V2024_05_30)
+            .gives(Answer::one::<LiveMigrationResponse>(StatusCode::CREATED)),
+        Route::new(Method::GET, JOB, "getGroupLiveMigration", live_migrations::get)
+            .about("Return one migration")
+            .versions(V1)
+            .role(MEMBER)
+            .gives(Answer::one::<LiveMigrationResponse>(StatusCode::OK)),
+        Route::new(Method::PUT, CUTOVER, "cutoverGroupLiveMigration", live_migrations::cut_over)
+            .about("Cut over to the destination")
+            .versions(V1)
+            .role(OWNER)
+            .gives(Answer::nothing(StatusCode::ACCEPTED)),
+        Route::new(Method::POST, VALIDATE, "validateGroupLiveMigrations", validations::create)
+            .about("Ask whether a migration could start")
+            .versions(V1_AND_DROP)
+            .role(OWNER)
+            .takes_from::<LiveMigrationRequest>(ApiVersion::V2023_01_01)
+            .takes_from::<LiveMigrationRequest20240530>(ApiVersion::V2024_05_30)
+            .gives(Answer::one::<LiveImportValidation>(StatusCode::OK)),
+        Route::new(Method::GET, VALIDATION, "getGroupLiveMigrationValidateStatus", validations::get)
+            .about("Return one validation")
+            .versions(V1)
+            .role(OWNER)
+            .gives(Answer::one::<LiveImportValidation>(StatusCode::OK)),
+        Route::new(Method::POST, LINK, "createOrgLiveMigrationLinkToken", link_tokens::create)
+            .about("Create the organization's link token")
+            .versions(V1)
+            .role(OWNER)
+            .takes_body::<TargetOrgRequest>()
+            .gives(Answer::one::<TargetOrg>(StatusCode::CREATED)),
+        Route::new(Method::DELETE, LINK, "deleteOrgLiveMigrationLinkTokens", link_tokens::delete)
+            .about("Revoke the organization's link token")
+            .versions(V1)
+            .role(OWNER)
+            .gives(Answer::nothing(StatusCode::NO_CONTENT)),
+        Route::new(Method::GET, PROJECTS, "listOrgLiveMigrationAvailableProjects", agents::available_projects)
+            .about("Return what agents announce")
+            .versions(V1)
+            .role(OWNER)
+            .gives(Answer::array::<LiveImportAvailableProject>(StatusCode::OK)),
+    ]
+}
+
+/// What clients ask for around a migration.
+fn around() -> Vec<Route> {
+    vec![
+        Route::new(Method::GET, "/api/atlas/v2", "getSystemStatus", account::who_am_i)
+            .about("Return who asks")
+            .versions(V1)
+            .gives(Answer::one::<SystemStatus>(StatusCode::OK)),
+        Route::new(Method::GET, "/api/atlas/v2/orgs", "listOrgs", account::orgs)
+            .about("Return the caller's organization")
+            .versions(V1)
+            .role(MEMBER)
+            .query(&["name"])
+            .gives(Answer::page::<AtlasOrganization>()),
+        Route::new(Method::GET, "/api/atlas/v2/orgs/{orgId}", "getOrg", account::org)
+            .about("Return one organization")
+            .versions(V1)
+            .role(MEMBER)
+            .gives(Answer::one::<AtlasOrganization>(StatusCode::OK)),
+        Route::new(Method::GET, "/api/atlas/v2/groups", "listGroups", account::groups)
+            .about("Return the groups that the caller may read")
+            .versions(V1)
+            .role(GROUP_READER)
+            .gives(Answer::page::<Group>()),
+        Route::new(Method::POST, "/api/atlas/v2/groups", "createGroup", account::create_group)
+            .about("Create a group")
+            .versions(V1)
+            .role("Organization Project Creator")
+            .takes_body::<CreateGroup>()
+            .query(&["projectOwnerId"])
+            .gives(Answer::one::<Group>(StatusCode::CREATED)),
+        Route::new(Method::GET, "/api/atlas/v2/orgs/{orgId}/groups", "getOrgGroups", account::org_groups)
+            .about("Return the organization's groups")
+            .versions(V1)
+            .role(MEMBER)
+            .query(&["name"])
+            .gives(Answer::page::<Group>()),
+        Route::new(Method::GET, "/api/atlas/v2/groups/{groupId}", "getGroup", account::group)
+            .about("Return one group")
+            .versions(V1)
+            .role(GROUP_READER)
+            .gives(Answer::one::<Group>(StatusCode::OK)),
+        Route::new(Method::GET, "/api/atlas/v2/groups/byName/{groupName}", "getGroupByName", account::group_by_name)
+            .about("Return one group by its name")
+            .versions(V1)
+            .role(GROUP_READER)
+            .gives(Answer::one::<Group>(StatusCode::OK)),
+        Route::new(Method::GET, "/api/atlas/v2/groups/{groupId}/clusters", "listGroupClusters", clusters::described)
+            .about("Return the group's destinations as clusters")
+            .versions(CLUSTERS)
+            .role(GROUP_READER)
+            .gives(Answer::page::<ClusterDescription>()),
+        Route::new(
+            Method::GET,
+            "/api/atlas/v2/groups/{groupId}/clusters/{clusterName}",
+            "getGroupCluster",
+            clusters::describe,
+        )
+        .about("Return one destination as a cluster")
+        .versions(CLUSTERS)
+        .role(GROUP_READER)
+        .gives(Answer::one::<ClusterDescription>(StatusCode::OK)),
+        Route::new(Method::GET, KEYS, "listOrgApiKeys", keys::list)
+            .about("Return the organization's API keys")
+            .versions(V1)
+            .role(MEMBER)
+            .gives(Answer::page::<ApiKeyUserDetails>()),
+        Route::new(Method::POST, KEYS, "createOrgApiKey", keys::create)
+            .about("Create an API key")
+            .versions(V1)
+            .role(OWNER)
+            .takes_body::<CreateApiKey>()
+            .gives(Answer::one::<ApiKeyUserDetails>(StatusCode::OK)),
+        Route::new(Method::GET, KEY, "getOrgApiKey", keys::get)
+            .about("Return one API key")
+            .versions(V1)
+            .role(MEMBER)
+            .gives(Answer::one::<ApiKeyUserDetails>(StatusCode::OK)),
+        Route::new(Method::DELETE, KEY, "deleteOrgApiKey", keys::delete)
+            .about("Revoke an API key")
+            .versions(V1)
+            .role(OWNER)
+            .gives(Answer::nothing(StatusCode::NO_CONTENT)),
+        Route::new(Method::GET, ACCESS, "listOrgAccessEntries", keys::access_list)
+            .about("Return from where an API key works")
+            .versions(V1)
+            .role(MEMBER)
+            .gives(Answer::page::<AccessListEntry>()),
+        Route::new(Method::POST, ACCESS, "createOrgAccessEntry", keys::add_access)
+            .about("Add to the addresses from which an API key works")
+            .versions(V1)
+            .role(OWNER)
+            .takes_list::<AccessListEntry>()
+            .gives(Answer::page::<AccessListEntry>()),
+        Route::new(Method::DELETE, ACCESS_ENTRY, "deleteOrgAccessEntry", keys::remove_access)
+            .about("Remove one of the addresses from which an API key works")
+            .versions(V1)
+            .role(OWNER)
+            .gives(Answer::nothing(StatusCode::NO_CONTENT)),
+        Route::new(Method::GET, ACCOUNTS, "listOrgServiceAccounts", service_accounts::list)
+            .about("Return the organization's service accounts")
+            .versions(SERVICE_ACCOUNTS)
+            .role(MEMBER)
+            .gives(Answer::page::<ServiceAccount>()),
+        Route::new(Method::POST, ACCOUNTS, "createOrgServiceAccount", service_accounts::create)
+            .about("Create a service account")
+            .versions(SERVICE_ACCOUNTS)
+            .role(OWNER)
+            .takes_body::<CreateServiceAccount>()
+            .gives(Answer::one::<ServiceAccount>(StatusCode::CREATED)),
+        Route::new(Method::DELETE, ACCOUNT, "deleteOrgServiceAccount", service_accounts::delete)
+            .about("Revoke a service account and its tokens")
+            .versions(SERVICE_ACCOUNTS)
+            .role(OWNER)
+            .gives(Answer::nothing(StatusCode::NO_CONTENT)),
+    ]
+}
+
+/// What Atlas's API lacks.
+fn own() -> Vec<Route> {
+    let steer = |path, operation, handler: Handler| {
+        Route::new(Method::POST, path, operation, handler)
+            .role(GROUP_OWNER)
+            .gives(Answer::one::<MigrationDetail>(StatusCode::OK))
+    };
+    vec![
+        Route::new(Method::GET, OWN_CLUSTERS, "listClusters", clusters::list)
+            .about("Return the registered destinations")
+            .role(GROUP_READER)
+            .gives(Answer::page::<RegisteredCluster>()),
+        Route::new(Method::POST, OWN_CLUSTERS, "registerCluster", clusters::register)
+            .about("Register a destination, or change its URIs")
+            .role(GROUP_OWNER)
+            .takes_body::<RegisterCluster>()
+            .gives(Answer::one::<RegisteredCluster>(StatusCode::CREATED)),
+        Route::new(Method::DELETE, OWN_CLUSTER, "deleteCluster", clusters::delete)
+            .about("Forget a destination")
+            .role(GROUP_OWNER)
+            .gives(Answer::nothing(StatusCode::NO_CONTENT)),
+        Route::new(Method::GET, OWN_JOBS, "listLiveMigrations", jobs::list)
+            .about("Return the group's migrations, newest first")
+            .role(MEMBER)
+            .query(&["phase", "status"])
+            .gives(Answer::page::<MigrationDetail>()),
+        Route::new(Method::GET, OWN_JOB, "getLiveMigration", jobs::describe)
+            .about("Return one migration in full")
+            .role(MEMBER)
+            .gives(Answer::one::<MigrationDetail>(StatusCode::OK)),
+        Route {
+            stream: Some(events::stream),
+            ..Route::new(Method::GET, OWN_EVENTS, "listLiveMigrationEvents", events::list)
+                .about("Return what happened to a migration, or follow it as text/event-stream")
+                .role(MEMBER)
+                .gives(Answer::page::<MigrationEvent>())
+        },
+        steer(OWN_PAUSE, "pauseLiveMigration", jobs::pause).about("Stop, to go on later").may_take::<Empty>(),
+        steer(OWN_RESUME, "resumeLiveMigration", jobs::resume)
+            .about("Go on after a pause or a failure")
+            .may_take::<Empty>(),
+        steer(OWN_CANCEL, "cancelLiveMigration", jobs::cancel).about("Give up").may_take::<CancelRequest>(),
+        steer(OWN_EXTEND, "extendLiveMigration", jobs::extend)
+            .about("Give more time for the cutover")
+            .may_take::<ExtendRequest>(),
+        Route::new(Method::GET, AUDIT, "listAudit", audit::list)
+            .about("Return who did what, newest first")
+            .role(OWNER)
+            .gives(Answer::page::<AuditEntry>()),
+    ]
+}
+
+/// The agents' protocol; not part of the API document, since its two ends are ours.
+fn agents() -> Vec<Route> {
+    let protocol = |path, operation, handler: Handler| {
+        let mut route = Route::new(Method::POST, path, operation, handler);
+        (route.may, route.audited) = (Principal::is_agent, false);
+        route.takes.push((ApiVersion::V2023_01_01, Shape::any()));
+        route
+    };
+    vec![
+        protocol("/api/limosa/v1/agents", "", agents::join),
+        protocol("/api/limosa/v1/agents/{agentId}/heartbeat", "", agents::heartbeat),
+        protocol("/api/limosa/v1/agents/{agentId}/migrations/{liveMigrationId}/report", "", agents::report),
+        protocol("/api/limosa/v1/agents/{agentId}/validations/{validationId}/report", "", agents::report_validation),
+    ]
+}
+
+fn filter(method: &Method) -> MethodFilter {
+    match *method {
+        Method::POST => MethodFilter::POST,
+        Method::PUT => MethodFilter::PUT,
+        Method::DELETE => MethodFilter::DELETE,
+        _ => MethodFilter::GET,
     }
 }
 
 /// The whole API.
 pub(crate) fn build(app: Arc<App>) -> Router {
-    type Routes = MethodRouter<Arc<App>>;
-    let at = |router: Router<Arc<App>>, path: &str, route: Routes| router.route(path, route);
-    let routes: Vec<(&str, Routes)> = vec![
-        ("/api/atlas/v2/groups/{groupId}/liveMigrations", post(handle(V1_AND_2, live_migrations::create))),
-        ("/api/atlas/v2/groups/{groupId}/liveMigrations/validate", post(handle(V1_AND_2, validations::create))),
-        ("/api/atlas/v2/groups/{groupId}/liveMigrations/validate/{validationId}", get(handle(V1, validations::get))),
-        ("/api/atlas/v2/groups/{groupId}/liveMigrations/{liveMigrationId}", get(handle(V1, live_migrations::get))),
-        (
-            "/api/atlas/v2/groups/{groupId}/liveMigrations/{liveMigrationId}/cutover",
-            put(handle(V1, live_migrations::cut_over)),
-        ),
-        (
-            "/api/atlas/v2/orgs/{orgId}/liveMigrations/linkTokens",
-            post(handle(V1, link_tokens::create)).delete(handle(V1, link_tokens::delete)),
-        ),
-        ("/api/atlas/v2/orgs/{orgId}/liveMigrations/availableProjects", get(handle(V1, agents::available_projects))),
-        ("/api/limosa/v1/agents", post(handle(PLAIN, agents::join))),
-        ("/api/limosa/v1/agents/{agentId}/heartbeat", post(handle(PLAIN, agents::heartbeat))),
-        ("/api/limosa/v1/agents/{agentId}/migrations/{liveMigrationId}/report", post(handle(PLAIN, agents::report))),
-        (
-            "/api/limosa/v1/agents/{agentId}/validations/{validationId}/report",
-            post(handle(PLAIN, agents::report_validation)),
-        ),
-        (
-            "/api/limosa/v1/groups/{groupId}/clusters",
-            get(handle(PLAIN, extra::list_clusters)).post(handle(PLAIN, extra::add_cluster)),
-        ),
-        ("/api/limosa/v1/groups/{groupId}/liveMigrations", get(handle(PLAIN, extra::list))),
-        ("/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}", get(handle(PLAIN, extra::describe))),
-        ("/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}/events", get(handle(PLAIN, extra::events))),
-        ("/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}/{verb}", post(handle(PLAIN, extra::act))),
-    ];
-    let api = routes.into_iter().fold(Router::new(), |router, (path, route)| at(router, path, route));
-    let unknown = handle(PLAIN, |call| Err(ApiError::resource(call.param("path"))));
-    api.route("/api/{*path}", get(unknown.clone()).post(unknown.clone()).merge(delete(unknown)))
+    let mut paths: BTreeMap<&str, MethodRouter<Arc<App>>> = BTreeMap::new();
+    for route in routes() {
+        let handler = move |app: State<Arc<App>>, params: Path<HashMap<String, String>>, request: Request| {
+            std::future::ready(call::answer(route, app, params, &request))
+        };
+        let known = paths.remove(route.path).unwrap_or_default();
+        paths.insert(route.path, known.merge(on(filter(&route.method), handler)));
+    }
+    let api = paths.into_iter().fold(Router::new(), |router, (path, route)| router.route(path, route));
+    api.fallback(middleware::unknown)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&app), middleware::authenticate))
+        .route("/api/openapi.json", get(async || axum::Json(openapi::document().clone()).into_response()))
         .route("/api/oauth/token", post(middleware::oauth_token))
         .route("/api/oauth/revoke", post(middleware::oauth_revoke))
-        .layer(axum::middleware::from_fn(middleware::headers))
+        .route("/api/private/v1.0/telemetry/events", post(middleware::telemetry))
+        .route("/api/private/unauth/telemetry/events", post(middleware::telemetry))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&app), middleware::headers))
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, middleware::REQUEST_TIMEOUT))
         .layer(CompressionLayer::new())
         .layer(tower_http::catch_panic::CatchPanicLayer::new())
         .with_state(app)

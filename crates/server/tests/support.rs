@@ -73,8 +73,8 @@ impl TestServer {
     pub async fn with_window(cutover_window_seconds: i64) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let listen = "127.0.0.1:0".parse().expect("an address");
-        let config = ServerConfig { data_dir: dir.path().to_owned(), listen, cutover_window_seconds };
-        let server = Server::start(config).await.expect("starts");
+        let config = ServerConfig { data_dir: dir.path().to_owned(), listen, cutover_window_seconds, tls: None };
+        let server = Server::start(&config).expect("starts");
         let (url, keys) = (format!("http://{}", server.local_addr()), server.bootstrap().clone());
         // Another test may have installed it already.
         let _ = rustls::crypto::ring::default_provider().install_default();

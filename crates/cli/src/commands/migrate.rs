@@ -75,12 +75,12 @@ async fn migrate(given: &Migrate, ui: &mut Ui) -> Result<(), CliError> {
     ui::log_to(&given.state_dir.join("limosa.log"), ui)?;
 
     let server_dir = given.state_dir.join("server");
-    let server = Server::start(ServerConfig {
+    let server = Server::start(&ServerConfig {
         data_dir: server_dir,
         listen: given.listen,
         cutover_window_seconds: given.cutover_window,
-    })
-    .await?;
+        tls: None,
+    })?;
     let url = format!("http://{}", server.local_addr());
     let profile = Profile::new(url, server.bootstrap());
     profile.write(&state.profile)?;
@@ -267,7 +267,7 @@ async fn announced(profile: &Profile, client: &Client) -> Result<(), CliError> {
 async fn create(given: &Migrate, profile: &Profile, client: &Client) -> Result<MigrationId, CliError> {
     let body = json!({
         "source": {"groupId": profile.group_id, "clusterName": SOURCE, "managedAuthentication": true, "ssl": false},
-        "destination": {"groupId": profile.group_id, "clusterName": DESTINATION},
+        "destination": {"groupId": profile.group_id, "clusterName": DESTINATION, "hostnameSchemaType": "PUBLIC"},
         "migrationHosts": [HOST],
         "dropDestinationData": given.ends.drop_destination_data,
     });

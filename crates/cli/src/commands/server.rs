@@ -10,9 +10,11 @@ pub(crate) async fn run(given: args::Server) -> Result<(), CliError> {
         data_dir: given.data_dir.clone(),
         listen: given.listen,
         cutover_window_seconds: given.cutover_window,
+        tls: given.tls_cert.zip(given.tls_key),
     };
-    let server = Server::start(config).await?;
-    let url = format!("http://{}", server.local_addr());
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
+    let server = Server::start(&config)?;
+    let url = format!("{scheme}://{}", server.local_addr());
     let profile = given.data_dir.join("profile.toml");
     Profile::new(url.clone(), server.bootstrap()).write(&profile)?;
     ui::say(&format!("serving {url}"));

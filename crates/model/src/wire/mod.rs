@@ -1,3 +1,6 @@
-//! The bodies of the Atlas Administration API, one file a resource.
+//! The bodies of the API, one file a resource.
 
+pub mod account;
+pub mod error;
 pub mod live_migration;
+pub mod own;

@@ -1,16 +1,11 @@
-//! OAuth 2.0 client credentials: service accounts get access tokens, kept as hashes and in memory only.
+//! OAuth 2.0 client credentials: service accounts get access tokens, of which only hashes are kept.
 
-use super::Principal;
 use base64::{
     Engine,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
-use limosa_model::{OrgId, Secret, Timestamp};
+use limosa_model::{OrgId, Secret};
 use sha2::{Digest, Sha256};
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-};
 
 /// How long an access token lives.
 pub(crate) const LIFE_SECONDS: i64 = 3600;
@@ -38,26 +33,8 @@ pub(crate) fn basic(header: &str) -> Option<(String, String)> {
     text.split_once(':').map(|(user, password)| (user.to_owned(), password.to_owned()))
 }
 
-/// The tokens given out.
-#[derive(Default)]
-pub(crate) struct Tokens(Mutex<HashMap<String, (Timestamp, Principal)>>);
-
-impl Tokens {
-    pub fn issue(&self, principal: Principal, now: Timestamp) -> Secret {
-        let bytes: [u8; 36] = rand::random();
-        let token = URL_SAFE_NO_PAD.encode(bytes);
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|_, (until, _)| *until > now);
-        known.insert(hash(&token), (now.plus_seconds(LIFE_SECONDS), principal));
-        Secret::new(token)
-    }
-
-    pub fn check(&self, token: &str, now: Timestamp) -> Option<Principal> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(&hash(token)).filter(|(until, _)| *until > now).map(|(_, principal)| principal.clone())
-    }
-
-    pub fn revoke(&self, token: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&hash(token));
-    }
+/// A token.
+pub(crate) fn new_token() -> Secret {
+    let bytes: [u8; 36] = rand::random();
+    Secret::new(URL_SAFE_NO_PAD.encode(bytes))
 }

@@ -38,7 +38,7 @@ pub(crate) fn check(app: &App, header: &str, method: &str, target: &str, now: Ti
     let equal: bool = expected.as_bytes().ct_eq(get("response").as_bytes()).into();
     match (equal, key) {
         (true, Some(key)) => match app.nonces.take(get("nonce"), get("nc"), now) {
-            Nonce::Fresh => Ok(Principal { org_id: key.org_id, name: key.public_key, is_owner: key.is_owner }),
+            Nonce::Fresh => Ok(key.principal()),
             Nonce::Stale => Err(Refused::Stale),
             Nonce::Replayed => Err(Refused::Wrong),
         },

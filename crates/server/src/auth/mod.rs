@@ -1,10 +1,12 @@
 //! Who is asking: digest or bearer, both yield one [`Principal`].
 
+pub(crate) mod access_list;
 pub(crate) mod bearer;
 pub(crate) mod digest;
 pub(crate) mod nonce;
+pub(crate) mod roles;
 
-use limosa_model::{OrgId, Secret};
+use limosa_model::{OrgId, Secret, ids::ApiKeyId, wire::account::Role};
 use rand::RngExt;
 
 /// An authenticated caller: all keys are of one organization.
@@ -13,8 +15,13 @@ pub(crate) struct Principal {
     pub org_id: OrgId,
     /// The public key or client id: the name under which requests are counted.
     pub name: String,
-    /// May change things; an agent's link key may only speak as an agent.
-    pub is_owner: bool,
+    /// With digest authentication.
+    pub key: Option<ApiKeyId>,
+    pub roles: Vec<Role>,
+    /// An agent's key: may speak as an agent, and nothing else.
+    pub is_link: bool,
+    /// From where it works; empty is everywhere.
+    pub access_list: Vec<String>,
 }
 
 /// Eight lowercase letters.

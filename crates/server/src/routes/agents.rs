@@ -1,15 +1,16 @@
 //! What agents say, and what is known of them.
 
-use super::{org, owner};
+use super::{owned_org, reply};
 use crate::{
+    call::Call,
     render::{ApiError, Reply},
-    router::Call,
     store::{Agent, NotChanged},
 };
 use limosa_model::{
-    AgentId, Migration, MigrationId, Phase, Secret, Timestamp, protocol,
+    AgentId, GroupId, Migration, MigrationId, Phase, Secret, Timestamp, protocol,
     state::{DestinationRef, SourceRef},
     transition::Event,
+    wire::live_migration::{AvailableClustersDeployment, LiveImportAvailableProject},
 };
 use serde_json::{Value, json};
 
@@ -22,14 +23,13 @@ const HEARTBEAT_SECONDS: u64 = 2;
 /// How long an agent counts as there after it was last heard of.
 const SEEN_SECONDS: i64 = 60;
 
-fn reply<T: serde::Serialize>(body: &T) -> Result<Reply, ApiError> {
-    Ok(Reply::ok(serde_json::to_value(body).unwrap_or(Value::Null)))
-}
-
 pub(crate) fn join(call: &Call) -> Result<Reply, ApiError> {
     let join: protocol::Join = call.parse()?;
     let org = call.principal.org_id;
-    let group_id = call.app.store.group_by_name(org, &join.group_name)?;
+    let name = &join.group_name;
+    call.app.store.create_group(GroupId::generate(), org, name, Timestamp::now())?;
+    let group = call.app.store.group_by_name(org, name)?.ok_or_else(|| ApiError::resource(name))?;
+    let group_id = group.id;
     let agent = Agent {
         id: join.agent_id,
         group_id,
@@ -38,7 +38,8 @@ pub(crate) fn join(call: &Call) -> Result<Reply, ApiError> {
         seen_at: Timestamp::now(),
     };
     call.app.store.put_agent(org, &agent)?;
-    reply(&protocol::Joined { group_id, heartbeat_seconds: HEARTBEAT_SECONDS, lease_seconds: LEASE_SECONDS as u64 })
+    let lease_seconds = LEASE_SECONDS as u64;
+    Ok(reply(&protocol::Joined { group_id, heartbeat_seconds: HEARTBEAT_SECONDS, lease_seconds }))
 }
 
 fn agent(call: &Call) -> Result<Agent, ApiError> {
@@ -55,7 +56,7 @@ pub(crate) fn heartbeat(call: &Call) -> Result<Reply, ApiError> {
     let agent = Agent { deployments: beat.deployments, seen_at: now, ..agent(call)? };
     call.app.store.put_agent(call.principal.org_id, &agent)?;
     let mut work = protocol::Work::default();
-    for waiting in call.app.store.pending_validations(&agent.host_name)? {
+    for waiting in call.app.store.pending_validations(call.principal.org_id, &agent.host_name)? {
         work.validations.extend(validation(call, &waiting)?);
     }
     if beat.idle {
@@ -76,7 +77,7 @@ pub(crate) fn heartbeat(call: &Call) -> Result<Reply, ApiError> {
             }
         }
     }
-    reply(&work)
+    Ok(reply(&work))
 }
 
 fn is_for(migration: &Migration, agent: &Agent, now: Timestamp) -> bool {
@@ -96,9 +97,15 @@ fn access(source: &SourceRef, credentials: Option<(String, String)>) -> protocol
     }
 }
 
+/// The destination's URI, of the kind that was asked for.
+fn destination_uri(call: &Call, destination: &DestinationRef) -> Result<Option<Secret>, ApiError> {
+    let cluster = call.app.store.cluster(destination.group_id, &destination.cluster_name)?;
+    let private_link = destination.private_link_id.as_deref();
+    Ok(cluster.and_then(|cluster| cluster.uris.pick(destination.hostname_schema_type, private_link).cloned()))
+}
+
 fn assignment(call: &Call, migration: &Migration) -> Result<Option<protocol::MigrationAssignment>, ApiError> {
-    let DestinationRef { group_id, cluster_name } = &migration.destination;
-    let Some(destination_uri) = call.app.store.cluster_uri(*group_id, cluster_name)? else { return Ok(None) };
+    let Some(destination_uri) = destination_uri(call, &migration.destination)? else { return Ok(None) };
     let credentials = call.app.store.credentials(migration.id)?.and_then(|text| serde_json::from_str(&text).ok());
     Ok(Some(protocol::MigrationAssignment {
         migration_id: migration.id,
@@ -120,9 +127,7 @@ fn validation(
         serde_json::from_value::<DestinationRef>(part("destination")),
     );
     let (Ok(validation_id), Ok(source), Ok(destination)) = parsed else { return Ok(None) };
-    let Some(destination_uri) = call.app.store.cluster_uri(destination.group_id, &destination.cluster_name)? else {
-        return Ok(None);
-    };
+    let Some(destination_uri) = destination_uri(call, &destination)? else { return Ok(None) };
     let source: SourceRef = source;
     Ok(Some(protocol::ValidationAssignment {
         validation_id,
@@ -151,7 +156,7 @@ pub(crate) fn report(call: &Call) -> Result<Reply, ApiError> {
         Err(NotChanged::Unknown) => return Err(ApiError::resource(text)),
         Err(NotChanged::Store(error)) => return Err(error.into()),
     };
-    reply(&protocol::Ordered { directive })
+    Ok(reply(&protocol::Ordered { directive }))
 }
 
 pub(crate) fn report_validation(call: &Call) -> Result<Reply, ApiError> {
@@ -166,31 +171,41 @@ pub(crate) fn report_validation(call: &Call) -> Result<Reply, ApiError> {
 
 /// `GET /api/atlas/v2/orgs/{orgId}/liveMigrations/availableProjects`: a bare array.
 pub(crate) fn available_projects(call: &Call) -> Result<Reply, ApiError> {
-    let org = org(call)?;
-    owner(call)?;
+    let org = owned_org(call)?;
     let now = Timestamp::now();
     let mut agents = call.app.store.agents(org)?;
     agents.retain(|a| now.seconds_since(a.seen_at) <= SEEN_SECONDS);
     let mut projects = Vec::new();
-    for (group, name) in call.app.store.groups(org)? {
-        let own: Vec<&Agent> = agents.iter().filter(|a| a.group_id == group).collect();
+    for group in call.app.store.groups(org)? {
+        let own: Vec<&Agent> = agents.iter().filter(|a| a.group_id == group.id).collect();
         if own.is_empty() {
             continue;
         }
         let mut deployments: Vec<&protocol::Deployment> = own.iter().flat_map(|a| &a.deployments).collect();
         deployments.sort_by(|a, b| a.name.cmp(&b.name));
         deployments.dedup_by(|a, b| a.name == b.name);
-        let deployments: Vec<Value> = deployments.into_iter().map(announced).collect();
-        let hosts: Vec<&str> = own.iter().map(|a| a.host_name.as_str()).collect();
-        projects.push(json!({"deployments": deployments, "migrationHosts": hosts, "name": name, "projectId": group}));
+        projects.push(LiveImportAvailableProject {
+            deployments: deployments.into_iter().map(announced).collect(),
+            migration_hosts: own.iter().map(|a| a.host_name.clone()).collect(),
+            name: group.name,
+            project_id: group.id,
+        });
     }
-    Ok(Reply::ok(Value::Array(projects)))
+    Ok(reply(&projects))
 }
 
-fn announced(d: &protocol::Deployment) -> Value {
-    json!({
-        "agentVersion": env!("CARGO_PKG_VERSION"), "clusterId": d.cluster_id, "dbSizeBytes": d.db_size_bytes,
-        "featureCompatibilityVersion": d.feature_compatibility_version, "managed": d.managed, "mongoDBVersion": d.mongo_db_version,
-        "name": d.name, "oplogSizeMB": d.oplog_size_mb, "sharded": d.sharded, "shardsSize": d.shards_size, "tlsEnabled": d.tls_enabled,
-    })
+fn announced(d: &protocol::Deployment) -> AvailableClustersDeployment {
+    AvailableClustersDeployment {
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        cluster_id: d.cluster_id.to_string(),
+        db_size_bytes: d.db_size_bytes,
+        feature_compatibility_version: d.feature_compatibility_version.clone(),
+        managed: d.managed,
+        mongo_db_version: d.mongo_db_version.clone(),
+        name: d.name.clone(),
+        oplog_size_mb: d.oplog_size_mb,
+        sharded: d.sharded,
+        shards_size: d.shards_size,
+        tls_enabled: d.tls_enabled,
+    }
 }

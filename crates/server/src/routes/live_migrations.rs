@@ -1,9 +1,9 @@
 //! `/api/atlas/v2/groups/{groupId}/liveMigrations`
 
-use super::{group, migration, owner};
+use super::{group, migration, no_cluster, reply};
 use crate::{
+    call::Call,
     render::{ApiError, Reply},
-    router::Call,
     store::NotChanged,
 };
 use axum::http::StatusCode;
@@ -11,9 +11,11 @@ use limosa_model::{
     ApiVersion, Epoch, GroupId, Migration, MigrationId, Phase, Progress, Timestamp,
     state::{DestinationRef, SourceRef},
     transition::Event,
-    wire::live_migration::LiveMigrationResponse,
+    wire::live_migration::{
+        HostnameSchemaType, LiveMigrationRequest, LiveMigrationRequest20240530, LiveMigrationResponse, Source,
+    },
 };
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 /// A request to create or to validate, checked.
 pub(crate) struct Request {
@@ -26,22 +28,17 @@ pub(crate) struct Request {
 }
 
 pub(crate) fn get(call: &Call) -> Result<Reply, ApiError> {
-    let migration = migration(call)?;
-    Ok(Reply::ok(body(&migration)))
-}
-
-fn body(migration: &Migration) -> Value {
-    serde_json::to_value(LiveMigrationResponse::from(migration)).unwrap_or(Value::Null)
+    Ok(reply(&LiveMigrationResponse::from(&migration(call)?)))
 }
 
 pub(crate) fn create(call: &Call) -> Result<Reply, ApiError> {
     let group = group(call)?;
-    owner(call)?;
-    let request = Request::read(call, group)?;
+    call.principal.owns_org()?;
+    let request = Request::read(call, group.id)?;
     let now = Timestamp::now();
     let migration = Migration {
         id: MigrationId::generate(),
-        group_id: group,
+        group_id: group.id,
         source: request.source,
         destination: request.destination,
         migration_host: request.host,
@@ -60,14 +57,12 @@ pub(crate) fn create(call: &Call) -> Result<Reply, ApiError> {
             format!("Cluster {name} is already the destination of live migration {active}, which is not over.");
         return Err(ApiError::conflict("DESTINATION_CLUSTER_ALREADY_MIGRATING", detail, &[name, &active.to_string()]));
     }
-    let mut reply = Reply::with(StatusCode::CREATED, Some(body(&migration)));
-    reply.sunset = call.version < ApiVersion::V2024_05_30;
-    Ok(reply)
+    Ok(Reply { status: StatusCode::CREATED, ..reply(&LiveMigrationResponse::from(&migration)) })
 }
 
 pub(crate) fn cut_over(call: &Call) -> Result<Reply, ApiError> {
     let migration = migration(call)?;
-    owner(call)?;
+    call.principal.owns_org()?;
     match call.app.store.change(migration.id, Event::CutOver, Timestamp::now()) {
         Ok(_) => Ok(Reply::with(StatusCode::ACCEPTED, None)),
         Err(not_changed) => Err(refused(&migration, not_changed)),
@@ -86,168 +81,99 @@ pub(crate) fn refused(migration: &Migration, error: NotChanged) -> ApiError {
     }
 }
 
-/// An object's attributes, each taken once; what is left at the end is unknown.
-struct Fields(Map<String, Value>, &'static str);
-
-impl Fields {
-    fn path(&self, name: &str) -> String {
-        if self.1.is_empty() { name.to_owned() } else { format!("{}.{name}", self.1) }
-    }
-
-    fn mismatch(&self, name: &str) -> ApiError {
-        let path = self.path(name);
-        ApiError::bad(
-            "INVALID_JSON_ATTRIBUTE",
-            format!("Received JSON for the {path} attribute does not match expected format."),
-            &[&path],
-        )
-    }
-
-    /// Absent, null and empty are all unset.
-    fn text(&mut self, name: &str) -> Result<Option<String>, ApiError> {
-        match self.0.remove(name) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) if text.is_empty() => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text)),
-            Some(_) => Err(self.mismatch(name)),
-        }
-    }
-
-    fn required(&mut self, name: &str) -> Result<String, ApiError> {
-        self.text(name)?.ok_or_else(|| ApiError::missing(&self.path(name)))
-    }
-
-    fn flag(&mut self, name: &str) -> Result<Option<bool>, ApiError> {
-        match self.0.remove(name) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::Bool(flag)) => Ok(Some(flag)),
-            Some(_) => Err(self.mismatch(name)),
-        }
-    }
-
-    fn object(&mut self, name: &'static str) -> Result<Self, ApiError> {
-        match self.0.remove(name) {
-            None | Some(Value::Null) => Err(ApiError::missing(name)),
-            Some(Value::Object(fields)) => Ok(Self(fields, name)),
-            Some(_) => Err(self.mismatch(name)),
-        }
-    }
-
-    fn group(&mut self) -> Result<GroupId, ApiError> {
-        let text = self.required("groupId")?;
-        text.parse().map_err(|_| self.mismatch("groupId"))
-    }
-
-    fn end(self) -> Result<(), ApiError> {
-        match self.0.keys().next() {
-            Some(unknown) => Err(ApiError::invalid(&self.path(unknown))),
-            None => Ok(()),
-        }
-    }
-}
-
 impl Request {
     /// The body of create and validate, at either version.
     pub fn read(call: &Call, group: GroupId) -> Result<Self, ApiError> {
-        let mut fields = Fields(call.object()?, "");
-        let mut destination = fields.object("destination")?;
-        let mut source = fields.object("source")?;
-        let host = hosts(&mut fields)?;
-        let drop_destination_data = if call.version >= ApiVersion::V2024_05_30 {
-            fields.flag("dropDestinationData")?.unwrap_or(false)
+        let request = if call.version >= ApiVersion::V2024_05_30 {
+            call.parse::<LiveMigrationRequest20240530>()?
         } else {
-            fields.flag("dropEnabled")?.ok_or_else(|| ApiError::missing("dropEnabled"))?
-        };
-        if fields.0.remove("sharding").is_some_and(|s| !s.is_null()) {
-            return Err(ApiError::bad(
-                "INVALID_ATTRIBUTE",
-                "Invalid attribute sharding specified: the destination is a replica set.",
-                &["sharding"],
-            ));
-        }
-        fields.end()?;
-        let to = DestinationRef { group_id: destination.group()?, cluster_name: destination.required("clusterName")? };
-        match destination.text("hostnameSchemaType")?.as_deref() {
-            None | Some("PUBLIC" | "VPC_PEERING" | "PRIVATE_LINK") => {}
-            Some(other) => {
-                return Err(ApiError::bad(
-                    "INVALID_ENUM_VALUE",
-                    format!("An invalid enumeration value {other} was specified."),
-                    &[other],
-                ));
+            let LiveMigrationRequest { id, destination, drop_enabled, migration_hosts, sharding, source } =
+                call.parse()?;
+            let drop_destination_data = drop_enabled;
+            LiveMigrationRequest20240530 {
+                id,
+                destination,
+                drop_destination_data,
+                links: (),
+                migration_hosts,
+                sharding,
+                source,
             }
-        }
-        destination.text("privateLinkId")?;
-        destination.end()?;
-        if to.group_id != group {
-            let text = to.group_id.to_string();
-            return Err(ApiError::bad(
-                "GROUP_MISMATCH",
-                format!("The specified group ID {text} does not match the URL."),
-                &[&text],
-            ));
-        }
-        if call.app.store.cluster_uri(group, &to.cluster_name)?.is_none() {
-            let (name, in_group) = (&to.cluster_name, group.to_string());
-            return Err(ApiError::not_found(
-                "CLUSTER_NOT_FOUND",
-                format!("No cluster named {name} exists in group {in_group}."),
-                &[name, &in_group],
-            ));
-        }
-        let from = SourceRef {
-            group_id: source.group()?,
-            cluster_name: source.required("clusterName")?,
-            managed_authentication: source
-                .flag("managedAuthentication")?
-                .ok_or_else(|| ApiError::missing("source.managedAuthentication"))?,
-            ca_certificate_path: source.text("caCertificatePath")?,
-            ssl: source.flag("ssl")?.ok_or_else(|| ApiError::missing("source.ssl"))?,
         };
-        let (user, password) = (source.text("username")?, source.text("password")?);
-        source.end()?;
-        let credentials = match (from.managed_authentication, user, password) {
-            (_, None, None) => None,
-            (false, Some(user), Some(password)) => Some((user, password)),
-            (true, Some(_), _) => return Err(ApiError::invalid("source.username")),
-            (true, _, Some(_)) => return Err(ApiError::invalid("source.password")),
-            (false, None, _) => return Err(ApiError::missing("source.username")),
-            (false, _, None) => return Err(ApiError::missing("source.password")),
-        };
-        let agents = call.app.store.agents(call.principal.org_id)?;
-        let announced = |a: &crate::store::Agent| {
-            a.group_id == from.group_id && a.deployments.iter().any(|d| d.name == from.cluster_name)
-        };
-        if !agents.iter().any(announced) {
-            let (name, in_group) = (&from.cluster_name, from.group_id.to_string());
-            return Err(ApiError::not_found(
-                "CLUSTER_NOT_FOUND",
-                format!("No cluster named {name} exists in group {in_group}."),
-                &[name, &in_group],
-            ));
+        if request.sharding.is_some() {
+            let detail = "Invalid attribute sharding specified: the destination is a replica set.";
+            return Err(ApiError::bad("INVALID_ATTRIBUTE", detail, &["sharding"]));
         }
-        if !agents.iter().any(|a| announced(a) && a.host_name == host) {
-            return Err(ApiError::bad(
-                "INVALID_ATTRIBUTE",
-                format!(
-                    "Invalid attribute migrationHosts specified: no agent on {host} announces {}.",
-                    from.cluster_name
-                ),
-                &["migrationHosts"],
-            ));
+        let wanted = request.destination;
+        if wanted.group_id != group {
+            let text = wanted.group_id.to_string();
+            let detail = format!("The specified group ID {text} does not match the URL.");
+            return Err(ApiError::bad("GROUP_MISMATCH", detail, &[&text]));
         }
-        Ok(Self { source: from, destination: to, host, drop_destination_data, credentials })
+        let destination = DestinationRef {
+            group_id: group,
+            cluster_name: wanted.cluster_name,
+            hostname_schema_type: wanted.hostname_schema_type,
+            private_link_id: wanted.private_link_id,
+        };
+        reachable(call, &destination)?;
+        let host = request.migration_hosts.into_iter().next().unwrap_or_default();
+        let (source, credentials) = source(request.source)?;
+        announced(call, &source, &host)?;
+        let drop_destination_data = request.drop_destination_data;
+        Ok(Self { source, destination, host, drop_destination_data, credentials })
     }
 }
 
-/// Just one host.
-fn hosts(fields: &mut Fields) -> Result<String, ApiError> {
-    match fields.0.remove("migrationHosts") {
-        None | Some(Value::Null) => Err(ApiError::missing("migrationHosts")),
-        Some(Value::Array(hosts)) => match hosts.as_slice() {
-            [Value::String(host)] if !host.is_empty() => Ok(host.clone()),
-            _ => Err(ApiError::invalid("migrationHosts")),
-        },
-        Some(_) => Err(fields.mismatch("migrationHosts")),
+/// The destination is registered, with the connection string that is asked for.
+fn reachable(call: &Call, destination: &DestinationRef) -> Result<(), ApiError> {
+    let name = &destination.cluster_name;
+    let known = call.app.store.cluster(destination.group_id, name)?;
+    let known = known.ok_or_else(|| no_cluster(name, destination.group_id))?;
+    let kind = destination.hostname_schema_type;
+    if known.uris.pick(kind, destination.private_link_id.as_deref()).is_some() {
+        return Ok(());
     }
+    let attribute = if kind == HostnameSchemaType::PrivateLink {
+        "destination.privateLinkId"
+    } else {
+        "destination.hostnameSchemaType"
+    };
+    let detail = format!("Invalid attribute {attribute} specified: cluster {name} is not registered with such a URI.");
+    Err(ApiError::bad("INVALID_ATTRIBUTE", detail, &[attribute]))
+}
+
+/// What to read, and with which credentials if not with the agent's own.
+fn source(wanted: Source) -> Result<(SourceRef, Option<(String, String)>), ApiError> {
+    let credentials = match (wanted.managed_authentication, wanted.username, wanted.password) {
+        (_, None, None) => None,
+        (false, Some(user), Some(password)) => Some((user, password)),
+        (true, Some(_), _) => return Err(ApiError::invalid("source.username")),
+        (true, _, Some(_)) => return Err(ApiError::invalid("source.password")),
+        (false, None, _) => return Err(ApiError::missing("source.username")),
+        (false, _, None) => return Err(ApiError::missing("source.password")),
+    };
+    let source = SourceRef {
+        group_id: wanted.group_id,
+        cluster_name: wanted.cluster_name,
+        managed_authentication: wanted.managed_authentication,
+        ca_certificate_path: wanted.ca_certificate_path,
+        ssl: wanted.ssl,
+    };
+    Ok((source, credentials))
+}
+
+/// An agent on `host` announces the source.
+fn announced(call: &Call, source: &SourceRef, host: &str) -> Result<(), ApiError> {
+    let mut agents = call.app.store.agents(call.principal.org_id)?;
+    let name = &source.cluster_name;
+    agents.retain(|a| a.group_id == source.group_id && a.deployments.iter().any(|d| d.name == *name));
+    if agents.is_empty() {
+        return Err(no_cluster(name, source.group_id));
+    }
+    if agents.iter().any(|agent| agent.host_name == host) {
+        return Ok(());
+    }
+    let detail = format!("Invalid attribute migrationHosts specified: no agent on {host} announces {name}.");
+    Err(ApiError::bad("INVALID_ATTRIBUTE", detail, &["migrationHosts"]))
 }

@@ -1,30 +1,45 @@
 //! The handlers, one file a resource.
 
+pub(crate) mod account;
 pub(crate) mod agents;
-pub(crate) mod extra;
+pub(crate) mod audit;
+pub(crate) mod clusters;
+pub(crate) mod events;
+pub(crate) mod jobs;
+pub(crate) mod keys;
 pub(crate) mod link_tokens;
 pub(crate) mod live_migrations;
+pub(crate) mod service_accounts;
 pub(crate) mod validations;
 
-use crate::{render::ApiError, router::Call};
-use axum::http::StatusCode;
+use crate::{
+    auth::roles::denied,
+    call::Call,
+    render::{ApiError, Reply},
+    store::Group,
+};
 use limosa_model::{GroupId, Migration, MigrationId, OrgId};
 
+/// A body of one of the documented types.
+fn reply<T: serde::Serialize>(body: &T) -> Reply {
+    Reply::ok(serde_json::to_value(body).unwrap_or_default())
+}
+
 /// The path's group, if the caller's organization has it.
-pub(crate) fn group(call: &Call) -> Result<GroupId, ApiError> {
+fn group(call: &Call) -> Result<Group, ApiError> {
     let text = call.param("groupId");
     let invalid =
         || ApiError::not_found("INVALID_GROUP_ID", format!("An invalid group ID {text} was specified."), &[text]);
-    let group: GroupId = text.parse().map_err(|_| invalid())?;
-    match call.app.store.group(group)? {
+    let id: GroupId = text.parse().map_err(|_| invalid())?;
+    match call.app.store.group(id)? {
         None => Err(ApiError::not_found("GROUP_NOT_FOUND", format!("No group with ID {text} exists."), &[text])),
-        Some((org, _)) if org != call.principal.org_id => Err(denied("NOT_IN_GROUP")),
-        Some(_) => Ok(group),
+        Some(group) if group.org_id != call.principal.org_id => Err(denied("NOT_IN_GROUP")),
+        Some(group) => Ok(group),
     }
 }
 
 /// The path's organization, if it is the caller's.
-pub(crate) fn org(call: &Call) -> Result<OrgId, ApiError> {
+fn org(call: &Call) -> Result<OrgId, ApiError> {
     let text = call.param("orgId");
     let invalid =
         || ApiError::not_found("INVALID_ORG_ID", format!("An invalid organization ID {text} was specified."), &[text]);
@@ -36,23 +51,27 @@ pub(crate) fn org(call: &Call) -> Result<OrgId, ApiError> {
     }
 }
 
-/// A missing role is 401 here, as in Atlas.
-fn denied(code: &'static str) -> ApiError {
-    ApiError::new(StatusCode::UNAUTHORIZED, code, "Current user is not authorized to perform this action.", &[])
+/// The path's organization; the caller must own it.
+fn owned_org(call: &Call) -> Result<OrgId, ApiError> {
+    let org = org(call)?;
+    call.principal.owns_org()?;
+    Ok(org)
 }
 
-/// The caller must be an owner.
-pub(crate) fn owner(call: &Call) -> Result<(), ApiError> {
-    if call.principal.is_owner { Ok(()) } else { Err(denied("USER_UNAUTHORIZED")) }
-}
-
-/// The path's migration, if it is the path's group's.
-pub(crate) fn migration(call: &Call) -> Result<Migration, ApiError> {
+/// The path's migration, if it is the path's group's and the caller may read it.
+fn migration(call: &Call) -> Result<Migration, ApiError> {
     let group = group(call)?;
+    call.principal.reads_migrations(group.id)?;
     let text = call.param("liveMigrationId");
     let found = match text.parse::<MigrationId>() {
         Ok(id) => call.app.store.migration(id)?,
         Err(_) => None,
     };
-    found.filter(|m| m.group_id == group).ok_or_else(|| ApiError::resource(text))
+    found.filter(|m| m.group_id == group.id).ok_or_else(|| ApiError::resource(text))
+}
+
+fn no_cluster(name: &str, group: GroupId) -> ApiError {
+    let group = group.to_string();
+    let detail = format!("No cluster named {name} exists in group {group}.");
+    ApiError::not_found("CLUSTER_NOT_FOUND", detail, &[name, &group])
 }

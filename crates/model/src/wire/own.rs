@@ -1,0 +1,172 @@
+//! Bodies of what Atlas's API lacks.
+
+use crate::{PhaseKind, Progress, Status};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A destination to register. URIs are kept encrypted and never shown again.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RegisterCluster {
+    /// The name by which migrations ask for it.
+    #[schema(min_length = 1, max_length = 64)]
+    pub name: String,
+    /// How agents reach it: `PUBLIC`.
+    #[schema(pattern = "^mongodb(\\+srv)?://.+", write_only)]
+    pub uri: String,
+    /// How agents reach it with `VPC_PEERING`.
+    #[schema(pattern = "^mongodb(\\+srv)?://.+", write_only)]
+    pub vpc_peering_uri: Option<String>,
+    /// How agents reach it with `PRIVATE_LINK`.
+    #[serde(default)]
+    #[schema(write_only, required = false)]
+    pub private_links: Vec<PrivateLink>,
+}
+
+/// A private link to a destination.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PrivateLink {
+    /// What `privateLinkId` names.
+    #[schema(min_length = 1)]
+    pub private_link_id: String,
+    /// How agents reach it.
+    #[schema(pattern = "^mongodb(\\+srv)?://.+", write_only)]
+    pub uri: String,
+}
+
+/// A registered destination.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct RegisteredCluster {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// A migration in full.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MigrationDetail {
+    /// How often an agent took it up.
+    pub attempts: i64,
+    /// When it was created.
+    pub created_at: String,
+    /// What is written.
+    pub destination: ClusterRef,
+    /// Until when the cutover is possible.
+    pub expires_at: Option<String>,
+    /// Why it failed.
+    pub failure: Option<FailureDetail>,
+    /// Its group.
+    pub group_id: String,
+    /// Its id.
+    pub id: String,
+    /// Lag over time, oldest first.
+    pub lag_history: Vec<LagSample>,
+    /// Seconds behind the source while replicating.
+    pub lag_time_seconds: Option<i64>,
+    /// The one host that runs it.
+    pub migration_hosts: Vec<String>,
+    /// Where it is.
+    pub phase: PhaseKind,
+    /// Since when.
+    pub phase_since: String,
+    /// How far.
+    pub progress: Progress,
+    /// Whether the cutover would be accepted.
+    pub ready_for_cutover: bool,
+    /// What is read.
+    pub source: ClusterRef,
+    /// As Atlas's clients see it.
+    pub status: Status,
+}
+
+/// One end of a migration.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterRef {
+    /// Its name.
+    pub cluster_name: String,
+    /// Its group.
+    pub group_id: String,
+}
+
+/// Why a migration failed, and what to do.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct FailureDetail {
+    /// Its page in the documentation has this name.
+    pub code: String,
+    /// What happened.
+    pub message: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// The lag at one time.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LagSample {
+    /// Seconds behind the source.
+    pub seconds: i64,
+    /// When.
+    pub time: String,
+}
+
+/// What happened to a migration.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct MigrationEvent {
+    /// Grows.
+    pub id: i64,
+    /// In a word.
+    pub kind: String,
+    /// In words.
+    pub message: String,
+    /// When.
+    pub time: String,
+}
+
+/// How to cancel.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CancelRequest {
+    /// Drop what was copied to the destination.
+    #[schema(default = false, required = false)]
+    pub drop_copied: bool,
+}
+
+/// How much longer the cutover may wait.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct ExtendRequest {
+    /// From what it is now.
+    #[schema(minimum = 1, maximum = 7_776_000, default = 86_400, required = false)]
+    pub seconds: i64,
+}
+
+impl Default for ExtendRequest {
+    fn default() -> Self {
+        Self { seconds: 86_400 }
+    }
+}
+
+/// Nothing to say.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct Empty {}
+
+/// Who did what, when and from where.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct AuditEntry {
+    /// The public key or client id.
+    pub actor: String,
+    /// From which address.
+    pub address: String,
+    /// Grows.
+    pub id: i64,
+    /// Which operation.
+    pub operation: String,
+    /// On what.
+    pub target: String,
+    /// When.
+    pub time: String,
+}

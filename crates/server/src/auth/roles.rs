@@ -1,0 +1,79 @@
+//! What a caller may do. A role that is missing is answered with 401, as Atlas does.
+
+use super::Principal;
+use crate::render::ApiError;
+use axum::http::StatusCode;
+use limosa_model::{
+    GroupId,
+    wire::account::{Role, RoleName},
+};
+
+impl Principal {
+    fn has(&self, wanted: &[RoleName]) -> bool {
+        self.roles.iter().any(|role| role.group_id.is_none() && wanted.contains(&role.role_name))
+    }
+
+    fn has_in(&self, group: GroupId, wanted: &[RoleName]) -> bool {
+        let group = group.to_string();
+        self.roles.iter().any(|r| r.group_id.as_ref() == Some(&group) && wanted.contains(&r.role_name))
+    }
+
+    /// May change anything in the organization.
+    pub fn owns_org(&self) -> Result<(), ApiError> {
+        require(self.has(&[RoleName::OrgOwner]))
+    }
+
+    /// May read the organization itself.
+    pub fn reads_org(&self) -> Result<(), ApiError> {
+        require(!self.is_link && !self.roles.is_empty())
+    }
+
+    /// May read what belongs to a group.
+    pub fn reads_group(&self, group: GroupId) -> Result<(), ApiError> {
+        let reads = self.has(&[RoleName::OrgOwner, RoleName::OrgReadOnly])
+            || self.has_in(group, &[RoleName::GroupOwner, RoleName::GroupReadOnly]);
+        if reads { Ok(()) } else { Err(denied("USER_CANNOT_ACCESS_GROUP")) }
+    }
+
+    /// May read a migration: members of the organization too.
+    pub fn reads_migrations(&self, group: GroupId) -> Result<(), ApiError> {
+        if self.has(&[RoleName::OrgMember]) { Ok(()) } else { self.reads_group(group) }
+    }
+
+    /// May steer what belongs to a group.
+    pub fn owns_group(&self, group: GroupId) -> Result<(), ApiError> {
+        require(self.has(&[RoleName::OrgOwner]) || self.has_in(group, &[RoleName::GroupOwner]))
+    }
+
+    /// May create groups.
+    pub fn creates_groups(&self) -> Result<(), ApiError> {
+        require(self.has(&[RoleName::OrgOwner, RoleName::OrgGroupCreator]))
+    }
+
+    /// Speaks for an agent.
+    pub fn is_agent(&self) -> Result<(), ApiError> {
+        require(self.is_link)
+    }
+}
+
+fn require(may: bool) -> Result<(), ApiError> {
+    if may { Ok(()) } else { Err(denied("USER_UNAUTHORIZED")) }
+}
+
+/// The answer to a missing role.
+pub(crate) fn denied(code: &'static str) -> ApiError {
+    ApiError::new(StatusCode::UNAUTHORIZED, code, "Current user is not authorized to perform this action.", &[])
+}
+
+/// Organization roles as a key carries them.
+pub(crate) fn of_org(org: limosa_model::OrgId, names: &[RoleName]) -> Result<Vec<Role>, ApiError> {
+    let is_group = |name: &&RoleName| matches!(name, RoleName::GroupOwner | RoleName::GroupReadOnly);
+    if names.iter().any(|name| is_group(&name)) {
+        return Err(ApiError::bad(
+            "INVALID_ATTRIBUTE",
+            "Invalid attribute roles specified: a group role needs the group it is for.",
+            &["roles"],
+        ));
+    }
+    Ok(names.iter().map(|name| Role { group_id: None, org_id: Some(org.to_string()), role_name: *name }).collect())
+}

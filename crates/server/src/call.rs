@@ -1,0 +1,174 @@
+//! What a handler gets to see of a request, and what surrounds every handler: negotiation, the body held against its
+//! schema, the audit, rendering.
+
+use crate::{
+    App,
+    auth::Principal,
+    json::Strict,
+    middleware::{self, Peer},
+    negotiate::negotiate,
+    openapi,
+    render::{self, ApiError, Reply},
+    router::Route,
+    schema,
+};
+use axum::{
+    body::{Body, Bytes},
+    extract::{Path, Request, State},
+    http::{HeaderMap, Method, Response, StatusCode, header},
+};
+use limosa_model::{ApiVersion, Timestamp};
+use serde_json::Value;
+use std::{collections::HashMap, sync::Arc};
+
+/// One authenticated request, its body of the documented shape.
+pub(crate) struct Call {
+    pub app: Arc<App>,
+    pub principal: Principal,
+    pub params: HashMap<String, String>,
+    pub version: ApiVersion,
+    /// Where the client reached us, for links: scheme and host.
+    pub base: String,
+    pub path: String,
+    /// What a client that follows events has seen already.
+    pub last_event_id: i64,
+    body: Value,
+    query: Vec<(String, String)>,
+}
+
+impl Call {
+    /// The body.
+    pub fn parse<T: serde::de::DeserializeOwned>(&self) -> Result<T, ApiError> {
+        serde_json::from_value(self.body.clone())
+            .map_err(|e| ApiError::bad("INVALID_JSON_ATTRIBUTE", format!("Received JSON does not match: {e}."), &[]))
+    }
+
+    /// A path parameter.
+    pub fn param(&self, name: &str) -> &str {
+        self.params.get(name).map_or("", String::as_str)
+    }
+
+    /// A query parameter.
+    pub fn query(&self, name: &str) -> Option<&str> {
+        self.query.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+
+    /// A query parameter that is a number from `least` to `most`.
+    pub fn number(&self, name: &str, default: usize, least: usize, most: usize) -> Result<usize, ApiError> {
+        let Some(text) = self.query(name) else { return Ok(default) };
+        let number = text.parse().ok().filter(|n| (least..=most).contains(n));
+        number.ok_or_else(|| ApiError::query(name))
+    }
+
+    /// A query parameter that is true or false.
+    pub fn flag(&self, name: &str, default: bool) -> Result<bool, ApiError> {
+        match self.query(name) {
+            None => Ok(default),
+            Some("true") => Ok(true),
+            Some("false") => Ok(false),
+            Some(_) => Err(ApiError::query(name)),
+        }
+    }
+}
+
+/// Answers one request with `route`'s handler.
+pub(crate) fn answer(
+    route: &'static Route,
+    State(app): State<Arc<App>>,
+    Path(params): Path<HashMap<String, String>>,
+    request: &Request,
+) -> Response<Body> {
+    let wishes = middleware::wishes(request.uri());
+    let accept = request.headers().get(header::ACCEPT).and_then(|v| v.to_str().ok());
+    let version = negotiate(accept, route.versions);
+    let result = match version {
+        None if !route.versions.is_empty() => Err(ApiError::new(
+            StatusCode::NOT_ACCEPTABLE,
+            "INVALID_VERSION_DATE",
+            "Invalid accept header or version date.",
+            &[],
+        )),
+        version => call(route, app, params, request, version.unwrap_or(ApiVersion::V2023_01_01)),
+    };
+    let sunset = version.is_some_and(|version| route.is_deprecated(version));
+    match (result, route.stream) {
+        (Ok((_, call)), Some(stream)) if accept.is_some_and(|a| a.contains("text/event-stream")) => stream(call),
+        (result, _) => render::respond(result.map(|(reply, _)| Reply { sunset, ..reply }), version, wishes),
+    }
+}
+
+fn call(
+    route: &'static Route,
+    app: Arc<App>,
+    params: HashMap<String, String>,
+    request: &Request,
+    version: ApiVersion,
+) -> Result<(Reply, Call), ApiError> {
+    let unknown = || ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "UNEXPECTED_ERROR", "Unexpected error.", &[]);
+    let extensions = request.extensions();
+    let principal = extensions.get::<Principal>().cloned().ok_or_else(unknown)?;
+    let bytes = extensions.get::<Bytes>().cloned().ok_or_else(unknown)?;
+    let peer = extensions.get::<Peer>().cloned().ok_or_else(unknown)?;
+    (route.may)(&principal)?;
+    let query = middleware::query(request.uri());
+    let path = request.uri().path().to_owned();
+    let seen = request.headers().get("last-event-id").and_then(|v| v.to_str().ok()?.parse().ok());
+    let mut call = Call {
+        app,
+        principal,
+        params,
+        version,
+        base: peer.base.clone(),
+        path,
+        last_event_id: seen.unwrap_or(0),
+        body: Value::Null,
+        query,
+    };
+    for name in ["envelope", "pretty"] {
+        call.flag(name, false)?;
+    }
+    if let Some(shape) = route.takes(version) {
+        call.body = body(request.headers(), &bytes, shape)?;
+    }
+    let reply = (route.handler)(&call)?;
+    if request.method() != Method::GET && route.audited {
+        note(&call, route, &peer, &reply);
+    }
+    Ok((reply, call))
+}
+
+/// The body, of the shape that the API document shows.
+fn body(headers: &HeaderMap, bytes: &Bytes, shape: &openapi::Shape) -> Result<Value, ApiError> {
+    let empty = bytes.is_empty();
+    let media = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let essence = media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let dated = essence.starts_with("application/vnd.atlas.") && essence.ends_with("+json");
+    if !empty && essence != "application/json" && !dated {
+        return Err(ApiError::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "UNSUPPORTED_MEDIA_TYPE",
+            "The request's Content-Type must be application/json.",
+            &[],
+        ));
+    }
+    let mut value = match empty {
+        true if !shape.required => Value::Object(serde_json::Map::new()),
+        _ => serde_json::from_slice::<Strict>(bytes).map_err(|_| ApiError::malformed())?.0,
+    };
+    schema::check(&mut value, &shape.schema, openapi::components())?;
+    Ok(value)
+}
+
+/// Who did what: the path, and the id of what was made.
+fn note(call: &Call, route: &Route, peer: &Peer, reply: &Reply) {
+    let made = |name: &str| reply.body.as_ref().and_then(|b| b.get(name)).and_then(Value::as_str);
+    let target = match made("_id").or_else(|| made("id")).or_else(|| made("clientId")) {
+        Some(id) if !call.path.ends_with(id) && !call.path.contains(id) => format!("{}/{id}", call.path),
+        _ => call.path.clone(),
+    };
+    let noted =
+        call.app.store.audit(&call.principal, &peer.address.to_string(), route.operation, &target, Timestamp::now());
+    if let Err(error) = noted {
+        tracing::error!(%error, operation = route.operation, "the audit could not be written");
+    }
+}

@@ -1,0 +1,238 @@
+//! The API document, made of the table of routes and the bodies' own schemas.
+
+use crate::router::{Route, routes};
+use axum::http::StatusCode;
+use limosa_model::wire::error::ApiError;
+use serde_json::{Map, Value, json};
+use std::sync::OnceLock;
+use utoipa::{ToSchema, openapi::RefOr, openapi::Schema};
+
+/// Adds a type's schema and those it refers to.
+type Collect = fn(&mut Vec<(String, RefOr<Schema>)>);
+
+fn collect<T: ToSchema>(all: &mut Vec<(String, RefOr<Schema>)>) {
+    all.push((T::name().into_owned(), T::schema()));
+    T::schemas(all);
+}
+
+fn reference<T: ToSchema>() -> Value {
+    json!({"$ref": format!("#/components/schemas/{}", T::name())})
+}
+
+/// A request's body.
+pub(crate) struct Shape {
+    pub schema: Value,
+    pub required: bool,
+    collect: Collect,
+}
+
+impl Shape {
+    pub fn of<T: ToSchema>(required: bool) -> Self {
+        Self { schema: reference::<T>(), required, collect: collect::<T> }
+    }
+
+    pub fn list_of<T: ToSchema>() -> Self {
+        let schema = json!({"type": "array", "items": reference::<T>(), "minItems": 1});
+        Self { schema, required: true, collect: collect::<T> }
+    }
+
+    /// Whatever the handler can read.
+    pub fn any() -> Self {
+        Self { schema: json!({"type": "object", "additionalProperties": true}), required: true, collect: |_| {} }
+    }
+}
+
+/// A success.
+pub(crate) struct Answer {
+    pub status: StatusCode,
+    schema: Option<Value>,
+    pub paged: bool,
+    collect: Collect,
+}
+
+impl Answer {
+    pub fn nothing(status: StatusCode) -> Self {
+        Self { status, schema: None, paged: false, collect: |_| {} }
+    }
+
+    pub fn one<T: ToSchema>(status: StatusCode) -> Self {
+        Self { status, schema: Some(reference::<T>()), paged: false, collect: collect::<T> }
+    }
+
+    /// A bare array.
+    pub fn array<T: ToSchema>(status: StatusCode) -> Self {
+        let schema = Some(json!({"type": "array", "items": reference::<T>()}));
+        Self { status, schema, paged: false, collect: collect::<T> }
+    }
+
+    /// A page of a list.
+    pub fn page<T: ToSchema>() -> Self {
+        let schema = json!({
+            "type": "object",
+            "required": ["links", "results", "totalCount"],
+            "properties": {
+                "links": {"type": "array", "items": {"$ref": "#/components/schemas/Link"}},
+                "results": {"type": "array", "items": reference::<T>()},
+                "totalCount": {"type": "integer", "format": "int32", "minimum": 0},
+            },
+        });
+        Self { status: StatusCode::OK, schema: Some(schema), paged: true, collect: collect::<T> }
+    }
+}
+
+/// All bodies' schemas by name.
+pub(crate) fn components() -> &'static Value {
+    static COMPONENTS: OnceLock<Value> = OnceLock::new();
+    COMPONENTS.get_or_init(|| {
+        let mut all = Vec::new();
+        collect::<ApiError>(&mut all);
+        collect::<limosa_model::wire::live_migration::Link>(&mut all);
+        for route in routes() {
+            route.bodies().iter().for_each(|(_, shape)| (shape.collect)(&mut all));
+            (route.gives.collect)(&mut all);
+        }
+        let schemas: Map<String, Value> =
+            all.into_iter().map(|(name, schema)| (name, serde_json::to_value(schema).unwrap_or(Value::Null))).collect();
+        Value::Object(schemas)
+    })
+}
+
+/// The document.
+pub(crate) fn document() -> &'static Value {
+    static DOCUMENT: OnceLock<Value> = OnceLock::new();
+    DOCUMENT.get_or_init(|| {
+        let mut paths: Map<String, Value> = Map::new();
+        for route in routes().iter().filter(|route| !route.operation.is_empty()) {
+            let path = paths.entry(route.path).or_insert_with(|| json!({}));
+            path[route.method.as_str().to_ascii_lowercase()] = operation(route);
+        }
+        json!({
+            "openapi": "3.1.0",
+            "info": {
+                "title": "Limosa",
+                "version": env!("CARGO_PKG_VERSION"),
+                "description": "The Cloud Migration Service of the Atlas Administration API v2, and what Limosa has beside it.",
+                "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+            },
+            "security": [{"DigestAuth": []}, {"ServiceAccounts": []}],
+            "paths": paths,
+            "components": {
+                "headers": {
+                    "RateLimit-Limit": {"description": "Requests a minute", "schema": {"type": "integer"}},
+                    "RateLimit-Remaining": {"description": "What is left of them", "schema": {"type": "integer"}},
+                    "Retry-After": {"description": "Seconds", "schema": {"type": "integer"}},
+                },
+                "schemas": components(),
+                "securitySchemes": {
+                    "DigestAuth": {"type": "http", "scheme": "digest"},
+                    "ServiceAccounts": {"type": "oauth2", "flows": {
+                        "clientCredentials": {"tokenUrl": "/api/oauth/token", "scopes": {}},
+                    }},
+                },
+            },
+        })
+    })
+}
+
+fn operation(route: &Route) -> Value {
+    let limits = json!({
+        "RateLimit-Limit": {"$ref": "#/components/headers/RateLimit-Limit"},
+        "RateLimit-Remaining": {"$ref": "#/components/headers/RateLimit-Remaining"},
+    });
+    let mut success = json!({"description": route.summary, "headers": limits});
+    success["content"] = content(route, |version| {
+        let mut media = route.gives.schema.clone().map_or(json!({}), |schema| json!({"schema": schema}));
+        if let Some(version) = version.filter(|version| route.is_deprecated(*version)) {
+            media["x-sunset"] = "2027-07-01".into();
+            media["x-xgen-version"] = version.to_string().into();
+        }
+        media
+    });
+    if route.gives.schema.is_none() {
+        // There is no body, only its media type.
+        success.as_object_mut().into_iter().for_each(|fields| drop(fields.remove("content")));
+    }
+    if route.stream.is_some() {
+        success["content"]["text/event-stream"] = json!({"schema": {"type": "string"}});
+    }
+    let mut responses = Map::from_iter([(route.gives.status.as_str().to_owned(), success)]);
+    let mut refusals = vec![400, 401, 403, 404, 429, 500];
+    if route.method != axum::http::Method::GET {
+        refusals.push(409);
+    }
+    if !route.versions.is_empty() {
+        refusals.push(406);
+    }
+    if !route.bodies().is_empty() {
+        refusals.extend([413, 415]);
+    }
+    for status in refusals {
+        responses.insert(status.to_string(), refusal(status, &limits));
+    }
+    let mut operation = json!({
+        "operationId": route.operation,
+        "summary": route.summary,
+        "tags": [if route.path.contains("/liveMigrations") && !route.versions.is_empty() { "Cloud Migration Service" } else { "Limosa" }],
+        "parameters": parameters(route),
+        "responses": responses,
+    });
+    if !route.role.is_empty() {
+        operation["x-rolesRequirements"] = json!([route.role]);
+    }
+    if let [(_, first), ..] = route.bodies() {
+        let content = content(route, |version| {
+            let shape = version.and_then(|version| route.takes(version)).unwrap_or(first);
+            json!({"schema": shape.schema})
+        });
+        operation["requestBody"] = json!({"required": first.required, "content": content});
+    }
+    operation
+}
+
+/// One entry a version, or one for plain JSON.
+fn content(route: &Route, entry: impl Fn(Option<limosa_model::ApiVersion>) -> Value) -> Value {
+    if route.versions.is_empty() {
+        return json!({"application/json": entry(None)});
+    }
+    let media = |version: &limosa_model::ApiVersion| format!("application/vnd.atlas.{version}+json");
+    Value::Object(route.versions.iter().map(|version| (media(version), entry(Some(*version)))).collect())
+}
+
+fn refusal(status: u16, limits: &Value) -> Value {
+    let reason = StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or_default();
+    let mut headers = if status == 401 { json!({}) } else { limits.clone() };
+    if status == 429 {
+        headers["Retry-After"] = json!({"$ref": "#/components/headers/Retry-After"});
+    }
+    json!({
+        "description": reason,
+        "headers": headers,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ApiError"}}},
+    })
+}
+
+fn parameters(route: &Route) -> Vec<Value> {
+    let mut parameters = Vec::new();
+    for name in route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')) {
+        let is_id = matches!(name, "groupId" | "orgId" | "liveMigrationId" | "validationId" | "apiUserId");
+        let schema = if is_id {
+            json!({"type": "string", "pattern": "^([a-f0-9]{24})$"})
+        } else {
+            json!({"type": "string", "minLength": 1})
+        };
+        parameters.push(json!({"in": "path", "name": name, "required": true, "schema": schema}));
+    }
+    for name in ["envelope", "pretty"].iter().chain(&route.query) {
+        let schema = match *name {
+            "envelope" | "pretty" => json!({"type": "boolean", "default": false}),
+            "includeCount" => json!({"type": "boolean", "default": true}),
+            "pageNum" => json!({"type": "integer", "default": 1, "minimum": 0, "maximum": 1_000_000}),
+            "itemsPerPage" => json!({"type": "integer", "default": 100, "minimum": 1, "maximum": 500}),
+            "status" => json!({"type": "string", "enum": ["NEW", "WORKING", "FAILED", "COMPLETE", "EXPIRED"]}),
+            "phase" => json!({"$ref": "#/components/schemas/PhaseKind"}),
+            _ => json!({"type": "string"}),
+        };
+        parameters.push(json!({"in": "query", "name": name, "schema": schema}));
+    }
+    parameters
+}

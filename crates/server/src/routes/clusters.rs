@@ -1,0 +1,122 @@
+//! Destinations: registered here, and read as Atlas's clients read clusters. Their URIs can be written and never read.
+
+use super::{account::self_link, group, no_cluster, reply};
+use crate::{
+    call::Call,
+    paging,
+    render::{ApiError, Reply},
+    store::{Cluster, Uris},
+};
+use axum::http::StatusCode;
+use limosa_model::{
+    GroupId, Secret,
+    wire::account::{ClusterDescription, ConnectionStrings},
+    wire::own::{RegisterCluster, RegisteredCluster},
+};
+
+fn shown(cluster: &Cluster) -> RegisteredCluster {
+    RegisteredCluster { id: cluster.id.to_string(), name: cluster.name.clone() }
+}
+
+/// `GET /api/limosa/v1/groups/{groupId}/clusters`
+pub(crate) fn list(call: &Call) -> Result<Reply, ApiError> {
+    let group = group(call)?;
+    call.principal.reads_group(group.id)?;
+    let all: Vec<RegisteredCluster> = call.app.store.clusters(group.id)?.iter().map(shown).collect();
+    paging::page(call, &all)
+}
+
+pub(crate) fn register(call: &Call) -> Result<Reply, ApiError> {
+    let group = group(call)?;
+    call.principal.owns_group(group.id)?;
+    let wanted: RegisterCluster = call.parse()?;
+    let uris = Uris {
+        standard: Secret::new(wanted.uri),
+        vpc_peering: wanted.vpc_peering_uri.map(Secret::new),
+        private_links: wanted.private_links.into_iter().map(|l| (l.private_link_id, Secret::new(l.uri))).collect(),
+    };
+    call.app.store.put_cluster(group.id, &wanted.name, &uris)?;
+    let cluster = find(call, group.id, &wanted.name)?;
+    Ok(Reply { status: StatusCode::CREATED, ..reply(&shown(&cluster)) })
+}
+
+fn find(call: &Call, group: GroupId, name: &str) -> Result<Cluster, ApiError> {
+    call.app.store.cluster(group, name)?.ok_or_else(|| no_cluster(name, group))
+}
+
+/// A destination of a migration that isn't over stays.
+pub(crate) fn delete(call: &Call) -> Result<Reply, ApiError> {
+    let group = group(call)?;
+    call.principal.owns_group(group.id)?;
+    let name = call.param("clusterName");
+    let active = call.app.store.active_of_org(call.principal.org_id)?;
+    if let Some(active) =
+        active.iter().find(|m| m.destination.group_id == group.id && m.destination.cluster_name == name)
+    {
+        let id = active.id.to_string();
+        let detail = format!("Cluster {name} is the destination of live migration {id}, which is not over.");
+        return Err(ApiError::conflict("CLUSTER_IN_USE", detail, &[name, &id]));
+    }
+    if call.app.store.delete_cluster(group.id, name)? {
+        Ok(Reply::with(StatusCode::NO_CONTENT, None))
+    } else {
+        Err(no_cluster(name, group.id))
+    }
+}
+
+/// `GET /api/atlas/v2/groups/{groupId}/clusters`
+pub(crate) fn described(call: &Call) -> Result<Reply, ApiError> {
+    let group = group(call)?;
+    call.principal.reads_group(group.id)?;
+    let clusters = call.app.store.clusters(group.id)?;
+    let all: Vec<ClusterDescription> = clusters.iter().map(|cluster| description(call, group.id, cluster)).collect();
+    paging::page(call, &all)
+}
+
+pub(crate) fn describe(call: &Call) -> Result<Reply, ApiError> {
+    let group = group(call)?;
+    call.principal.reads_group(group.id)?;
+    let cluster = find(call, group.id, call.param("clusterName"))?;
+    Ok(reply(&description(call, group.id, &cluster)))
+}
+
+fn description(call: &Call, group: GroupId, cluster: &Cluster) -> ClusterDescription {
+    let path = format!("/api/atlas/v2/groups/{group}/clusters/{}", cluster.name);
+    ClusterDescription {
+        cluster_type: "REPLICASET".to_owned(),
+        connection_strings: ConnectionStrings { standard: hosts(cluster.uris.standard.expose()) },
+        group_id: group.to_string(),
+        id: cluster.id.to_string(),
+        links: self_link(call, &path),
+        mongo_db_version: None,
+        name: cluster.name.clone(),
+        replication_specs: Vec::new(),
+        state_name: "IDLE".to_owned(),
+    }
+}
+
+/// A URI's scheme and hosts: what may be shown of it.
+fn hosts(uri: &str) -> String {
+    let (scheme, rest) = uri.split_once("://").unwrap_or(("mongodb", ""));
+    // A password may hold a slash that should have been escaped: what counts is the last `@`.
+    let after = rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts);
+    let hosts = after.split(['/', '?']).next().unwrap_or_default();
+    format!("{scheme}://{hosts}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_scheme_and_hosts_of_a_uri_are_shown() {
+        for (uri, expected) in [
+            ("mongodb://u:p@a:1,b:2/db?replicaSet=rs", "mongodb://a:1,b:2"),
+            ("mongodb+srv://u:p%40@cluster.example.com", "mongodb+srv://cluster.example.com"),
+            ("mongodb://u:p/w@d@a:1/?x", "mongodb://a:1"),
+            ("mongodb://a:1?password=x", "mongodb://a:1"),
+        ] {
+            assert_eq!(hosts(uri), expected);
+        }
+    }
+}

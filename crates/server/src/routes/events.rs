@@ -1,0 +1,67 @@
+//! `…/liveMigrations/{id}/events`: what happened to a migration, as a list or as a stream that ends with it.
+
+use super::migration;
+use crate::{
+    call::Call,
+    paging,
+    render::{ApiError, Reply},
+};
+use axum::{
+    body::Body,
+    http::Response,
+    response::{
+        IntoResponse,
+        sse::{Event, KeepAlive, Sse},
+    },
+};
+use futures::stream;
+use limosa_model::{MigrationId, wire::own::MigrationEvent};
+use std::{collections::VecDeque, convert::Infallible, time::Duration};
+
+/// How often the store is looked at for a stream.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+pub(crate) fn list(call: &Call) -> Result<Reply, ApiError> {
+    let migration = migration(call)?;
+    paging::page(call, &after(call, migration.id, 0)?)
+}
+
+fn after(call: &Call, migration: MigrationId, number: i64) -> Result<Vec<MigrationEvent>, ApiError> {
+    let events = call.app.store.events(migration, number)?.into_iter();
+    Ok(events.map(|(id, at, kind, message)| MigrationEvent { id, kind, message, time: at.rfc3339() }).collect())
+}
+
+/// Where a stream is.
+struct Following {
+    call: Call,
+    migration: MigrationId,
+    seen: i64,
+    waiting: VecDeque<MigrationEvent>,
+}
+
+/// The events so far, then each as it happens. `Last-Event-ID` goes on after that one.
+pub(crate) fn stream(call: Call) -> Response<Body> {
+    let Ok(migration) = migration(&call) else { return axum::http::StatusCode::NOT_FOUND.into_response() };
+    let seen = call.last_event_id;
+    let following = Following { call, migration: migration.id, seen, waiting: VecDeque::new() };
+    let events = stream::unfold(following, async |mut at| {
+        loop {
+            if let Some(event) = at.waiting.pop_front() {
+                at.seen = event.id;
+                let data = serde_json::to_string(&event).unwrap_or_default();
+                let event = Event::default().id(event.id.to_string()).event(event.kind).data(data);
+                return Some((Ok::<_, Infallible>(event), at));
+            }
+            // Whether it is over is read first: nothing happens to a migration that is.
+            let known = at.call.app.store.migration(at.migration).ok().flatten()?;
+            at.waiting = after(&at.call, at.migration, at.seen).ok()?.into();
+            if at.waiting.is_empty() {
+                if known.phase.kind().is_final() {
+                    return None;
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        }
+    });
+    Sse::new(Box::pin(events)).keep_alive(KeepAlive::default()).into_response()
+}

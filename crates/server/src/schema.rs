@@ -1,0 +1,161 @@
+//! Holds a request's body against the schema that the API document shows, so that what is published and what is
+//! accepted can't differ. Each departure has the error that Atlas has for it.
+
+use crate::render::ApiError;
+use limosa_model::wire::error::FieldViolation;
+use regex::Regex;
+use serde_json::{Map, Value};
+use std::{
+    collections::HashMap,
+    sync::{Mutex, OnceLock, PoisonError},
+};
+
+/// Checks `body` against `schema`, following references into `components`. Attributes that are read-only are dropped,
+/// as is a null where an attribute may be left out.
+pub(crate) fn check(body: &mut Value, schema: &Value, components: &Value) -> Result<(), ApiError> {
+    let mut check = Check { components, violations: Vec::new() };
+    check.value(body, schema, "")?;
+    if check.violations.is_empty() { Ok(()) } else { Err(ApiError::violations(check.violations)) }
+}
+
+struct Check<'a> {
+    components: &'a Value,
+    /// What is of the right type and out of bounds: all are told at once.
+    violations: Vec<FieldViolation>,
+}
+
+/// The attributes that clients send as an empty string when they are not set.
+const EMPTY_IS_UNSET: &[&str] =
+    &["source.caCertificatePath", "source.username", "source.password", "destination.privateLinkId"];
+
+impl<'a> Check<'a> {
+    /// The schema itself, and whether null fits too.
+    fn resolve(&self, schema: &'a Value) -> (&'a Value, bool) {
+        if let Some(name) = schema["$ref"].as_str().and_then(|r| r.rsplit('/').next()) {
+            return self.resolve(&self.components[name]);
+        }
+        if let Some(choices) = schema["oneOf"].as_array() {
+            let is_null = |choice: &&Value| choice["type"] == "null";
+            let nullable = choices.iter().any(|choice| is_null(&choice));
+            if let Some(other) = choices.iter().find(|choice| !is_null(choice)) {
+                return (self.resolve(other).0, nullable);
+            }
+        }
+        let nullable = schema["type"].as_array().is_some_and(|types| types.iter().any(|t| t == "null"));
+        (schema, nullable)
+    }
+
+    fn value(&mut self, value: &mut Value, schema: &'a Value, path: &str) -> Result<(), ApiError> {
+        let (schema, nullable) = self.resolve(schema);
+        if value.is_null() && nullable {
+            return Ok(());
+        }
+        let mismatch = || {
+            let detail = format!("Received JSON for the {path} attribute does not match expected format.");
+            ApiError::bad("INVALID_JSON_ATTRIBUTE", detail, &[path])
+        };
+        let kind = match &schema["type"] {
+            Value::Array(types) => types.iter().find(|t| *t != "null").unwrap_or(&Value::Null),
+            kind => kind,
+        };
+        match (kind.as_str(), &mut *value) {
+            (Some("object"), Value::Object(fields)) => return self.object(fields, schema, path),
+            (Some("array"), Value::Array(items)) => {
+                self.bounds(schema, path, "Items", items.len());
+                for (index, item) in items.iter_mut().enumerate() {
+                    self.value(item, &schema["items"], &format!("{path}[{index}]"))?;
+                }
+            }
+            (Some("string"), Value::String(text)) => self.text(text, schema, path)?,
+            (Some("boolean"), Value::Bool(_)) | (None, _) => {}
+            (Some("integer"), Value::Number(number)) => {
+                let number = number.as_i64().ok_or_else(mismatch)?;
+                if schema["format"] == "int32" && i32::try_from(number).is_err() {
+                    return Err(mismatch());
+                }
+                let out = schema["minimum"].as_f64().is_some_and(|least| (number as f64) < least)
+                    || schema["maximum"].as_f64().is_some_and(|most| number as f64 > most);
+                if out {
+                    self.violate(path, format!("must be between {} and {}", schema["minimum"], schema["maximum"]));
+                }
+            }
+            _ if path.is_empty() => return Err(ApiError::malformed()),
+            _ => return Err(mismatch()),
+        }
+        Ok(())
+    }
+
+    fn object(&mut self, fields: &mut Map<String, Value>, schema: &'a Value, path: &str) -> Result<(), ApiError> {
+        let inside = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+        let Some(known) = schema["properties"].as_object() else {
+            // An object of any shape, or one without attributes.
+            let closed = schema.get("additionalProperties").is_none() && schema.get("properties").is_some();
+            return match fields.keys().next() {
+                Some(name) if closed => Err(ApiError::invalid(&inside(name))),
+                _ => Ok(()),
+            };
+        };
+        for name in fields.keys() {
+            if !known.contains_key(name) {
+                return Err(ApiError::invalid(&inside(name)));
+            }
+        }
+        fields.retain(|name, _| known[name]["readOnly"] != true);
+        for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            if known[name]["readOnly"] != true && fields.get(name).is_none_or(Value::is_null) {
+                return Err(ApiError::missing(&inside(name)));
+            }
+        }
+        fields.retain(|name, value| {
+            let unset = value.is_null() || value == "" && EMPTY_IS_UNSET.contains(&inside(name).as_str());
+            !unset
+        });
+        for (name, value) in fields.iter_mut() {
+            self.value(value, &known[name], &inside(name))?;
+        }
+        Ok(())
+    }
+
+    fn text(&mut self, text: &mut String, schema: &Value, path: &str) -> Result<(), ApiError> {
+        if let Some(allowed) = schema["enum"].as_array() {
+            // The `atlas` command line always sends this attribute, and sends it empty.
+            if path == "destination.hostnameSchemaType" && text.is_empty() {
+                "PUBLIC".clone_into(text);
+            }
+            if !allowed.iter().any(|one| one == text.as_str()) {
+                let detail = format!("An invalid enumeration value {text} was specified.");
+                return Err(ApiError::bad("INVALID_ENUM_VALUE", detail, &[text.as_str()]));
+            }
+        }
+        self.bounds(schema, path, "Length", text.chars().count());
+        if let Some(pattern) = schema["pattern"].as_str()
+            && !matches(pattern, text)
+        {
+            let detail = format!("Received JSON for the {path} attribute does not match expected format.");
+            return Err(ApiError::bad("INVALID_JSON_ATTRIBUTE", detail, &[path]));
+        }
+        Ok(())
+    }
+
+    fn bounds(&mut self, schema: &Value, path: &str, what: &str, size: usize) {
+        let size = size as u64;
+        if let Some(least) = schema[format!("min{what}")].as_u64().filter(|least| size < *least) {
+            self.violate(path, format!("size must be at least {least}"));
+        }
+        if let Some(most) = schema[format!("max{what}")].as_u64().filter(|most| size > *most) {
+            self.violate(path, format!("size must be at most {most}"));
+        }
+    }
+
+    fn violate(&mut self, path: &str, description: String) {
+        self.violations.push(FieldViolation { description, field: path.to_owned() });
+    }
+}
+
+/// Whether `text` matches; patterns are ours and few, and are compiled once.
+fn matches(pattern: &str, text: &str) -> bool {
+    static COMPILED: OnceLock<Mutex<HashMap<String, Option<Regex>>>> = OnceLock::new();
+    let mut compiled = COMPILED.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    let regex = compiled.entry(pattern.to_owned()).or_insert_with(|| Regex::new(pattern).ok());
+    regex.as_ref().is_none_or(|regex| regex.is_match(text))
+}
