@@ -93,8 +93,23 @@ pub(crate) fn components() -> &'static Value {
         }
         let schemas: Map<String, Value> =
             all.into_iter().map(|(name, schema)| (name, serde_json::to_value(schema).unwrap_or(Value::Null))).collect();
-        Value::Object(schemas)
+        let mut schemas = Value::Object(schemas);
+        hoist(&mut schemas);
+        schemas
     })
+}
+
+/// `utoipa` writes a list's being read- or write-only at its items; it belongs to the list.
+fn hoist(value: &mut Value) {
+    if let Some(items) = value.get_mut("items").and_then(Value::as_object_mut) {
+        let found = ["readOnly", "writeOnly"].map(|name| items.remove(name).map(|flag| (name, flag)));
+        found.into_iter().flatten().for_each(|(name, flag)| value[name] = flag);
+    }
+    match value {
+        Value::Object(fields) => fields.values_mut().for_each(hoist),
+        Value::Array(items) => items.iter_mut().for_each(hoist),
+        _ => {}
+    }
 }
 
 /// The document.

@@ -3,7 +3,7 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use limosa_model::{
     AgentId, DeploymentId, Epoch, ErrorCode, Failure, PhaseKind, Progress, Secret, digest,
-    protocol::{Deployment, Directive, Heartbeat, Join, Joined, Ordered, Report, Work},
+    protocol::{Deployment, Directive, Heartbeat, Join, Joined, Ordered, Report, ValidationReport, Work},
 };
 use limosa_server::{Bootstrap, Server, ServerConfig};
 use reqwest::{Client, Method, RequestBuilder, header::HeaderMap};
@@ -219,6 +219,24 @@ impl TestAgent<'_> {
         let key = (self.key.0.as_str(), self.key.1.expose());
         let signature = sign(asked.header("www-authenticate"), key, "POST", path, "00000001");
         Answer::of(self.server.request(Method::POST, path).header("authorization", signature).json(body)).await
+    }
+
+    /// As the agent, where it has no business.
+    pub async fn get(&self, path: &str) -> Answer {
+        let asked = Answer::of(self.server.request(Method::GET, path)).await;
+        let key = (self.key.0.as_str(), self.key.1.expose());
+        let signature = sign(asked.header("www-authenticate"), key, "GET", path, "00000001");
+        Answer::of(self.server.request(Method::GET, path).header("authorization", signature)).await
+    }
+
+    /// Reports a validation's findings.
+    pub async fn validated(&self, id: &str, codes: &[&str]) {
+        let finding = |code: &&str| {
+            let code = ErrorCode::ALL.iter().find(|known| known.name() == *code).expect("a code");
+            Failure::new(*code, "seen")
+        };
+        let report = ValidationReport { findings: codes.iter().map(finding).collect() };
+        let _: Value = self.post(&format!("/{}/validations/{id}/report", self.id), &report).await;
     }
 
     pub async fn heartbeat(&self, idle: bool) -> Work {

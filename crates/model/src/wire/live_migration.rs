@@ -23,7 +23,7 @@ pub struct LiveMigrationResponse {
     #[schema(read_only, required = false)]
     pub ready_for_cutover: bool,
     /// The phase, projected.
-    #[schema(inline, read_only)]
+    #[schema(read_only)]
     pub status: Option<Status>,
 }
 
@@ -44,9 +44,9 @@ impl From<&Migration> for LiveMigrationResponse {
 #[serde(rename_all = "camelCase")]
 pub struct LiveMigrationRequest {
     /// Ignored.
-    #[serde(rename = "_id", default, skip_serializing)]
+    #[serde(rename = "_id", default)]
     #[schema(value_type = String, pattern = "^([a-f0-9]{24})$", read_only, required = false)]
-    pub id: (),
+    pub id: Option<String>,
     /// What is written.
     pub destination: Destination,
     /// Drop what the destination holds before the copy.
@@ -66,9 +66,9 @@ pub struct LiveMigrationRequest {
 #[serde(rename_all = "camelCase")]
 pub struct LiveMigrationRequest20240530 {
     /// Ignored.
-    #[serde(rename = "_id", default, skip_serializing)]
+    #[serde(rename = "_id", default)]
     #[schema(value_type = String, pattern = "^([a-f0-9]{24})$", read_only, required = false)]
-    pub id: (),
+    pub id: Option<String>,
     /// What is written.
     pub destination: Destination,
     /// Drop what the destination holds before the copy.
@@ -76,9 +76,9 @@ pub struct LiveMigrationRequest20240530 {
     #[schema(write_only, default = false)]
     pub drop_destination_data: bool,
     /// Ignored.
-    #[serde(default, skip_serializing)]
-    #[schema(value_type = Vec<Link>, read_only, required = false)]
-    pub links: (),
+    #[serde(default)]
+    #[schema(read_only, required = false)]
+    pub links: Vec<Link>,
     /// The one host whose agent is to run it.
     #[schema(value_type = Vec<HostName>, min_items = 1, max_items = 1)]
     pub migration_hosts: Vec<String>,
@@ -104,7 +104,6 @@ pub struct Destination {
     #[schema(value_type = String, pattern = "^([a-f0-9]{24})$")]
     pub group_id: GroupId,
     /// Which of its connection strings to use.
-    #[schema(inline, min_length = 1)]
     pub hostname_schema_type: HostnameSchemaType,
     /// Which private link, with `PRIVATE_LINK`.
     pub private_link_id: Option<String>,
@@ -210,7 +209,7 @@ pub struct LiveImportValidation {
     #[schema(value_type = String, pattern = "^([a-f0-9]{24})$", required = false)]
     pub source_group_id: GroupId,
     /// How far it is.
-    #[schema(inline, read_only)]
+    #[schema(read_only)]
     pub status: Option<ValidationStatus>,
 }
 

@@ -94,7 +94,7 @@ impl Request {
                 id,
                 destination,
                 drop_destination_data,
-                links: (),
+                links: Vec::new(),
                 migration_hosts,
                 sharding,
                 source,

@@ -1,0 +1,192 @@
+//! Who may do what, from where, and what is kept of it.
+
+use crate::support::{Answer, TestServer, sign};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+/// A key with these roles; its halves.
+async fn key(server: &TestServer, roles: &[&str]) -> (Value, String, String) {
+    let made =
+        server.call(Method::POST, &server.org("apiKeys"), Some(json!({"desc": "a test's", "roles": roles}))).await;
+    assert_eq!(made.status, 200, "{made:?}");
+    let made = made.json();
+    let text = |name: &str| made[name].as_str().expect("is there").to_owned();
+    (made.clone(), text("publicKey"), text("privateKey"))
+}
+
+async fn by(
+    server: &TestServer,
+    key: &(Value, String, String),
+    method: Method,
+    path: &str,
+    body: Option<Value>,
+) -> Answer {
+    let asked = Answer::of(server.request(method.clone(), path)).await;
+    let signature = sign(asked.header("www-authenticate"), (&key.1, &key.2), method.as_str(), path, "00000001");
+    let request = server.request(method, path).header("authorization", signature);
+    Answer::of(match body {
+        Some(body) => request.json(&body),
+        None => request,
+    })
+    .await
+}
+
+#[tokio::test]
+async fn each_role_opens_its_doors_only() {
+    let server = TestServer::start().await;
+    let _agent = server.agent().await;
+    let migration = server.migration().await;
+    let detail = migration.replace("/api/atlas/v2", "/api/limosa/v1");
+    let doors = [
+        (Method::GET, migration.clone(), None),
+        (Method::GET, detail.clone(), None),
+        (Method::GET, server.group("clusters"), None),
+        (Method::GET, server.org(""), None),
+        (Method::POST, server.group("liveMigrations/validate"), Some(server.request_body())),
+        (Method::POST, format!("{detail}/pause"), None),
+        (Method::GET, server.org("liveMigrations/availableProjects"), None),
+        (
+            Method::POST,
+            "/api/atlas/v2/groups".to_owned(),
+            Some(json!({"name": "another", "orgId": server.keys.org_id})),
+        ),
+        (Method::GET, format!("/api/limosa/v1/orgs/{}/audit", server.keys.org_id), None),
+    ];
+    let cases = [
+        ("ORG_GROUP_CREATOR", [false, false, false, true, false, false, false, true, false]),
+        ("ORG_MEMBER", [true, true, false, true, false, false, false, false, false]),
+        ("ORG_READ_ONLY", [true, true, true, true, false, false, false, false, false]),
+        ("ORG_OWNER", [true, true, true, true, true, true, true, false, true]),
+    ];
+    for (role, open) in cases {
+        let key = key(&server, &[role]).await;
+        for ((method, path, body), open) in doors.iter().zip(open) {
+            let answer = by(&server, &key, method.clone(), path, body.clone()).await;
+            let refused = answer.status == 401;
+            // The group of that name exists once the creator made it.
+            let conflict = answer.status == 409;
+            assert_eq!(!refused && !conflict, open, "{role} {method} {path}: {answer:?}");
+            if refused {
+                let code = answer.error().1;
+                assert!(["USER_UNAUTHORIZED", "USER_CANNOT_ACCESS_GROUP"].contains(&code.as_str()), "{code}");
+            }
+        }
+    }
+    let refused =
+        server.call(Method::POST, &server.org("apiKeys"), Some(json!({"desc": "x", "roles": ["GROUP_OWNER"]}))).await;
+    assert_eq!(refused.error(), (400, "INVALID_ATTRIBUTE".to_owned()));
+}
+
+#[tokio::test]
+async fn an_agents_key_opens_the_agents_doors_only() {
+    let server = TestServer::start().await;
+    let agent = server.agent().await;
+    assert_eq!(
+        agent.get(&server.org("liveMigrations/availableProjects")).await.error(),
+        (401, "USER_UNAUTHORIZED".to_owned())
+    );
+    let migration = server.migration().await;
+    assert_eq!(agent.get(&migration).await.error().0, 401);
+    assert_eq!(server.call(Method::POST, "/api/limosa/v1/agents", Some(json!({}))).await.error().0, 401);
+    let unlink = server.call(Method::DELETE, &server.org("liveMigrations/linkTokens"), None).await;
+    assert_eq!(unlink.error(), (409, "CANNOT_DELETE_ORG_ACTIVE_LIVE_MIGRATION_ATLAS_ORG_LINK".to_owned()));
+    assert_eq!(unlink.json()["parameters"][0], server.keys.group_id.to_string());
+}
+
+#[tokio::test]
+async fn keys_are_shown_once_work_from_their_addresses_and_end() {
+    let server = TestServer::start().await;
+    let key = key(&server, &["ORG_READ_ONLY"]).await;
+    let path = server.org(&format!("apiKeys/{}", key.0["id"].as_str().expect("an id")));
+    let shown = server.get(&path).await.json();
+    assert_eq!(shown["privateKey"], format!("********-****-****-{}", &key.2[24..]));
+    let who = by(&server, &key, Method::GET, "/api/atlas/v2", None).await.json();
+    assert_eq!(who["apiKey"]["publicKey"], key.1.as_str());
+    assert_eq!(who["apiKey"]["roles"][0]["roleName"], "ORG_READ_ONLY");
+
+    let list = format!("{path}/accessList");
+    let add = async |entry: Value| server.call(Method::POST, &list, Some(json!([entry]))).await;
+    assert_eq!(add(json!({"ipAddress": "10.0.0.300"})).await.error(), (400, "INVALID_ATTRIBUTE".to_owned()));
+    assert_eq!(add(json!({"cidrBlock": "10.0.0.0/8"})).await.status, 200);
+    let outside = by(&server, &key, Method::GET, "/api/atlas/v2/orgs", None).await;
+    assert_eq!(outside.error(), (403, "IP_ADDRESS_NOT_ON_ACCESS_LIST".to_owned()));
+    assert_eq!(outside.json()["parameters"], json!(["127.0.0.1"]));
+    assert_eq!(add(json!({"ipAddress": "127.0.0.1"})).await.status, 200);
+    assert_eq!(by(&server, &key, Method::GET, "/api/atlas/v2/orgs", None).await.status, 200);
+    assert_eq!(server.call(Method::DELETE, &format!("{list}/10.0.0.0%2F8"), None).await.status, 204);
+    assert_eq!(server.get(&list).await.json()["results"], json!([{"ipAddress": "127.0.0.1"}]));
+
+    assert_eq!(server.call(Method::DELETE, &path, None).await.status, 204);
+    assert_eq!(by(&server, &key, Method::GET, "/api/atlas/v2/orgs", None).await.status, 401);
+    let all = server.get(&server.org("apiKeys")).await.json();
+    let last = server.org(&format!("apiKeys/{}", all["results"][0]["id"].as_str().expect("an id")));
+    assert_eq!(server.call(Method::DELETE, &last, None).await.error(), (409, "CANNOT_DELETE_LAST_OWNER".to_owned()));
+}
+
+#[tokio::test]
+async fn a_service_account_ends_with_its_tokens_and_the_audit_tells() {
+    let server = TestServer::start().await;
+    let wanted = json!({"name": "ci", "description": "x", "roles": ["ORG_OWNER"], "secretExpiresAfterHours": 8});
+    let made = server.call(Method::POST, &server.org("serviceAccounts"), Some(wanted)).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let made = made.json();
+    let (client, secret) =
+        (made["clientId"].as_str().expect("an id"), made["secrets"][0]["secret"].as_str().expect("once"));
+    assert!(client.starts_with("mdb_sa_id_") && secret.starts_with("mdb_sa_sk_"), "{made}");
+    assert!(!server.get(&server.org("serviceAccounts")).await.text.contains(secret));
+    let grant = || {
+        let request = server.http.post(format!("{}/api/oauth/token", server.url)).basic_auth(client, Some(secret));
+        Answer::of(request.body("grant_type=client_credentials"))
+    };
+    let token = grant().await.json()["access_token"].as_str().expect("a token").to_owned();
+    let ask = || Answer::of(server.request(Method::GET, "/api/atlas/v2/orgs").bearer_auth(&token));
+    assert_eq!(ask().await.status, 200);
+    for _ in 1..10 {
+        assert_eq!(grant().await.status, 200);
+    }
+    let limited = grant().await;
+    assert_eq!((limited.status, limited.json()["error"].as_str()), (429, Some("rate_limited")));
+    assert!(!limited.header("retry-after").is_empty());
+    assert_eq!(server.call(Method::DELETE, &server.org(&format!("serviceAccounts/{client}")), None).await.status, 204);
+    assert_eq!(ask().await.status, 401);
+
+    let audit = server.get(&format!("/api/limosa/v1/orgs/{}/audit", server.keys.org_id)).await.json();
+    let told: Vec<(&str, &str, &str)> = audit["results"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|e| {
+            (
+                e["operation"].as_str().expect("text"),
+                e["actor"].as_str().expect("text"),
+                e["address"].as_str().expect("text"),
+            )
+        })
+        .collect();
+    let owner = server.keys.client_id.as_str();
+    assert_eq!(
+        told,
+        [("deleteOrgServiceAccount", owner, "127.0.0.1"), ("createOrgServiceAccount", owner, "127.0.0.1")]
+    );
+    assert!(audit["results"][1]["target"].as_str().is_some_and(|target| target.ends_with(client)), "{audit}");
+}
+
+#[tokio::test]
+async fn requests_are_counted_and_too_many_are_held_up() {
+    let server = TestServer::start().await;
+    let mut refused = None;
+    // A minute may end within: then counting begins anew, once.
+    for _ in 0..1_010 {
+        let answer = server.get(&server.org("")).await;
+        if answer.status == 429 {
+            refused = Some(answer);
+            break;
+        }
+    }
+    let refused = refused.expect("five hundred a minute are enough");
+    assert_eq!(refused.error().1, "RATE_LIMITED");
+    assert_eq!((refused.header("ratelimit-limit"), refused.header("ratelimit-remaining")), ("500", "0"));
+    assert!(refused.header("retry-after").parse::<u32>().is_ok_and(|s| (1..=60).contains(&s)), "{refused:?}");
+    // Other resources are counted apart.
+    assert_eq!(server.get(&server.group("clusters")).await.status, 200);
+}
