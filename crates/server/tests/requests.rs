@@ -262,7 +262,7 @@ async fn no_input_makes_a_handler_panic() {
             let (method, path) = &paths[index];
             let query = format!("{path}?{}", tail.replace(['/', '?'], ""));
             let answer = runtime.block_on(server.call(method.clone(), &query, Some(body.clone())));
-            prop_assert!(answer.status < 500 && answer.status != 429 || answer.status == 429, "{answer:?} to {body}");
+            prop_assert!(answer.status < 500, "{answer:?} to {body}");
             let odd = runtime.block_on(server.get(&format!("{path}/{}", tail.replace('%', "%25"))));
             prop_assert!(odd.status < 500, "{odd:?}");
             Ok(())

@@ -51,7 +51,8 @@ async fn events_are_followed_to_the_end() {
     let mut agent = server.agent().await;
     let migration = server.migration().await;
     let path = migration.replace("/api/atlas/v2", "/api/limosa/v1") + "/events";
-    let request = server.request(Method::GET, &path).header("accept", "text/event-stream");
+    let follow = || server.http.get(format!("{}{path}", server.url)).header("accept", "text/event-stream");
+    let request = follow();
     let answer = request.bearer_auth(server.new_token().await).send().await.expect("answers");
     assert_eq!(answer.headers()["content-type"], "text/event-stream");
     let reading = tokio::spawn(async move {
@@ -72,8 +73,7 @@ async fn events_are_followed_to_the_end() {
     let listed = server.get(&path).await.json();
     assert_eq!(listed["totalCount"], 5);
     let last = listed["results"][3]["id"].to_string();
-    let request =
-        server.request(Method::GET, &path).header("accept", "text/event-stream").header("last-event-id", last);
+    let request = follow().header("last-event-id", last);
     let rest = Answer::of(request.bearer_auth(server.new_token().await)).await;
     assert_eq!(rest.text.matches("event: ").count(), 1, "{rest:?}");
 }
