@@ -1,11 +1,13 @@
 //! `cargo x <verb>`: everything that a developer or CI runs.
 #![allow(clippy::print_stdout)]
 
+mod bench;
 mod check;
 mod demo;
+mod soak;
 
 use clap::{Parser, Subcommand};
-use limosa_testkit::{Error, mongod};
+use limosa_testkit::{Error, mongod, tool};
 use std::process::{Command, ExitCode};
 
 #[derive(Parser)]
@@ -25,6 +27,19 @@ enum Verb {
         #[arg(long)]
         full: bool,
     },
+    /// The Debian packages, into target/debian.
+    Package,
+    /// Migrate under writers while everything breaks, again and again.
+    Soak {
+        /// For how long a new round is begun.
+        #[arg(long, default_value_t = 20)]
+        minutes: u64,
+        /// Of an earlier run, to break the same again.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+    /// Measure, each figure beside an anchor of the same run.
+    Bench(bench::Arguments),
     /// Formatting, lints, documentation, licences.
     Check,
     /// Fetch a mongod into the cache and say where it is.
@@ -39,6 +54,9 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().verb {
         Verb::Demo => demo::run_demo(),
         Verb::Test { full } => test(full),
+        Verb::Package => package(),
+        Verb::Soak { minutes, seed } => soak::soak(minutes, seed),
+        Verb::Bench(arguments) => bench::run_benches(&arguments),
         Verb::Check => check::run_checks(),
         Verb::Mongod { version } => mongod::ensure(&version).map(|binary| println!("{}", binary.path.display())),
     };
@@ -51,10 +69,19 @@ fn main() -> ExitCode {
     }
 }
 
+fn package() -> Result<(), Error> {
+    run(cargo(&["build", "--release", "--package", "limosa"]))?;
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut build = Command::new(root.join("packaging/debian/build"));
+    build.arg(tool::target().join("release/limosa")).arg(tool::target().join("debian"));
+    run(build)
+}
+
 fn test(full: bool) -> Result<(), Error> {
     for version in mongod::VERSIONS {
         mongod::ensure(version)?;
     }
+    tool::install()?;
     let mut command = cargo(&["test", "--workspace"]);
     if full {
         command.env("LIMOSA_FULL", "1");

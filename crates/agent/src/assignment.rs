@@ -1,9 +1,9 @@
 //! One piece of work under way: the engine, its reports, and the lease that it stands on.
 
 use crate::{Agent, http::HttpError, source_uri};
-use limosa_engine::{EngineReport, Outcome, Settings};
+use limosa_engine::{EngineReport, Outcome, Settings, Steering};
 use limosa_model::{
-    Epoch, ErrorCode, Failure, MigrationId, PhaseKind, Progress, ValidationId,
+    Epoch, ErrorCode, Failure, MigrationId, PhaseKind, ValidationId,
     protocol::{Directive, MigrationAssignment, Ordered, Report, ValidationAssignment, ValidationReport},
 };
 use std::{
@@ -57,14 +57,15 @@ struct Reporter {
 }
 
 impl Reporter {
-    async fn send(&mut self, now: &EngineReport) -> Result<Directive, HttpError> {
+    async fn send(&mut self, now: &EngineReport) -> Result<Ordered, HttpError> {
         let began = Instant::now();
         let path = format!("/{}/migrations/{}/report", self.agent.id, self.id);
-        let EngineReport { phase, progress, failure } = now.clone();
-        let report = Report { epoch: self.epoch, phase, progress, failure };
+        let EngineReport { phase, progress, failure, rehearsal, record } = now.clone();
+        let record = record.filter(|_| phase == PhaseKind::Complete).map(|record| *record);
+        let report = Report { epoch: self.epoch, phase, progress, failure, rehearsal, record };
         let ordered: Ordered = self.agent.post(&path, &report).await?;
         self.renewed = began;
-        Ok(ordered.directive)
+        Ok(ordered)
     }
 
     fn lease_is_over(&self) -> bool {
@@ -81,12 +82,13 @@ async fn carry_out(
     let id = given.migration_id;
     tracing::info!(migration = %id, epoch = given.epoch.0, "taken on");
     let mut reporter = Reporter { agent: Arc::clone(&agent), id, epoch: given.epoch, renewed: Instant::now() };
-    let begin = EngineReport { phase: PhaseKind::Preparing, progress: Progress::default(), failure: None };
-    let (sender, mut reports) = watch::channel(begin);
+    let (sender, mut reports) = watch::channel(EngineReport::begin());
+    let steering = Steering::default();
+    let steered = steering.clone();
     let receiver = orders.subscribe();
     let mut engine = tokio::spawn(async move {
         match settings(&agent, given) {
-            Ok(settings) => limosa_engine::run(settings, receiver, sender).await,
+            Ok(settings) => limosa_engine::run(Settings { steering: steered, ..settings }, receiver, sender).await,
             Err(failure) => Outcome::Failed(failure),
         }
     });
@@ -101,8 +103,9 @@ async fn carry_out(
         }
         let now = reports.borrow().clone();
         match reporter.send(&now).await {
-            Ok(directive) => {
+            Ok(Ordered { directive, wishes }) => {
                 told = Some(now.phase);
+                steering.set(wishes);
                 if !leaving.load(Ordering::SeqCst) {
                     orders.send_if_modified(|held| std::mem::replace(held, directive) != directive);
                 }
@@ -149,15 +152,23 @@ async fn report_end(reporter: &mut Reporter, last: &EngineReport) {
 }
 
 fn settings(agent: &Agent, given: MigrationAssignment) -> Result<Settings, Failure> {
+    let (mut source_uri, mut destination_uri) = (source_uri(&agent.config, &given.source)?, given.destination_uri);
+    if given.reversal_from.is_some() {
+        std::mem::swap(&mut source_uri, &mut destination_uri);
+    }
     Ok(Settings {
         migration_id: given.migration_id,
         epoch: given.epoch,
         agent_id: agent.id,
-        source_uri: source_uri(&agent.config, &given.source)?,
-        destination_uri: given.destination_uri,
+        source_uri,
+        destination_uri,
         filter: agent.config.filter.clone(),
         drop_destination_data: given.drop_destination_data,
+        recopies: given.recopies,
         data_dir: agent.config.data_dir.clone(),
+        tuning: agent.config.tuning.clone(),
+        steering: Steering::default(),
+        reversal_from: given.reversal_from,
     })
 }
 
@@ -170,10 +181,12 @@ pub(crate) async fn validate(agent: Arc<Agent>, given: ValidationAssignment) {
         source: given.source,
         destination_uri: given.destination_uri,
         drop_destination_data: given.drop_destination_data,
+        recopies: 0,
+        reversal_from: None,
     };
     let findings = match settings(&agent, assignment) {
         Ok(settings) => limosa_engine::preflight(&settings).await,
-        Err(failure) => vec![failure],
+        Err(failure) => vec![failure.into()],
     };
     let path = format!("/{}/validations/{id}/report", agent.id);
     let report = ValidationReport { findings };

@@ -24,7 +24,7 @@ pub enum HttpError {
     #[error("the server's answer can't be read: {0}")]
     Malformed(String),
     /// Plain HTTP to another machine.
-    #[error("{0} is not on this machine: use https")]
+    #[error("{0} is not on this machine: use https, or say --plain-http if you trust the network between")]
     Insecure(String),
 }
 
@@ -40,11 +40,16 @@ pub struct Client {
 }
 
 impl Client {
-    /// For the server at `base`.
+    /// For the server at `base`; plain HTTP only on this machine.
     pub fn new(base: &str, public_key: &str, private_key: &Secret) -> Result<Self, HttpError> {
+        Self::new_with(base, public_key, private_key, false)
+    }
+
+    /// The same; with `plain_http`, for a network that is trusted, plain HTTP to another machine too.
+    pub fn new_with(base: &str, public_key: &str, private_key: &Secret, plain_http: bool) -> Result<Self, HttpError> {
         let url = url::Url::parse(base).map_err(|e| HttpError::Unreachable(base.to_owned(), e.to_string()))?;
         let local = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
-        if url.scheme() != "https" && !local {
+        if url.scheme() != "https" && !local && !plain_http {
             return Err(HttpError::Insecure(base.to_owned()));
         }
         // A second call finds the provider installed, which is as good.

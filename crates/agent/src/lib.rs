@@ -5,6 +5,7 @@ mod assignment;
 pub mod http;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use limosa_engine::Tuning;
 use limosa_model::{AgentId, ErrorCode, Failure, NamespaceFilter, Secret, protocol};
 use reqwest::Method;
 use serde::de::DeserializeOwned;
@@ -38,6 +39,10 @@ pub struct AgentConfig {
     pub filter: NamespaceFilter,
     /// Identity and spool.
     pub data_dir: PathBuf,
+    /// How its engine is set.
+    pub tuning: Tuning,
+    /// Speak plain HTTP to a server on another machine.
+    pub plain_http: bool,
 }
 
 /// Why an agent ended.
@@ -46,6 +51,9 @@ pub enum AgentError {
     /// The token is not one of ours.
     #[error("the link token can't be read: copy it whole from the answer of 'limosa link create'")]
     MalformedToken,
+    /// How it is to run.
+    #[error("a setting is out of bounds: {0}")]
+    Tuning(String),
     /// Its own disk.
     #[error("{0}: {1}")]
     File(PathBuf, #[source] std::io::Error),
@@ -74,7 +82,9 @@ fn client(config: &AgentConfig) -> Result<http::Client, AgentError> {
     let decoded = STANDARD.decode(config.link_token.expose().trim()).map_err(|_| AgentError::MalformedToken)?;
     let token: serde_json::Value = serde_json::from_slice(&decoded).map_err(|_| AgentError::MalformedToken)?;
     match (token["publicApiKey"].as_str(), token["privateApiKey"].as_str()) {
-        (Some(public), Some(private)) => Ok(http::Client::new(&config.server_url, public, &Secret::new(private))?),
+        (Some(public), Some(private)) => {
+            Ok(http::Client::new_with(&config.server_url, public, &Secret::new(private), config.plain_http)?)
+        }
         _ => Err(AgentError::MalformedToken),
     }
 }
@@ -106,6 +116,7 @@ async fn describe(config: &AgentConfig) -> Vec<protocol::Deployment> {
 
 /// Runs until `shutdown`; a running migration is then stopped where it is, and goes on with the next start.
 pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send) -> Result<(), AgentError> {
+    config.tuning.validate().map_err(AgentError::Tuning)?;
     let client = client(&config)?;
     let id = identity(&config.data_dir)?;
     let mut deployments = describe(&config).await;
@@ -207,6 +218,8 @@ mod tests {
             sources: vec![("a".into(), Secret::new("mongodb://own:pw@h:1,g:2"))],
             filter: NamespaceFilter::default(),
             data_dir: PathBuf::new(),
+            tuning: Tuning::default(),
+            plain_http: false,
         };
         let mut access =
             protocol::SourceAccess { name: "a".into(), credentials: None, ca_certificate_path: None, ssl: false };
@@ -216,5 +229,15 @@ mod tests {
         assert_eq!(source_uri(&config, &access), Ok(Secret::new("mongodb://u%40x:p%20%2F@h:1,g:2/?tls=true")));
         access.name = "b".into();
         assert!(source_uri(&config, &access).is_err());
+    }
+
+    #[test]
+    fn plain_http_to_another_machine_must_be_asked_for() {
+        let key = Secret::new("k");
+        let refused = http::Client::new("http://mover.example.com:8080", "p", &key);
+        assert!(matches!(refused, Err(http::HttpError::Insecure(_))));
+        assert!(http::Client::new("http://127.0.0.1:8080", "p", &key).is_ok());
+        assert!(http::Client::new("https://mover.example.com", "p", &key).is_ok());
+        assert!(http::Client::new_with("http://mover.example.com:8080", "p", &key, true).is_ok());
     }
 }

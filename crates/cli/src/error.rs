@@ -1,8 +1,8 @@
 //! Why a command ended, and with which exit status.
 
 use limosa_agent::{AgentError, http::HttpError};
-use limosa_model::Failure;
-use limosa_server::ServerError;
+use limosa_model::Finding;
+use limosa_server::{NotifyError, ServerError};
 use std::path::PathBuf;
 
 /// Anything but success.
@@ -10,7 +10,10 @@ use std::path::PathBuf;
 pub(crate) enum CliError {
     /// Refused before anything was written.
     #[error("refused")]
-    Refused(Vec<Failure>),
+    Refused(Vec<Finding>),
+    /// Two clusters don't hold the same.
+    #[error("source and destination are different in {0} of {1} namespaces")]
+    Different(usize, usize),
     /// The migration failed.
     #[error("{code}: {message}\n{remedy}")]
     Failed {
@@ -44,6 +47,9 @@ pub(crate) enum CliError {
     /// A wrong argument that only the command itself can see.
     #[error("{0}")]
     Usage(String),
+    /// Someone can't be told.
+    #[error(transparent)]
+    Notify(#[from] NotifyError),
     /// The control plane.
     #[error(transparent)]
     Server(#[from] ServerError),
@@ -59,13 +65,18 @@ impl CliError {
     /// The process's exit status.
     pub fn exit_status(&self) -> u8 {
         match self {
+            Self::Notify(NotifyError::File(..) | NotifyError::Setting(_)) => 2,
             Self::Refused(_) | Self::Usage(_) | Self::InUse(_) | Self::Profile(..) => 2,
             Self::Expired => 3,
             Self::Interrupted => 130,
-            Self::Agent(AgentError::MalformedToken | AgentError::Http(HttpError::Insecure(_))) => 2,
-            Self::Failed { .. }
+            Self::Agent(
+                AgentError::MalformedToken | AgentError::Tuning(_) | AgentError::Http(HttpError::Insecure(_)),
+            ) => 2,
+            Self::Different(..)
+            | Self::Failed { .. }
             | Self::Cancelled
             | Self::File(..)
+            | Self::Notify(_)
             | Self::Server(_)
             | Self::Agent(_)
             | Self::Http(_) => 1,

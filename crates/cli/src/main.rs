@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod error;
 mod profile;
+mod screen;
 mod ui;
 
 use clap::Parser;

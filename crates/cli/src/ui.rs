@@ -1,9 +1,9 @@
 //! The only place that prints: answers and events to stdout, everything for people to stderr.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
-use crate::{args::Output, error::CliError};
-use indicatif::{HumanBytes, HumanCount, MultiProgress, ProgressBar, ProgressStyle};
-use limosa_model::{Failure, MigrationId, PhaseKind, Progress, Timestamp};
+use crate::{args::Output, error::CliError, screen};
+use indicatif::{HumanBytes, HumanCount};
+use limosa_model::{ErrorCode, Finding, MigrationId, PhaseKind, Progress, Timestamp, cutover::Rehearsal};
 use serde::Serialize;
 use serde_json::Value;
 use std::{
@@ -59,8 +59,8 @@ pub(crate) enum Event<'a> {
 }
 
 impl<'a> Event<'a> {
-    pub fn failed(failure: &'a Failure) -> Self {
-        Self::Failed { code: failure.code.name(), message: &failure.message, remedy: failure.code.remedy() }
+    pub fn failed(finding: &'a Finding) -> Self {
+        Self::Failed { code: finding.code.name(), message: &finding.evidence, remedy: &finding.remedy }
     }
 }
 
@@ -76,18 +76,20 @@ struct Line<'a> {
 /// Shows one migration.
 pub(crate) struct Ui {
     output: Output,
+    quiet: bool,
     migration: Option<MigrationId>,
-    bars: MultiProgress,
-    bar: Option<ProgressBar>,
-    phase: Option<PhaseKind>,
     last_line: Option<Instant>,
     began: Instant,
 }
 
 impl Ui {
-    pub fn new(output: Output) -> Self {
-        let (bars, began) = (MultiProgress::new(), Instant::now());
-        Self { output, migration: None, bars, bar: None, phase: None, last_line: None, began }
+    pub fn new(output: Output, quiet: bool) -> Self {
+        Self { output, quiet, migration: None, last_line: None, began: Instant::now() }
+    }
+
+    /// Whether a person sits before a terminal and wants to see it all.
+    pub fn takes_the_screen(&self) -> bool {
+        self.output == Output::Text && !self.quiet && screen::is_possible()
     }
 
     /// From now on it is about this one.
@@ -104,24 +106,23 @@ impl Ui {
             Event::Started { url, profile, resumed } => {
                 let id = self.migration.map(|id| id.to_string()).unwrap_or_default();
                 let verb = if resumed { "goes on" } else { "started" };
-                self.say(&format!("migration {id} {verb}; API {url}, profile {}", profile.display()));
+                self.tell(&format!("migration {id} {verb}; API {url}, profile {}", profile.display()));
             }
             Event::Phase { phase, reason } => self.enter(phase, reason),
             Event::Progress { phase, lag_time_seconds, progress } => self.progress(phase, lag_time_seconds, progress),
             Event::ReadyForCutover { profile, expires_at, by_itself } => {
-                self.say("ready for cutover: the destination follows the source");
+                say("ready for cutover: the destination follows the source");
                 if !by_itself {
                     let until = expires_at.map(|at| format!(" (until {at})")).unwrap_or_default();
-                    self.say(&format!(
+                    say(&format!(
                         "  stop the application's writes, then{until}: limosa migrations cutover --wait --profile {}",
                         profile.display()
                     ));
                 }
             }
             Event::Complete { progress } => {
-                self.finish_bar();
                 let pause = progress.write_pause_millis.map(|ms| format!(", write pause {ms} ms")).unwrap_or_default();
-                self.say(&format!(
+                say(&format!(
                     "complete: {} documents ({}) copied, {} changes applied, {:.0} s{pause}",
                     HumanCount(progress.documents_copied),
                     HumanBytes(progress.bytes_copied),
@@ -129,86 +130,64 @@ impl Ui {
                     self.began.elapsed().as_secs_f64()
                 ));
             }
-            Event::Failed { .. } => self.finish_bar(),
+            Event::Failed { .. } => {}
         }
     }
 
-    fn say(&self, text: &str) {
-        self.bars.suspend(|| say(text));
+    /// A line that nobody must act on.
+    fn tell(&self, text: &str) {
+        if !self.quiet {
+            say(text);
+        }
     }
 
     fn enter(&mut self, phase: PhaseKind, reason: Option<&str>) {
-        self.finish_bar();
         self.last_line = None;
-        self.phase = Some(phase);
         if let Some(reason) = reason {
-            self.say(&format!("the cutover was taken back: {reason}"));
-            self.say("  the source is as it was and replication goes on");
+            say(&format!("the cutover was taken back: {reason}"));
+            say("  the source is as it was and replication goes on");
         }
-        if !io::stderr().is_terminal() {
-            self.say(words(phase));
-        } else if !phase.is_final() {
-            let bar = self.bars.add(ProgressBar::new(0));
-            let template = match phase {
-                PhaseKind::Copying => "{prefix:18} [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}  {msg}",
-                PhaseKind::BuildingIndexes => "{prefix:18} [{wide_bar}] {pos}/{len} {elapsed}",
-                _ => "{prefix:18} {spinner} {elapsed}  {msg}",
-            };
-            bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
-            bar.set_prefix(words(phase));
-            bar.enable_steady_tick(Duration::from_millis(200));
-            self.bar = Some(bar);
-        }
-    }
-
-    fn finish_bar(&mut self) {
-        if let Some(bar) = self.bar.take() {
-            bar.abandon();
-        }
+        self.tell(words(phase));
     }
 
     fn progress(&mut self, phase: PhaseKind, lag: Option<i64>, p: &Progress) {
         let text = match phase {
             PhaseKind::Copying => format!(
-                "{}/{} documents, {}/{} collections, {} changes waiting",
+                "{}/{} documents, {}/{} collections, {} changes waiting, {} of {}",
                 HumanCount(p.documents_copied),
                 HumanCount(p.documents_total),
                 p.collections_copied,
                 p.collections_total,
-                HumanBytes(p.spool_bytes)
+                HumanBytes(p.spool_bytes),
+                HumanBytes(p.bytes_copied),
+                HumanBytes(p.bytes_total)
             ),
             PhaseKind::BuildingIndexes => format!("{}/{} indexes", p.indexes_built, p.indexes_total),
             PhaseKind::CatchingUp | PhaseKind::Synced => {
                 let lag = lag.map_or_else(|| "unknown".to_owned(), |lag| format!("{lag} s"));
-                format!("{} changes applied, lag {lag}", HumanCount(p.events_applied))
+                let verified = match p.verification_passes {
+                    0 => {
+                        format!("verifying {}/{}", HumanCount(p.documents_verified), HumanCount(p.documents_to_verify))
+                    }
+                    _ => format!("verified, {} to look at again", HumanCount(p.documents_dirty)),
+                };
+                let repaired = match p.documents_repaired {
+                    0 => String::new(),
+                    n => format!(", {} REPAIRED", HumanCount(n)),
+                };
+                format!("{} changes applied, lag {lag}, {verified}{repaired}", HumanCount(p.events_applied))
             }
             _ => String::new(),
         };
-        if let Some(bar) = &self.bar {
-            match phase {
-                PhaseKind::Copying => {
-                    bar.set_length(p.bytes_total.max(p.bytes_copied));
-                    bar.set_position(p.bytes_copied);
-                }
-                PhaseKind::BuildingIndexes => {
-                    bar.set_length(p.indexes_total);
-                    bar.set_position(p.indexes_built);
-                }
-                _ => {}
-            }
-            bar.set_message(text);
-        } else if !text.is_empty() && self.last_line.is_none_or(|at| at.elapsed() >= LINE_EVERY) {
+        if !text.is_empty() && self.last_line.is_none_or(|at| at.elapsed() >= LINE_EVERY) {
             self.last_line = Some(Instant::now());
-            let bytes = match phase {
-                PhaseKind::Copying => format!(", {} of {}", HumanBytes(p.bytes_copied), HumanBytes(p.bytes_total)),
-                _ => String::new(),
-            };
-            say(&format!("  {text}{bytes}"));
+            self.tell(&format!("  {text}"));
         }
     }
 }
 
-fn words(phase: PhaseKind) -> &'static str {
+/// A phase as a person says it.
+pub(crate) fn words(phase: PhaseKind) -> &'static str {
     match phase {
         PhaseKind::Scheduled => "waiting for a host",
         PhaseKind::Preparing => "preparing",
@@ -229,6 +208,11 @@ fn words(phase: PhaseKind) -> &'static str {
 /// A line for programs. Nobody listening is no reason to stop.
 fn out(text: &str) {
     let _ = writeln!(io::stdout(), "{text}");
+}
+
+/// Text that was asked for.
+pub(crate) fn print(text: &str) {
+    out(text);
 }
 
 /// A line for people.
@@ -279,7 +263,7 @@ pub(crate) fn describe(value: &Value) -> String {
     }
     line("migrationHosts", &value["migrationHosts"]);
     if let Some(progress) = value["progress"].as_object() {
-        progress.iter().filter(|(_, v)| !v.is_null()).for_each(|(name, v)| line(name, v));
+        progress.iter().filter(|(_, v)| !v.is_null() && !v.is_array()).for_each(|(name, v)| line(name, v));
     }
     if let Some(failure) = value["failure"].as_object() {
         failure.iter().for_each(|(name, v)| line(&format!("failure.{name}"), v));
@@ -287,16 +271,43 @@ pub(crate) fn describe(value: &Value) -> String {
     lines.join("\n")
 }
 
+/// Something that was found.
+pub(crate) fn finding(found: &Finding) {
+    let severity = if found.is_error() { "error" } else { "warning" };
+    say(&format!("{severity}: {found}\n  {}\n  {}", found.remedy, page(found.code.name())));
+}
+
+/// A rehearsal, a step a line.
+pub(crate) fn rehearsal(found: &Rehearsal) -> String {
+    let mut lines: Vec<String> = found
+        .steps
+        .iter()
+        .map(|step| format!("{:20} {:>8} ms  {}", step.step, step.predicted_millis, step.would))
+        .collect();
+    let pause = found.predicted_pause_millis.unwrap_or(0);
+    lines.push(match found.would_complete {
+        true => format!("the cutover would complete; the write pause would be about {pause} ms"),
+        false => "the cutover would be taken back".to_owned(),
+    });
+    lines.join("\n")
+}
+
+/// Where an error's page is.
+fn page(code: &str) -> String {
+    format!("more: limosa explain {code}, or docs/errors/{code}.md")
+}
+
 /// The process's end: the error in words, its exit status.
 pub(crate) fn end(ended: Result<(), CliError>) -> ExitCode {
     let Err(error) = ended else { return ExitCode::SUCCESS };
     match &error {
         CliError::Refused(findings) => {
-            for finding in findings {
-                say(&format!("error: {finding}\n  {}", finding.code.remedy()));
-            }
+            findings.iter().for_each(finding);
         }
         CliError::Interrupted => say(&error.to_string()),
+        CliError::Failed { code, .. } if ErrorCode::ALL.iter().any(|known| known.name() == code) => {
+            say(&format!("error: {}\n  {}", error.to_string().replace('\n', "\n  "), page(code)));
+        }
         other => {
             say(&format!("error: {}", limosa_model::secret::redact_uris(&other.to_string()).replace('\n', "\n  ")));
         }
@@ -314,14 +325,13 @@ pub(crate) fn log(default: &str) {
     tracing_subscriber::registry().with(layer.with_filter(filter(default))).init();
 }
 
-/// Logs to a file, and what a person should know above the progress display.
-pub(crate) fn log_to(file: &Path, ui: &Ui) -> Result<(), CliError> {
+/// Logs to a file, and what a person should know to stderr, unless the whole terminal is taken.
+pub(crate) fn log_to(file: &Path) -> Result<(), CliError> {
     let opened = OpenOptions::new().create(true).append(true).mode(0o600).open(file);
     let opened = opened.map_err(|e| CliError::File(file.to_owned(), e))?;
     let to_file = tracing_subscriber::fmt::layer().with_writer(Mutex::new(opened)).with_ansi(false);
-    let above = Above(ui.bars.clone());
     let to_person = tracing_subscriber::fmt::layer()
-        .with_writer(move || above.clone())
+        .with_writer(|| Beside)
         .with_ansi(false)
         .without_time()
         .with_target(false)
@@ -330,13 +340,12 @@ pub(crate) fn log_to(file: &Path, ui: &Ui) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Writes between the bars.
-#[derive(Clone)]
-struct Above(MultiProgress);
+/// Stderr, while it shows lines.
+struct Beside;
 
-impl Write for Above {
+impl Write for Beside {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.suspend(|| io::stderr().write(bytes))
+        if screen::is_taken() { Ok(bytes.len()) } else { io::stderr().write(bytes) }
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -1,52 +1,10 @@
 //! Server and agent as processes of their own, steered by the client verbs and by plain HTTP.
 
-use crate::support::{PATIENCE, finish, limosa};
+use crate::support::{Process, limosa, serves, verb, wait_for};
 use bson::{Document, doc};
 use limosa_testkit::{ReplicaSet, compare, workload::Workload};
 use serde_json::{Value, json};
-use std::{
-    fs,
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
-
-/// Killed when dropped.
-struct Process(Child);
-
-impl Process {
-    fn start(command: &mut Command) -> Self {
-        Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts"))
-    }
-
-    fn kill(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let began = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(began.elapsed() < PATIENCE, "{what} never came");
-        std::thread::sleep(Duration::from_millis(100));
-    }
-}
-
-fn verb(profile: &Path, words: &[&str]) -> Value {
-    let (status, said, errors) = finish(limosa().args(words).args(["--output", "json", "--profile"]).arg(profile));
-    assert_eq!(status, 0, "{words:?}: {errors}");
-    serde_json::from_str(&said).unwrap_or(Value::Null)
-}
+use std::{fs, process::Command};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn server_and_agents_that_are_killed_lose_nothing() {
@@ -68,10 +26,7 @@ async fn server_and_agents_that_are_killed_lose_nothing() {
     };
     let mut server = start_server();
     let profile = dir.path().join("server/profile.toml");
-    wait_for("the profile", || {
-        let listed = limosa().args(["clusters", "list", "--profile"]).arg(&profile).output().expect("runs");
-        listed.status.success().then_some(())
-    });
+    serves(&profile);
     let keys: Value =
         serde_json::from_slice(&fs::read(dir.path().join("server/bootstrap.json")).expect("is there")).expect("JSON");
     verb(&profile, &["clusters", "add", "--name", "new", "--uri", &destination.uri()]);

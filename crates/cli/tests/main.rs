@@ -1,6 +1,16 @@
 //! The program as its users run it: real processes, real servers.
 
 mod apart;
+mod clients;
+mod cutover;
+mod docs;
+mod faults;
+mod measure;
 mod migrate;
+mod package;
+mod page;
+mod preflight;
 mod refused;
 mod support;
+mod terminal;
+mod verify;

@@ -59,13 +59,14 @@ impl Running {
     }
 
     /// Reads until an event for which `wanted` holds.
-    pub fn until(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub fn until(&mut self, mut wanted: impl FnMut(&Value) -> bool) -> Value {
         let began = Instant::now();
         while let Some(event) = self.event() {
             if wanted(&event) {
                 return event;
             }
-            assert!(began.elapsed() < PATIENCE, "never came; it said {}", self.said);
+            let patience = if limosa_testkit::tool::in_full() { PATIENCE * 20 } else { PATIENCE };
+            assert!(began.elapsed() < patience, "never came; it said {}", self.said);
         }
         let mut errors = String::new();
         let _ = self.child.stderr.take().map(|mut stderr| stderr.read_to_string(&mut errors));
@@ -74,6 +75,10 @@ impl Running {
 
     pub fn until_event(&mut self, name: &str) -> Value {
         self.until(|event| event["event"] == name)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn signal(&self, signal: &str) {
@@ -101,4 +106,60 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A process that nobody listens to; killed when dropped.
+pub struct Process(Child);
+
+impl Process {
+    pub fn start(command: &mut Command) -> Self {
+        Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts"))
+    }
+
+    pub fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args(["-s", signal, &self.0.id().to_string()]).status().expect("runs");
+        assert!(sent.success());
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.0.try_wait().expect("can be asked").is_some()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Looks until there is something.
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < PATIENCE, "{what} never came");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Waits until the server of this profile answers.
+pub fn serves(profile: &Path) {
+    wait_for("the server", || {
+        let listed = limosa().args(["clusters", "list", "--profile"]).arg(profile).output().expect("runs");
+        listed.status.success().then_some(())
+    });
+}
+
+/// A client verb's answer.
+pub fn verb(profile: &Path, words: &[&str]) -> Value {
+    let (status, said, errors) = finish(limosa().args(words).args(["--output", "json", "--profile"]).arg(profile));
+    assert_eq!(status, 0, "{words:?}: {errors}");
+    serde_json::from_str(&said).unwrap_or(Value::Null)
 }

@@ -1,6 +1,6 @@
 //! Collections, views and their options: read from either side, created on the destination, compared.
 
-use crate::{cluster::Cluster, error};
+use crate::{cluster::Cluster, error, raw::as_i64};
 use bson::{Bson, Document, doc};
 use futures::TryStreamExt;
 use limosa_model::{Failure, Namespace, NamespaceFilter};
@@ -113,6 +113,7 @@ pub(crate) async fn create(destination: &Cluster, ns: &Namespace, options: &Docu
     command.extend(options.clone());
     command.remove("uuid");
     command.remove("autoIndexId");
+    command.remove("temp"); // or an election would drop it
     if options.contains_key("timeseries") || options.contains_key("clusteredIndex") {
         command.remove("expireAfterSeconds");
     }
@@ -126,7 +127,10 @@ pub(crate) async fn create(destination: &Cluster, ns: &Namespace, options: &Docu
 /// The `collMod`s that bring `have` to `want`, where `collMod` can.
 pub(crate) fn option_changes(want: &Entry, have: &Entry) -> Document {
     let mut changes = Document::new();
-    let differs = |name: &str| want.options.get(name) != have.options.get(name);
+    let differs = |name: &str| {
+        let (a, b) = (want.options.get(name), have.options.get(name));
+        a != b && (as_i64(a).is_none() || as_i64(a) != as_i64(b))
+    };
     match want.kind {
         Kind::View => {
             if differs("viewOn") || differs("pipeline") {
@@ -136,6 +140,18 @@ pub(crate) fn option_changes(want: &Entry, have: &Entry) -> Document {
             }
         }
         Kind::TimeSeries => {
+            let series = |e: &Entry, field: &str| e.options.get_document("timeseries").ok()?.get(field).cloned();
+            let mut series_changes = Document::new();
+            for field in ["granularity", "bucketMaxSpanSeconds", "bucketRoundingSeconds"] {
+                // What a granularity implies needn't be said, nor can it.
+                let implied = field != "granularity" && series(want, "granularity").is_some();
+                if !implied && series(want, field) != series(have, field) {
+                    series_changes.extend(series(want, field).map(|value| (field.to_owned(), value)));
+                }
+            }
+            if !series_changes.is_empty() {
+                changes.insert("timeseries", series_changes);
+            }
             if differs("expireAfterSeconds") {
                 changes.insert(
                     "expireAfterSeconds",
@@ -184,7 +200,7 @@ pub(crate) fn must_be_recreated(want: &Entry, have: &Entry) -> bool {
     want.kind != have.kind
         || want.is_capped() != have.is_capped()
         || !same("collation")
-        || !same("timeseries") && want.kind == Kind::TimeSeries && {
+        || !same("timeseries") && {
             let key = |e: &Entry, f: &str| e.options.get_document("timeseries").ok().and_then(|t| t.get(f).cloned());
             key(want, "timeField") != key(have, "timeField") || key(want, "metaField") != key(have, "metaField")
         }

@@ -1,8 +1,8 @@
 //! What a new agent needs to go on, kept on the destination in `__limosa` and written with majority, so that what it
 //! says outlives any single server.
 
-use crate::{catalog::Uuid, cluster::Cluster, error};
-use bson::{Binary, Bson, Document, Timestamp, doc, spec::BinarySubtype};
+use crate::{catalog::Uuid, cluster::Cluster, error, failpoint};
+use bson::{Binary, Bson, Document, Timestamp, doc, oid::ObjectId, spec::BinarySubtype};
 use futures::TryStreamExt;
 use limosa_model::{AgentId, Epoch, ErrorCode, Failure, MigrationId};
 use mongodb::ClientSession;
@@ -55,6 +55,17 @@ pub(crate) struct Position {
     pub index: u64,
 }
 
+/// Which election made the primary that answered. A write that was acknowledged in one term and isn't known to the
+/// majority may be rolled back by the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Term(ObjectId);
+
+impl Term {
+    pub fn of(reply: &Document) -> Option<Self> {
+        reply.get_object_id("electionId").ok().map(Self)
+    }
+}
+
 /// The stored state of one migration.
 #[derive(Clone, Debug)]
 pub(crate) struct Checkpoint {
@@ -64,6 +75,14 @@ pub(crate) struct Checkpoint {
     pub filter: Document,
     /// A DDL event that was about to be applied at `position`, with what it acted on.
     pub intent: Option<Document>,
+    /// The verifier's notes that know of every event applied since they were begun.
+    pub verifier: Option<String>,
+    /// The number of the cutover's step that was begun last, if a cutover is under way.
+    pub cutover: Option<i32>,
+    /// Whether a cutover made the source refuse its users' writes.
+    pub writes_blocked: bool,
+    /// How often the copy was made again.
+    pub recopies: i64,
 }
 
 /// The store of one migration's state.
@@ -83,12 +102,16 @@ impl Store {
         Self { destination: destination.clone(), id: id.to_string(), epoch }
     }
 
+    pub fn destination(&self) -> &Cluster {
+        &self.destination
+    }
+
     async fn run(&self, mut command: Document) -> Result<Document, Failure> {
         command.insert("writeConcern", doc! {"w": "majority"});
         let db = self.destination.db(DATABASE);
         let mut pause = crate::retry::Backoff::default();
         let reply = loop {
-            match db.run_command(command.clone()).await {
+            match db.run_command(command.clone()).await.and_then(error::confirmed) {
                 Ok(reply) => break reply,
                 Err(e) if error::is_transient(&e) && pause.wait().await => {}
                 Err(e) => return Err(self.destination.failure(&e)),
@@ -98,23 +121,39 @@ impl Store {
             && first.get_i32("code").is_ok_and(|code| code != 11000)
         {
             let message = first.get_str("errmsg").unwrap_or("write refused");
-            return Err(Failure::new(ErrorCode::ServerError, format!("destination: {message}")));
+            return Err(error::refused(first.get_i32("code").unwrap_or(0), format!("destination: {message}")));
         }
         Ok(reply)
     }
 
     async fn read(&self, collection: &str, filter: Document) -> Result<Vec<Document>, Failure> {
         let command = doc! {"find": collection, "filter": filter, "readConcern": {"level": "majority"}};
-        let read = async {
-            self.destination.db(DATABASE).run_cursor_command(command).await?.try_collect::<Vec<Document>>().await
-        };
-        read.await.map_err(|e| self.destination.failure(&e))
+        let mut pause = crate::retry::Backoff::default();
+        loop {
+            let db = self.destination.db(DATABASE);
+            let read = async { db.run_cursor_command(command.clone()).await?.try_collect::<Vec<Document>>().await };
+            match read.await {
+                Ok(found) => return Ok(found),
+                Err(e) if error::is_transient(&e) && pause.wait().await => {}
+                Err(e) => return Err(self.destination.failure(&e)),
+            }
+        }
     }
 
     /// Raises the epoch: from here on no holder of an older one can change the checkpoint, nor, by the fences, the data.
+    /// All fences first, also of workers that only an earlier holder had; then what the earlier ones left open is ended.
     /// Returns the sessions in which the workers are to write.
     pub async fn take_over(&self, agent: AgentId, workers: usize) -> Result<Vec<ClientSession>, Failure> {
-        self.end_former_sessions().await?;
+        let mine = doc! {"_id.migration": &self.id, "epoch": {"$lt": self.epoch.0}};
+        let former = self.read("fences", mine.clone()).await?;
+        let raise = doc! {"q": mine, "u": {"$set": {"epoch": self.epoch.0}}, "multi": true};
+        let touch =
+            doc! {"q": {"_id": &self.id, "epoch": {"$lt": self.epoch.0}}, "u": {"$set": {"epoch": self.epoch.0}}};
+        // Each waits for, or conflicts with, a transaction that an earlier holder has open on a fence.
+        self.end_sessions(&former).await?;
+        self.run(doc! {"update": "fences", "updates": [raise]}).await?;
+        self.run(doc! {"update": "migrations", "updates": [touch]}).await?;
+        self.end_sessions(&former).await?;
         let (mut updates, mut sessions) = (Vec::new(), Vec::new());
         for worker in 0..workers {
             let session = self.destination.client.start_session().await.map_err(|e| self.destination.failure(&e))?;
@@ -125,12 +164,15 @@ impl Store {
             sessions.push(session);
         }
         let reply = self.run(doc! {"update": "fences", "updates": updates, "ordered": false}).await?;
-        if reply.contains_key("writeErrors") { Err(self.fenced()) } else { Ok(sessions) }
+        if reply.contains_key("writeErrors") {
+            return Err(self.fenced());
+        }
+        failpoint::reach(failpoint::FENCES_RAISED, &self.id).await;
+        Ok(sessions)
     }
 
     /// A holder that was killed in a transaction leaves it open, and it would block its documents for a minute.
-    async fn end_former_sessions(&self) -> Result<(), Failure> {
-        let fences = self.read("fences", doc! {"_id.migration": &self.id, "epoch": {"$lt": self.epoch.0}}).await?;
+    async fn end_sessions(&self, fences: &[Document]) -> Result<(), Failure> {
         let former: Vec<&Document> = fences.iter().filter_map(|fence| fence.get_document("session").ok()).collect();
         if !former.is_empty()
             && let Err(error) = self.destination.db("admin").run_command(doc! {"killSessions": former}).await
@@ -143,6 +185,17 @@ impl Store {
     /// The `_id` of a worker's fence.
     pub fn fence(&self, worker: usize) -> Document {
         doc! {"migration": &self.id, "worker": worker as i32}
+    }
+
+    /// Which migration.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Whether no other holder has raised the fence of `worker`; for what can't be written in a transaction with it.
+    pub async fn holds(&self, worker: usize) -> Result<bool, Failure> {
+        let own = doc! {"_id": self.fence(worker), "epoch": self.epoch.0};
+        Ok(!self.read("fences", own).await?.is_empty())
     }
 
     /// The epoch of this holder.
@@ -170,6 +223,10 @@ impl Store {
                 },
                 filter: found.get_document("filter").cloned().unwrap_or_default(),
                 intent: found.get_document("intent").ok().cloned(),
+                verifier: found.get_str("verifier").ok().map(str::to_owned),
+                cutover: found.get_i32("cutover").ok(),
+                writes_blocked: found.get_bool("writesBlocked").unwrap_or(false),
+                recopies: found.get_i64("recopies").unwrap_or(0),
             })),
             _ => Err(Failure::new(ErrorCode::Internal, "the checkpoint on the destination can't be read")),
         }
@@ -180,6 +237,13 @@ impl Store {
         let document =
             doc! {"_id": &self.id, "epoch": self.epoch.0, "stage": Stage::Begun.name(), "t0": t0, "filter": filter};
         self.run(doc! {"insert": "migrations", "documents": [document]}).await.map(drop)
+    }
+
+    /// Begins anew at `t0`, over what is there.
+    pub async fn begin_again(&self, t0: Timestamp, recopies: i64) -> Result<(), Failure> {
+        let set = doc! {"stage": Stage::Begun.name(), "t0": t0, "recopies": recopies};
+        let unset = doc! {"token": "", "spool": "", "seq": "", "index": "", "intent": "", "verifier": ""};
+        self.set(doc! {"$set": set, "$unset": unset}).await
     }
 
     async fn set(&self, update: Document) -> Result<(), Failure> {
@@ -198,17 +262,42 @@ impl Store {
 
     /// Everything before `position` is applied.
     pub async fn set_position(&self, position: &Position) -> Result<(), Failure> {
+        self.set(doc! {"$set": Self::position_fields(position)}).await
+    }
+
+    fn position_fields(position: &Position) -> Document {
         let mut set = doc! {"spool": &position.spool, "seq": position.seq as i64, "index": position.index as i64};
         if let Some(token) = &position.token {
             set.insert("token", token.clone());
         }
-        self.set(doc! {"$set": set}).await
+        set
+    }
+
+    /// Which notes the verifier goes on with.
+    pub async fn set_verifier(&self, notes: &str) -> Result<(), Failure> {
+        self.set(doc! {"$set": {"verifier": notes}}).await
+    }
+
+    /// A step of the cutover is about to begin.
+    pub async fn set_cutover(&self, step: i32) -> Result<(), Failure> {
+        self.set(doc! {"$set": {"cutover": step}}).await
+    }
+
+    /// The source is about to refuse its users' writes, or doesn't any more.
+    pub async fn set_writes_blocked(&self, blocked: bool) -> Result<(), Failure> {
+        self.set(doc! {"$set": {"writesBlocked": blocked}}).await
+    }
+
+    /// No cutover is under way.
+    pub async fn clear_cutover(&self) -> Result<(), Failure> {
+        self.set(doc! {"$unset": {"cutover": ""}}).await
     }
 
     /// The DDL event at `position` is about to be applied.
     pub async fn set_intent(&self, position: &Position, intent: Document) -> Result<(), Failure> {
-        self.set_position(position).await?;
-        self.set(doc! {"$set": {"intent": intent}}).await
+        let mut set = Self::position_fields(position);
+        set.insert("intent", intent);
+        self.set(doc! {"$set": set}).await
     }
 
     /// Notes that the source's collection `source` is the destination's `destination`.
@@ -251,6 +340,13 @@ impl Store {
 
     pub async fn ranges(&self) -> Result<Vec<Document>, Failure> {
         self.read("ranges", doc! {"_id.migration": &self.id}).await
+    }
+
+    /// The term in which the destination's majority has everything that was written before this on the same primary.
+    pub async fn confirm_range(&self, n: i64) -> Result<Option<Term>, Failure> {
+        let q = doc! {"_id": {"migration": &self.id, "n": n}};
+        let u = doc! {"$inc": {"confirmed": 1}};
+        self.run(doc! {"update": "ranges", "updates": [{"q": q, "u": u}]}).await.map(|reply| Term::of(&reply))
     }
 
     pub async fn range_done(&self, n: i64, documents: u64, bytes: u64) -> Result<(), Failure> {

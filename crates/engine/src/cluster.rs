@@ -133,6 +133,18 @@ impl Cluster {
         }
     }
 
+    /// What the connection's user may do; `None` where there is no access control.
+    pub async fn privileges(&self) -> Result<Option<Privileges>, Failure> {
+        let command = doc! {"connectionStatus": 1, "showPrivileges": true};
+        let status = self.db("admin").run_command(command).await.map_err(|e| self.failure(&e))?;
+        let info = status.get_document("authInfo").cloned().unwrap_or_default();
+        if info.get_array("authenticatedUsers").is_ok_and(Vec::is_empty) {
+            return Ok(None);
+        }
+        let all = info.get_array("authenticatedUserPrivileges").cloned().unwrap_or_default();
+        Ok(Some(Privileges(all.into_iter().filter_map(|p| p.as_document().cloned()).collect())))
+    }
+
     /// Names of the databases with user data.
     pub async fn databases(&self) -> Result<Vec<String>, Failure> {
         let reply = self
@@ -146,6 +158,34 @@ impl Cluster {
             .filter_map(|d| d.as_document()?.get_str("name").ok().map(str::to_owned))
             .filter(|name| !limosa_model::filter::is_internal(name))
             .collect())
+    }
+}
+
+/// The privileges of a user.
+#[derive(Clone, Debug)]
+pub(crate) struct Privileges(Vec<Document>);
+
+impl Privileges {
+    /// Whether all of `actions` are allowed on every collection of every user database.
+    pub fn allow_everywhere(&self, actions: &[&str]) -> bool {
+        self.allow(actions, |r| {
+            r.get_bool("anyResource").unwrap_or(false)
+                || ["db", "collection"].iter().all(|part| r.get_str(part).is_ok_and(str::is_empty))
+        })
+    }
+
+    /// Whether `action` is allowed on the cluster.
+    pub fn allow_on_cluster(&self, action: &str) -> bool {
+        let of = |r: &Document, name: &str| r.get_bool(name).unwrap_or(false);
+        self.allow(&[action], |r| of(r, "anyResource") || of(r, "cluster"))
+    }
+
+    /// Several privileges may name one resource.
+    fn allow(&self, actions: &[&str], fits: impl Fn(&Document) -> bool) -> bool {
+        let fitting = self.0.iter().filter(|p| p.get_document("resource").is_ok_and(&fits));
+        let allowed: Vec<&str> =
+            fitting.flat_map(|p| p.get_array("actions").into_iter().flatten()).filter_map(|a| a.as_str()).collect();
+        actions.iter().all(|action| allowed.contains(action) || allowed.contains(&"anyAction"))
     }
 }
 

@@ -1,16 +1,27 @@
-//! The last steps, each safe to repeat. Outcomes: complete; or back to `Synced` with the reason, the source being what
-//! it was.
+//! The last steps, numbered, each recorded on the destination before it begins and safe to repeat. Outcomes: complete;
+//! or back to `Synced` with the reason, the source being what it was.
+//!
+//! What the application sees of it is the time from the moment at which its writers stop to the end of the last step:
+//! it depends on what changed lately and on the unique indexes, not on the size of the data.
 
 use crate::{
     catalog::{self, Entry, Kind},
+    checkpoint::Store,
     cluster::Cluster,
+    error,
     indexes::{self, Properties},
     progress::Tracker,
     replicate::Replicator,
+    reversal,
+    verify::metadata,
 };
 use bson::{Timestamp, doc};
-use limosa_model::{ErrorCode, Failure, Namespace, NamespaceFilter, PhaseKind};
-use std::{collections::HashMap, time::Instant};
+use limosa_model::{ErrorCode, Failure, Finding, Namespace, NamespaceFilter, PhaseKind};
+use std::{
+    collections::HashMap,
+    fmt,
+    time::{Duration, Instant},
+};
 
 /// Why a cutover didn't complete.
 pub(crate) enum NotCutOver {
@@ -22,12 +33,63 @@ pub(crate) enum NotCutOver {
 impl From<Failure> for NotCutOver {
     fn from(failure: Failure) -> Self {
         match failure.code {
-            ErrorCode::UniqueConversionFailed | ErrorCode::SourceWrittenDuringCutover | ErrorCode::IndexBuildFailed => {
-                Self::BackToSynced(failure)
-            }
+            ErrorCode::UniqueConversionFailed
+            | ErrorCode::SourceWrittenDuringCutover
+            | ErrorCode::IndexBuildFailed
+            | ErrorCode::WriteBlockRefused => Self::BackToSynced(failure),
             _ => Self::Failed(failure),
         }
     }
+}
+
+/// The steps. Their numbers are what the checkpoint holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Step {
+    /// The source refuses its users' writes, where that was asked for.
+    BlockWrites = 1,
+    /// Everything up to Tc, the source's time at the beginning, is applied.
+    Drain = 2,
+    /// The destination's collections, views and options are made those of the source.
+    Definitions = 3,
+    /// What the verifier holds dirty is compared, and the number of documents of every collection.
+    Verify = 4,
+    /// Uniqueness, expiry and hiding of indexes are made what they are on the source.
+    Finalize = 5,
+    /// Both sides' definitions are equal, and the source wasn't written to since Tc.
+    Confirm = 6,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self {
+            Self::BlockWrites => "block writes",
+            Self::Drain => "drain",
+            Self::Definitions => "definitions",
+            Self::Verify => "verify",
+            Self::Finalize => "finalize indexes",
+            Self::Confirm => "confirm",
+        };
+        write!(f, "{} {name}", *self as i32)
+    }
+}
+
+/// What a cutover is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Choices {
+    pub block_source_writes: bool,
+    /// There will be a way back.
+    pub reversible: bool,
+    /// How far the destination's indexes are before it.
+    pub properties: Properties,
+}
+
+/// What a cutover did.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Done {
+    /// Each step and how long it took.
+    pub steps: Vec<(Step, Duration)>,
+    /// Definitions that differed when it began, and were brought over.
+    pub brought_over: Vec<String>,
 }
 
 /// Carries the cutover out.
@@ -35,49 +97,207 @@ pub(crate) async fn cut_over(
     replicator: &mut Replicator,
     tracker: &Tracker,
     filter: &NamespaceFilter,
-) -> Result<(), NotCutOver> {
+    choices: Choices,
+) -> Result<Done, NotCutOver> {
     let began = Instant::now();
     tracker.enter(PhaseKind::CuttingOver, None);
     let source = replicator.registry.source().clone();
     let destination = replicator.registry.destination().clone();
-    // 1. Everything that the source acknowledged before the cutover was asked for.
+    let mut sequence = Sequence { store: replicator.store.clone(), at: None, done: Done::default() };
+    // From here on the verifier does nothing by itself.
+    let verifier = replicator.verifier.clone();
+    let _held = verifier.hold().await;
+
+    if choices.reversible
+        && let Some(finding) = reversal::refusal(&source).await?
+    {
+        return Err(NotCutOver::BackToSynced(finding.failure()));
+    }
+    if choices.block_source_writes {
+        sequence.enter(Step::BlockWrites).await?;
+        replicator.store.set_writes_blocked(true).await?;
+        block_writes(&source).await?;
+    }
+    sequence.enter(Step::Drain).await?;
     let (tc, _) = source.optimes().await?;
+    replicator.late.watch_after(tc);
     drain(replicator, tc).await?;
-    // 2. The catalogs, where the stream doesn't tell all.
+
+    sequence.enter(Step::Definitions).await?;
+    let departures = metadata::compare(&source, &destination, filter, choices.properties).await?;
+    sequence.done.brought_over = departures
+        .iter()
+        .flat_map(|(ns, found)| found.options.iter().chain(&found.indexes).map(move |line| format!("{ns}: {line}")))
+        .collect();
+    replicator.renew_unequal().await?;
     reconcile(&source, &destination, filter).await?;
-    refuse_later_writes(replicator, &source, tc).await?;
-    // 3. What was put off.
+    refuse_later_writes(replicator, &source).await?;
+
+    sequence.enter(Step::Verify).await?;
+    verify(replicator, &source).await?;
+
+    sequence.enter(Step::Finalize).await?;
     tracker.enter(PhaseKind::Finalizing, None);
     for entry in catalog::list(&source, filter).await? {
         if entry.kind != Kind::View && !entry.ns.coll.starts_with(catalog::BUCKETS) {
             indexes::sync(&source, &entry.ns, &destination, &entry.ns, Properties::Final).await?;
         }
     }
-    refuse_later_writes(replicator, &source, tc).await?;
+
+    sequence.enter(Step::Confirm).await?;
+    let departures = metadata::compare(&source, &destination, filter, Properties::Final).await?;
+    // What was defined later explains a difference better.
+    refuse_later_writes(replicator, &source).await?;
+    if let Some((ns, found)) = departures.iter().next() {
+        let line = found.options.iter().chain(&found.indexes).next().cloned().unwrap_or_default();
+        let message = format!("{} namespaces are defined differently, {ns} for one: {line}", departures.len());
+        return Err(NotCutOver::BackToSynced(Failure::new(ErrorCode::VerificationFailed, message)));
+    }
     replicator.checkpoint().await?;
     tracker.count(|p| p.write_pause_millis = Some(began.elapsed().as_millis() as i64));
-    Ok(())
+    Ok(sequence.end())
+}
+
+/// Where a cutover is.
+struct Sequence {
+    store: Store,
+    at: Option<(Step, Instant)>,
+    done: Done,
+}
+
+impl Sequence {
+    async fn enter(&mut self, step: Step) -> Result<(), Failure> {
+        self.leave();
+        tracing::info!("cutover: {step}");
+        self.at = Some((step, Instant::now()));
+        self.store.set_cutover(step as i32).await
+    }
+
+    fn leave(&mut self) {
+        if let Some((step, began)) = self.at.take() {
+            self.done.steps.push((step, began.elapsed()));
+        }
+    }
+
+    fn end(mut self) -> Done {
+        self.leave();
+        self.done
+    }
+}
+
+fn refused(why: &str) -> Failure {
+    Failure::new(ErrorCode::WriteBlockRefused, format!("the source's writes can't be blocked: {why}"))
+}
+
+const TOO_OLD: &str = "that takes MongoDB 6.0 or later";
+
+const NO_PRIVILEGE: &str = "its user may not; grant it a role with the privilege setUserWriteBlockMode on the cluster";
+
+/// Why the source's writes could not be blocked, if so; nothing is tried.
+pub(crate) async fn write_block_refusal(source: &Cluster) -> Result<Option<Finding>, Failure> {
+    let told = |why| Some(Finding::error(ErrorCode::WriteBlockRefused, "source", refused(why).message));
+    if source.version < (6, 0, 0) {
+        return Ok(told(TOO_OLD));
+    }
+    let privileges = source.privileges().await?;
+    let may = privileges.as_ref().is_none_or(|all| all.allow_on_cluster("setUserWriteBlockMode"));
+    Ok(if may { None } else { told(NO_PRIVILEGE) })
+}
+
+/// Makes the source refuse writes of its users.
+async fn block_writes(source: &Cluster) -> Result<(), Failure> {
+    if source.version < (6, 0, 0) {
+        return Err(refused(TOO_OLD));
+    }
+    match source.db("admin").run_command(doc! {"setUserWriteBlockMode": 1, "global": true}).await {
+        Ok(_) => Ok(()),
+        Err(e) if error::code(&e) == Some(13) => Err(refused(NO_PRIVILEGE)),
+        Err(e) => Err(refused(&e.to_string())),
+    }
+}
+
+/// Lets the source's users write again; for when a cutover didn't complete.
+pub(crate) async fn unblock_writes(source: &Cluster) -> Result<(), Failure> {
+    let mut pause = crate::retry::Backoff::default();
+    loop {
+        match source.db("admin").run_command(doc! {"setUserWriteBlockMode": 1, "global": false}).await {
+            Ok(_) => return Ok(()),
+            Err(e) if error::is_transient(&e) && pause.wait().await => {}
+            Err(e) => return Err(source.failure(&e)),
+        }
+    }
 }
 
 /// Applies everything up to `until`.
-async fn drain(replicator: &mut Replicator, until: Timestamp) -> Result<(), Failure> {
-    while replicator.watermark < until.max(replicator.convergence) {
+pub(crate) async fn drain(replicator: &mut Replicator, until: Timestamp) -> Result<(), Failure> {
+    while replicator.passed < until.max(replicator.convergence) {
         replicator.step().await?;
     }
     Ok(())
 }
 
-/// A change after `tc` means that an application still writes to the source.
-async fn refuse_later_writes(replicator: &mut Replicator, source: &Cluster, tc: Timestamp) -> Result<(), Failure> {
+/// A change after Tc means that an application still writes to the source.
+async fn refuse_later_writes(replicator: &mut Replicator, source: &Cluster) -> Result<(), Failure> {
     let (now, _) = source.optimes().await?;
     drain(replicator, now).await?;
-    match &replicator.last_change {
-        Some((time, ns)) if *time > tc => Err(Failure::new(
+    match replicator.late.told() {
+        Some(told) => Err(Failure::new(
             ErrorCode::SourceWrittenDuringCutover,
-            format!("the source was written to after the cutover began: {ns}"),
+            format!("the source was written to after the cutover began: {told}"),
         )),
-        _ => Ok(()),
+        None => Ok(()),
     }
+}
+
+/// Looks at all that is dirty and counts every collection; what differs is repaired and looked at again. Ends only when
+/// nothing does.
+async fn verify(replicator: &mut Replicator, source: &Cluster) -> Result<(), Failure> {
+    let verifier = replicator.verifier.clone();
+    let known = verifier.take_repairs()?;
+    replicator.repair(known).await?;
+    for pair in verifier.pairs() {
+        // Before 5.0 each side ends a capped collection's oldest documents in its own time.
+        let comparable = !pair.is_capped || source.version >= (5, 0, 0);
+        let unseen = source.version < (6, 0, 0) && pair.source.coll.starts_with(catalog::BUCKETS);
+        if unseen || comparable && !verifier.counts_are_equal(&pair).await? {
+            tracing::warn!(ns = %pair.destination, "comparing every document at the cutover");
+            verifier.scan_now(&pair).await?;
+        }
+    }
+    loop {
+        let repairs = verifier.look_at_the_rest().await?;
+        if repairs.is_empty() {
+            return Ok(());
+        }
+        replicator.repair(repairs).await?;
+        let (now, _) = source.optimes().await?;
+        drain(replicator, now).await?;
+    }
+}
+
+/// What [`reconcile`] would refuse.
+pub(crate) async fn irreconcilable(
+    source: &Cluster,
+    destination: &Cluster,
+    filter: &NamespaceFilter,
+) -> Result<Vec<Finding>, Failure> {
+    let have: HashMap<Namespace, Entry> =
+        catalog::list(destination, filter).await?.into_iter().map(|e| (e.ns.clone(), e)).collect();
+    let want = catalog::list(source, filter).await?;
+    let mut findings = Vec::new();
+    for entry in &want {
+        if have.get(&entry.ns).is_some_and(|own| entry.kind != Kind::View && catalog::must_be_recreated(entry, own)) {
+            let evidence = format!("{} has other options on the destination, and they can't be changed", entry.ns);
+            findings.push(Finding::error(ErrorCode::VerificationFailed, entry.ns.to_string(), evidence));
+        }
+    }
+    for extra in have.values().filter(|own| own.has_documents() && !want.iter().any(|entry| entry.ns == own.ns)) {
+        if crate::copy::plan::size(destination, &extra.ns).await?.documents > 0 {
+            let evidence = format!("{} is on the destination and not on the source", extra.ns);
+            findings.push(Finding::error(ErrorCode::VerificationFailed, extra.ns.to_string(), evidence));
+        }
+    }
+    Ok(findings)
 }
 
 /// Makes the destination's collections, views and options those of the source.

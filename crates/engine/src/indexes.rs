@@ -5,7 +5,7 @@
 //! destination must not delete on its own). A destination before 6.0 can't turn an index unique in place: there a
 //! unique index is built at the cutover.
 
-use crate::{cluster::Cluster, error, raw::as_i64};
+use crate::{cluster::Cluster, error, failpoint, raw::as_i64};
 use bson::{Bson, Document, doc};
 use futures::TryStreamExt;
 use limosa_model::{ErrorCode, Failure, Namespace};
@@ -22,7 +22,7 @@ pub(crate) enum Properties {
     Final,
 }
 
-/// All indexes of `ns`, but `_id`'s; none if it doesn't exist.
+/// All indexes of `ns`, but `_id`'s; none if it doesn't exist or is a view.
 pub(crate) async fn list(cluster: &Cluster, ns: &Namespace) -> Result<Vec<Document>, Failure> {
     let read = async {
         let cursor = cluster.db(&ns.db).run_cursor_command(doc! {"listIndexes": &ns.coll, "cursor": {}}).await?;
@@ -30,7 +30,7 @@ pub(crate) async fn list(cluster: &Cluster, ns: &Namespace) -> Result<Vec<Docume
     };
     let mut found = match read.await {
         Ok(found) => found,
-        Err(e) if error::is_gone(&e) => return Ok(Vec::new()),
+        Err(e) if error::is_gone(&e) || error::code(&e) == Some(166) => return Ok(Vec::new()),
         Err(e) => return Err(cluster.failure(&e)),
     };
     found.retain(|index| {
@@ -66,7 +66,7 @@ pub(crate) fn wanted(index: &Document, properties: Properties, version: (u32, u3
 }
 
 /// Equal but for the numeric type of numbers, which servers change, and the order of the properties.
-fn same(a: &Document, b: &Document) -> bool {
+pub(crate) fn same(a: &Document, b: &Document) -> bool {
     let equal = |x: Option<&Bson>, y: Option<&Bson>| x == y || (as_i64(x).is_some() && as_i64(x) == as_i64(y));
     let truthy = |d: &Document, k: &str| match d.get(k) {
         Some(Bson::Boolean(false)) | None => None,
@@ -118,21 +118,47 @@ pub(crate) async fn sync(
         }
     }
     let built = missing.len() as u64;
-    create(destination, destination_ns, missing).await?;
+    create(destination, destination_ns, missing, properties).await?;
     Ok(built)
 }
 
 /// Builds `specs` in one pass over the collection; those that exist already are left.
-pub(crate) async fn create(destination: &Cluster, ns: &Namespace, specs: Vec<Document>) -> Result<(), Failure> {
+pub(crate) async fn create(
+    destination: &Cluster,
+    ns: &Namespace,
+    specs: Vec<Document>,
+    properties: Properties,
+) -> Result<(), Failure> {
     if specs.is_empty() {
         return Ok(());
     }
     let names: Vec<String> = specs.iter().map(|s| s.get_str("name").unwrap_or_default().to_owned()).collect();
-    let command = doc! {"createIndexes": &ns.coll, "indexes": specs};
-    match destination.db(&ns.db).run_command(command).await {
+    // Without it an index would take the collection's collation over. Those of the first version know none.
+    let explicit = specs.iter().cloned().map(|mut spec| {
+        if !spec.contains_key("collation") && as_i64(spec.get("v")) != Some(1) {
+            spec.insert("collation", doc! {"locale": "simple"});
+        }
+        spec
+    });
+    let indexes: Vec<Document> = explicit.collect();
+    let command = doc! {"createIndexes": &ns.coll, "indexes": indexes, "writeConcern": {"w": "majority"}};
+    match destination.db(&ns.db).run_command(command).await.and_then(error::confirmed) {
         Ok(_) => Ok(()),
-        Err(e) if matches!(error::code(&e), Some(68 | 85 | 86)) => Ok(()), // a later incarnation is there; a later event drops it
         Err(e) if error::is_gone(&e) || error::is_transient(&e) => Err(destination.failure(&e)),
+        Err(e) if error::code(&e) == Some(68) => Ok(()),
+        // One that can't be built keeps none of the others back.
+        Err(_) if specs.len() > 1 => {
+            for spec in specs {
+                Box::pin(create(destination, ns, vec![spec], properties)).await?;
+            }
+            Ok(())
+        }
+        // It fits at the cutover: until then another index of a later or earlier time is in its way, or documents of
+        // another time are.
+        Err(error) if properties == Properties::Deferred => {
+            tracing::info!(%ns, ?names, code = error::code(&error), "an index can't be built before the cutover");
+            Ok(())
+        }
         Err(e) => {
             let code = match error::code(&e) {
                 Some(11000) => ErrorCode::UniqueConversionFailed,
@@ -141,6 +167,43 @@ pub(crate) async fn create(destination: &Cluster, ns: &Namespace, specs: Vec<Doc
             Err(Failure::new(code, format!("indexes {names:?} of {ns}: {e}")))
         }
     }
+}
+
+/// Drops indexes of the destination's `ns` that may refuse documents which the source accepted: at the first try those
+/// that the source's collection doesn't have now, then those of the kinds that refuse documents at all. Returns whether
+/// the write is worth another try.
+pub(crate) async fn make_way(
+    source: &Cluster,
+    source_ns: Option<&Namespace>,
+    destination: &Cluster,
+    ns: &Namespace,
+    tries: u32,
+) -> Result<bool, Failure> {
+    let current = match source_ns {
+        Some(source_ns) => list(source, source_ns).await?,
+        None => Vec::new(),
+    };
+    let picky = |index: &Document| {
+        index.get_document("key").is_ok_and(|key| key.len() > 1 || key.values().any(|v| v.as_str().is_some()))
+    };
+    let mut dropped = false;
+    for index in list(destination, ns).await? {
+        let name = index.get_str("name").unwrap_or_default();
+        let stale = !current
+            .iter()
+            .any(|own| own.get_str("name").is_ok_and(|n| n == name) && own.get("key") == index.get("key"));
+        if stale || (tries > 0 && picky(&index)) {
+            tracing::info!(%ns, name, "an index refuses a document of the source; it is dropped until the cutover");
+            drop_index(destination, ns, name).await?;
+            dropped = true;
+        }
+    }
+    if !dropped && tries == 0 {
+        Box::pin(make_way(source, source_ns, destination, ns, 1)).await?;
+        // Even if there was nothing: another worker may have made way since the write was refused.
+        return Ok(true);
+    }
+    Ok(dropped)
 }
 
 /// Drops an index; that it is gone already is success.
@@ -187,22 +250,64 @@ async fn convert(destination: &Cluster, ns: &Namespace, have: &Document, want: &
     }
     for mut change in steps {
         let unique = change.contains_key("unique");
+        if unique {
+            failpoint::reach(failpoint::UNIQUE_PREPARED, ns).await;
+        }
         change.insert("name", name);
-        match destination.db(&ns.db).run_command(doc! {"collMod": &ns.coll, "index": change}).await {
+        let command = doc! {"collMod": &ns.coll, "index": change, "writeConcern": {"w": "majority"}};
+        match destination.db(&ns.db).run_command(command).await.and_then(error::confirmed) {
             Ok(_) => {}
             Err(e) if unique && matches!(error::code(&e), Some(359 | 11000)) => {
                 let undo = doc! {"collMod": &ns.coll, "index": {"name": name, "prepareUnique": false}};
                 // The index stays as it was for the time until the next try; a failure here changes nothing of that.
                 let _ = destination.db(&ns.db).run_command(undo).await;
-                return Err(Failure::new(
-                    ErrorCode::UniqueConversionFailed,
-                    format!("index {name} of {ns} has duplicate keys: {e}"),
-                ));
+                let told = violations(destination, ns, want, &e).await;
+                return Err(Failure::new(ErrorCode::UniqueConversionFailed, told));
             }
             Err(e) => return Err(destination.failure(&e)),
         }
     }
     Ok(true)
+}
+
+/// Duplicate keys that are named.
+const NAMED: usize = 3;
+
+/// Which documents keep `index` from being unique, and with which keys: the server's refusal lists their `_id`s.
+pub(crate) async fn violations(
+    destination: &Cluster,
+    ns: &Namespace,
+    index: &Document,
+    refusal: &mongodb::error::Error,
+) -> String {
+    let name = index.get_str("name").unwrap_or_default();
+    let reply = refusal.server_response().map(|reply| crate::raw::to_document(reply)).unwrap_or_default();
+    let listed: Vec<Vec<Bson>> = reply
+        .get_array("violations")
+        .into_iter()
+        .flatten()
+        .filter_map(|one| Some(one.as_document()?.get_array("ids").ok()?.clone()))
+        .collect();
+    if listed.is_empty() {
+        return format!("index {name} of {ns} has duplicate keys: {refusal}");
+    }
+    let fields: Document =
+        index.get_document("key").into_iter().flatten().map(|(field, _)| (field.clone(), Bson::Int32(1))).collect();
+    let mut told = Vec::new();
+    for ids in listed.iter().take(NAMED) {
+        let shown: Vec<String> =
+            ids.iter().take(NAMED).map(|id| id.clone().into_relaxed_extjson().to_string()).collect();
+        let mut projection = fields.clone();
+        projection.entry("_id".to_owned()).or_insert(Bson::Int32(0));
+        let collection = destination.db(&ns.db).collection::<Document>(&ns.coll);
+        let key = match collection.find_one(doc! {"_id": ids.first().cloned()}).projection(projection).await {
+            Ok(Some(key)) => Bson::Document(key).into_relaxed_extjson().to_string(),
+            _ => "a key".to_owned(),
+        };
+        told.push(format!("{key} in the documents with _id {}", shown.join(", ")));
+    }
+    let more = if listed.len() > NAMED { format!(" and {} more keys", listed.len() - NAMED) } else { String::new() };
+    format!("index {name} of {ns} has duplicate keys: {}{more}", told.join("; "))
 }
 
 #[cfg(test)]
@@ -216,6 +321,25 @@ mod tests {
         assert_eq!(deferred, Some(doc! {"v": 2, "key": {"a": 1}, "name": "a_1", "expireAfterSeconds": NEVER_EXPIRES}));
         assert_eq!(wanted(&index, Properties::Deferred, (5, 0, 4)), None);
         assert_eq!(wanted(&index, Properties::Final, (5, 0, 4)), Some(index));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn duplicate_keys_are_named_and_the_index_stays_as_it_was() {
+        let set = limosa_testkit::ReplicaSet::start().await.expect("starts");
+        let uri = limosa_model::Secret::new(set.uri());
+        let cluster = Cluster::connect(crate::cluster::Side::Destination, &uri).await.expect("connects");
+        let ns = Namespace::new("app", "c");
+        let documents = vec![doc! {"_id": 1, "mail": "x"}, doc! {"_id": 2, "mail": "x"}, doc! {"_id": 3, "mail": "y"}];
+        cluster.db("app").collection::<Document>("c").insert_many(documents).await.expect("inserts");
+        let plain = doc! {"v": 2, "key": {"mail": 1}, "name": "mail"};
+        create(&cluster, &ns, vec![plain.clone()], Properties::Deferred).await.expect("builds");
+        let mut unique = plain.clone();
+        unique.insert("unique", true);
+        let failure = convert(&cluster, &ns, &plain, &unique).await.expect_err("is refused");
+        assert_eq!(failure.code, ErrorCode::UniqueConversionFailed);
+        let told = r#"index mail of app.c has duplicate keys: {"mail":"x"} in the documents with _id 1, 2"#;
+        assert_eq!(failure.message, told);
+        assert!(same(&list(&cluster, &ns).await.expect("lists")[0], &plain));
     }
 
     #[test]

@@ -8,18 +8,38 @@ mod cluster;
 mod copy;
 mod cutover;
 mod error;
+pub mod failpoint;
 mod indexes;
 mod migration;
+mod oplog;
 mod preflight;
+mod pressure;
 mod progress;
 mod raw;
+mod record;
+mod rehearse;
 mod replicate;
 mod retry;
+mod reversal;
+mod steering;
 mod stream;
+mod throttle;
+pub mod tuning;
+mod verify;
 
-use limosa_model::{AgentId, Epoch, Failure, MigrationId, NamespaceFilter, PhaseKind, Progress, Secret, protocol};
+pub use steering::Steering;
+pub use verify::standalone::{VerifyOptions, VerifyProgress};
+
+use limosa_model::{
+    AgentId, Epoch, Failure, Finding, MigrationId, NamespaceFilter, PhaseKind, Progress, Secret,
+    cutover::{Rehearsal, TurningPoint},
+    protocol,
+    report::Record,
+};
 use std::path::PathBuf;
 use tokio::sync::watch;
+
+pub use tuning::Tuning;
 
 /// Everything one migration needs to know.
 #[derive(Clone, Debug)]
@@ -38,8 +58,16 @@ pub struct Settings {
     pub filter: NamespaceFilter,
     /// Drop the destination's user data before the copy.
     pub drop_destination_data: bool,
+    /// How often the copy was asked for again; a higher number than the checkpoint has makes it again.
+    pub recopies: i64,
     /// The agent's disk: spool and verifier's state live below it.
     pub data_dir: PathBuf,
+    /// How fast, how much, how long.
+    pub tuning: Tuning,
+    /// What it is told while it runs.
+    pub steering: Steering,
+    /// For a way back: nothing is copied, the destination is what the source was at this time.
+    pub reversal_from: Option<TurningPoint>,
 }
 
 /// Where the migration is; the newest one is what counts.
@@ -51,6 +79,24 @@ pub struct EngineReport {
     pub progress: Progress,
     /// Why a cutover went back to `Synced`.
     pub failure: Option<Failure>,
+    /// What the newest rehearsal found.
+    pub rehearsal: Option<Rehearsal>,
+    /// Once complete: what its report is made of.
+    pub record: Option<Box<Record>>,
+}
+
+impl EngineReport {
+    /// Where every run begins.
+    #[must_use]
+    pub fn begin() -> Self {
+        Self {
+            phase: PhaseKind::Preparing,
+            progress: Progress::default(),
+            failure: None,
+            rehearsal: None,
+            record: None,
+        }
+    }
 }
 
 /// How a run ended.
@@ -74,12 +120,21 @@ pub async fn run(
     migration::run(settings, orders, reports).await
 }
 
-/// Every reason why the migration can't start; empty when it can. Writes nothing anywhere.
-pub async fn preflight(settings: &Settings) -> Vec<Failure> {
+/// Everything to know before the migration starts; it can when none is an error. Writes nothing anywhere.
+pub async fn preflight(settings: &Settings) -> Vec<Finding> {
     preflight::preflight(settings).await
 }
 
 /// What an agent announces of a source deployment.
 pub async fn describe(name: &str, source_uri: &Secret) -> Result<protocol::Deployment, Failure> {
     cluster::describe(name, source_uri).await
+}
+
+/// Compares two clusters document by document and definition by definition; writes nothing on either. An error means that
+/// it could not be said whether they are equal.
+pub async fn verify(
+    options: &VerifyOptions,
+    progress: &watch::Sender<VerifyProgress>,
+) -> Result<limosa_model::verification::VerificationReport, Failure> {
+    verify::standalone::run(options, progress).await
 }

@@ -8,25 +8,32 @@ use crate::{
     cluster::{Cluster, Side},
     copy::{
         plan::{self, CopyRange},
-        worker::Copier,
+        recopy,
+        slot::Slot,
+        worker::{Copier, IN_FLIGHT},
     },
     cutover::{self, NotCutOver},
+    failpoint,
     indexes::{self, Properties},
-    preflight,
-    progress::Tracker,
-    replicate::{Replicator, WORKERS},
-    stream::{reader, spool::Spool},
+    oplog, preflight, pressure,
+    progress::{Part, Tracker},
+    record, rehearse,
+    replicate::{LateWrites, Replicator, WORKERS},
+    retry, reversal,
+    stream::{reader::Reader, spool::Spool},
+    throttle::Throttle,
+    verify::{beside::Verifier, scan::Ends},
 };
 use bson::Timestamp;
-use limosa_model::{ErrorCode, Failure, PhaseKind, protocol::Directive};
+use limosa_model::{ErrorCode, Failure, NamespaceProgress, PhaseKind, protocol::Directive};
+use mongodb::ClientSession;
 use std::{
+    collections::BTreeMap,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::watch;
-
-/// Collections copied side by side; more than the destination's cores gains nothing (measured).
-const COPY_WORKERS: usize = 2;
+use tokio::sync::{Mutex, watch};
 
 /// With this little lag a migration counts as synced.
 const SYNCED_LAG_SECONDS: i64 = 2;
@@ -37,6 +44,9 @@ pub(crate) async fn run(
     mut orders: watch::Receiver<Directive>,
     reports: watch::Sender<EngineReport>,
 ) -> Outcome {
+    if let Err(wrong) = settings.tuning.validate() {
+        return Outcome::Failed(Failure::new(ErrorCode::ConfigurationInvalid, wrong));
+    }
     let tracker = Tracker::new(reports);
     let ticking = tokio::spawn({
         let tracker = tracker.clone();
@@ -50,7 +60,7 @@ pub(crate) async fn run(
     });
     let mut stop = orders.clone();
     let outcome = tokio::select! {
-        ended = migrate(&settings, &mut orders, &tracker) => match ended {
+        ended = persist(&settings, &mut orders, &tracker) => match ended {
             Ok(()) => Outcome::Complete,
             Err(failure) if failure.code == ErrorCode::Fenced => Outcome::Stopped,
             Err(failure) => Outcome::Failed(failure),
@@ -58,8 +68,16 @@ pub(crate) async fn run(
         _ = stop.wait_for(|order| matches!(order, Directive::Pause | Directive::Stop | Directive::Cancel { .. })) => Outcome::Stopped,
     };
     ticking.abort();
+    if outcome != Outcome::Complete
+        && matches!(tracker.phase(), PhaseKind::CuttingOver | PhaseKind::Finalizing)
+        && let Err(failure) = release_writes_after_the_end(&settings).await
+    {
+        tracing::error!(%failure, "whether the source's writes are still blocked is not known");
+    }
     let cancelled = matches!(*stop.borrow(), Directive::Cancel { drop_copied: true });
+    // A way back copied nothing: all that is there is the former source's own.
     if cancelled
+        && settings.reversal_from.is_none()
         && outcome == Outcome::Stopped
         && let Err(failure) = remove_copied(&settings).await
     {
@@ -67,6 +85,26 @@ pub(crate) async fn run(
     }
     tracker.publish();
     outcome
+}
+
+/// Begins anew from the checkpoint, as after a crash, when something failed that someone may mend. A migration that has
+/// not begun yet doesn't wait: whoever asked for it is still there to be told.
+async fn persist(
+    settings: &Settings,
+    orders: &mut watch::Receiver<Directive>,
+    tracker: &Tracker,
+) -> Result<(), Failure> {
+    loop {
+        let failure = match migrate(settings, orders, tracker).await {
+            Err(failure) if settings.epoch.0 > 1 || spool_dir(settings).exists() => failure,
+            ended => return ended,
+        };
+        retry::hold(Part::Applier, failure, tracker, settings.tuning.patience).await?;
+    }
+}
+
+fn spool_dir(settings: &Settings) -> PathBuf {
+    settings.data_dir.join("spool").join(settings.migration_id.to_string())
 }
 
 async fn migrate(
@@ -82,26 +120,49 @@ async fn migrate(
     }
     let store = Store::new(&destination, settings.migration_id, settings.epoch);
     let checkpoint = begin(settings, &source, &destination, &store).await?;
-    let sessions = store.take_over(settings.agent_id, WORKERS).await?;
+    let workers = WORKERS + Throttle::most_workers(settings.tuning.copy_workers) * IN_FLIGHT;
+    let sessions: Vec<_> = store.take_over(settings.agent_id, workers).await?.into_iter().map(shared).collect();
 
     // Read the stream from T0, or from where it was left, whatever else goes on.
-    let dir = settings.data_dir.join("spool").join(settings.migration_id.to_string());
+    let dir = spool_dir(settings);
     std::fs::create_dir_all(&dir)
         .map_err(|e| Failure::new(ErrorCode::LocalStorage, format!("{}: {e}", dir.display())))?;
-    let (spool, position, token) = Spool::open(&dir, &checkpoint.position)?;
+    let (spool, position, token) = Spool::open(&dir, &checkpoint.position, &settings.tuning)?;
     let spool = Arc::new(spool);
     store.set_position(&position).await?;
-    let mut reading = ReaderTask(tokio::spawn(reader::read(source.clone(), Arc::clone(&spool), checkpoint.t0, token)));
+    let reader = Reader {
+        source: source.clone(),
+        spool: Arc::clone(&spool),
+        tracker: tracker.clone(),
+        patience: settings.tuning.patience,
+        t0: checkpoint.t0,
+    };
+    let mut reading = ReaderTask(tokio::spawn(reader.read(token)));
 
-    let replicate = async {
+    let ends = Ends { source: source.clone(), destination: destination.clone() };
+    let notes = settings.data_dir.join("verify").join(settings.migration_id.to_string());
+    let (verifier, notes) = Verifier::open(ends, &notes, checkpoint.verifier.as_deref(), tracker)?;
+    store.set_verifier(&notes).await?;
+
+    // One go at everything that writes to the destination, from where the last one ended.
+    let mut replicate = async || -> Result<(), Failure> {
+        let checkpoint = load(&store).await?;
+        let position = spool.applied_to();
         // Collections and ranges, the data, the indexes.
         let mut registry = Registry::load(&source, &destination, &store, &settings.filter).await?;
         if checkpoint.stage < Stage::Planned {
             plan(&source, &mut registry, &store).await?;
             store.set_stage(Stage::Planned).await?;
         }
-        copy(&source, &destination, &store, tracker, &spool, checkpoint.stage).await?;
+        let slots = sessions.iter().enumerate().skip(WORKERS).map(|(worker, session)| Slot {
+            destination: destination.clone(),
+            store: store.clone(),
+            worker,
+            session: Arc::clone(session),
+        });
+        copy(settings, &source, tracker, &spool, &checkpoint, &store, &slots.collect::<Vec<_>>()).await?;
         if checkpoint.stage < Stage::Copied {
+            failpoint::reach(failpoint::COPIED, &store.id()).await;
             store.set_stage(Stage::Copied).await?;
         }
         if checkpoint.stage < Stage::Indexed {
@@ -110,13 +171,17 @@ async fn migrate(
         }
         // Whatever the copy, or an earlier run past its checkpoint, may have seen of the future lies before this.
         let (convergence, _) = source.optimes().await?;
-        let writers = sessions.into_iter().enumerate().map(|(worker, session)| Writer {
+        if settings.reversal_from.is_some() {
+            verifier.excuse(reversal::prepare(&destination, &mut registry).await?);
+        }
+        verifier.know(&registry);
+        let writers = sessions.iter().enumerate().take(WORKERS).map(|(worker, session)| Writer {
             source: source.clone(),
             destination: destination.clone(),
             store: store.clone(),
             tracker: tracker.clone(),
             worker,
-            session: Arc::new(tokio::sync::Mutex::new(session)),
+            session: Arc::clone(session),
         });
         let mut replicator = Replicator {
             registry,
@@ -128,28 +193,61 @@ async fn migrate(
             intent: checkpoint.intent.clone(),
             watermark: Timestamp { time: 0, increment: 0 },
             convergence,
-            last_change: None,
+            late: LateWrites::default(),
             checkpointed: Instant::now(),
+            verifier: verifier.clone(),
+            passed: Timestamp { time: 0, increment: 0 },
         };
         spool.set_live();
+        if checkpoint.cutover.is_some() {
+            // The last run died in it; it begins anew.
+            take_back(&source, &replicator, settings).await?;
+        }
         follow(&source, &mut replicator, orders, tracker, settings).await?;
+        failpoint::reach(failpoint::CUT_OVER, &store.id()).await;
         store.set_stage(Stage::Complete).await
     };
+    // The reader goes on meanwhile: the source's oplog doesn't wait.
+    let replicate = async {
+        while let Err(failure) = replicate().await {
+            if failure.code == ErrorCode::LocalStorage {
+                return Err(failure);
+            }
+            retry::hold(Part::Applier, failure, tracker, settings.tuning.patience).await?;
+        }
+        Ok(())
+    };
+    let watching = oplog::watch(&source, &spool, tracker, settings.tuning.oplog_look_every);
     tokio::select! {
         done = replicate => done?,
+        never = watching => match never {},
         broken = &mut reading.0 => {
             return Err(broken.unwrap_or_else(|e| Failure::new(ErrorCode::Internal, format!("the reader ended: {e}"))));
         }
     }
-    drop(reading);
-    // Nothing reads it any more, and a leftover costs only disk.
+    reading.end().await;
+    drop((spool, verifier));
+    // Nothing has them open any more, and a leftover costs only disk.
     let _ = std::fs::remove_dir_all(&dir);
+    let _ = std::fs::remove_dir_all(settings.data_dir.join("verify").join(settings.migration_id.to_string()));
     tracker.enter(PhaseKind::Complete, None);
     Ok(())
 }
 
+fn shared(session: ClientSession) -> Arc<Mutex<ClientSession>> {
+    Arc::new(Mutex::new(session))
+}
+
 /// The reader ends with the migration, however that ends.
 struct ReaderTask(tokio::task::JoinHandle<Failure>);
+
+impl ReaderTask {
+    /// Ends it, and waits until it holds nothing any more.
+    async fn end(mut self) {
+        self.0.abort();
+        let _ = (&mut self.0).await;
+    }
+}
 
 impl Drop for ReaderTask {
     fn drop(&mut self) {
@@ -172,7 +270,19 @@ async fn begin(
                 "the namespaces to migrate are not those it began with",
             ));
         }
-        return Ok(found);
+        if settings.recopies <= found.recopies {
+            return Ok(found);
+        }
+        let (_, t0) = source.optimes().await?;
+        recopy::prepare(source, destination, store, &settings.filter).await?;
+        store.begin_again(t0, settings.recopies).await?;
+        return load(store).await;
+    }
+    if let Some(from) = settings.reversal_from {
+        reversal::begin(source, destination, store, &settings.filter, from, filter).await?;
+        let begun = store.load().await?;
+        return begun
+            .ok_or_else(|| Failure::new(ErrorCode::Internal, "the checkpoint was not kept by the destination"));
     }
     if settings.drop_destination_data {
         for entry in catalog::list(destination, &settings.filter).await? {
@@ -188,6 +298,10 @@ async fn begin(
     }
     let (_, t0) = source.optimes().await?;
     store.begin(t0, filter).await?;
+    load(store).await
+}
+
+async fn load(store: &Store) -> Result<Checkpoint, Failure> {
     store
         .load()
         .await?
@@ -205,6 +319,7 @@ async fn plan(source: &Cluster, registry: &mut Registry, store: &Store) -> Resul
     let mut ranges: Vec<CopyRange> = Vec::new();
     for entry in entries.iter().filter(|e| e.has_documents()) {
         registry.create(entry, &entry.ns).await?;
+        failpoint::reach(failpoint::COLLECTION_CREATED, &store.id()).await;
         let size = plan::size(source, &entry.ns).await?;
         let mut own = plan::ranges(source, entry, size, ranges.len() as i64).await?;
         let share = own.len() as i64;
@@ -223,12 +338,13 @@ async fn plan(source: &Cluster, registry: &mut Registry, store: &Store) -> Resul
 }
 
 async fn copy(
+    settings: &Settings,
     source: &Cluster,
-    destination: &Cluster,
-    store: &Store,
     tracker: &Tracker,
     spool: &Spool,
-    stage: Stage,
+    checkpoint: &Checkpoint,
+    store: &Store,
+    slots: &[Slot],
 ) -> Result<(), Failure> {
     let ranges = store.ranges().await?.iter().map(CopyRange::from_document).collect::<Result<Vec<_>, _>>()?;
     let collections = |only_done: bool| {
@@ -236,7 +352,9 @@ async fn copy(
         names.dedup();
         names.len() as u64
     };
+    let namespaces = by_namespace(&ranges);
     tracker.count(|p| {
+        p.set_namespaces(namespaces);
         p.collections_total = collections(false);
         p.documents_total = ranges.iter().map(|r| r.documents).sum();
         p.bytes_total = ranges.iter().map(|r| r.bytes).sum();
@@ -244,18 +362,42 @@ async fn copy(
         p.bytes_copied = ranges.iter().filter(|r| r.done).map(|r| r.bytes).sum();
         p.spool_bytes = spool.bytes();
     });
-    if stage < Stage::Copied {
+    if checkpoint.stage < Stage::Copied {
         tracker.enter(PhaseKind::Copying, None);
         let copier = Copier {
             source: source.clone(),
-            destination: destination.clone(),
             store: store.clone(),
             tracker: tracker.clone(),
+            again: checkpoint.recopies > 0,
+            throttle: settings.steering.throttle(),
+            t0: checkpoint.t0,
+            workers: settings.tuning.copy_workers,
+            reads: settings.tuning.copy_reads,
         };
-        copier.run(ranges.clone(), COPY_WORKERS).await?;
+        let throttle = settings.steering.throttle();
+        let pressure = pressure::watch(source.clone(), store.destination().clone(), throttle, tracker.clone());
+        tokio::select! {
+            done = copier.run(ranges.clone(), slots) => done?,
+            never = pressure => match never {},
+        }
+        tracker.count(|p| p.slowed_because = None);
     }
     tracker.count(|p| p.collections_copied = p.collections_total);
     spool.sync()
+}
+
+/// How far each namespace's copy is, by its ranges.
+fn by_namespace(ranges: &[CopyRange]) -> Vec<NamespaceProgress> {
+    let mut all: BTreeMap<String, NamespaceProgress> = BTreeMap::new();
+    for range in ranges {
+        let own = all.entry(range.ns.to_string()).or_default();
+        let done = u64::from(range.done);
+        own.documents_total += range.documents;
+        own.bytes_total += range.bytes;
+        own.documents_copied += done * range.documents;
+        own.bytes_copied += done * range.bytes;
+    }
+    all.into_iter().map(|(namespace, own)| NamespaceProgress { namespace, ..own }).collect()
 }
 
 async fn build_indexes(
@@ -265,6 +407,7 @@ async fn build_indexes(
     settings: &Settings,
 ) -> Result<(), Failure> {
     tracker.enter(PhaseKind::BuildingIndexes, None);
+    tracker.count(|p| (p.indexes_total, p.indexes_built) = (0, 0));
     for entry in catalog::list(source, &settings.filter).await? {
         let present = entry.kind == Kind::TimeSeries || registry.by_name(&entry.ns).is_some();
         if entry.kind == Kind::View || entry.ns.coll.starts_with(catalog::BUCKETS) || !present {
@@ -273,6 +416,8 @@ async fn build_indexes(
         let total = indexes::list(source, &entry.ns).await?.len() as u64;
         tracker.count(|p| p.indexes_total += total);
         indexes::sync(source, &entry.ns, registry.destination(), &entry.ns, Properties::Deferred).await?;
+        failpoint::reach(failpoint::INDEXES_BUILT, &entry.ns).await;
+        tracker.works(Part::Applier);
         tracker.count(|p| p.indexes_built += total);
     }
     Ok(())
@@ -286,13 +431,24 @@ async fn follow(
     tracker: &Tracker,
     settings: &Settings,
 ) -> Result<(), Failure> {
-    tracker.enter(PhaseKind::CatchingUp, None);
+    // What was worth the name before a hiccup still is, until it is measured; a cutover begins anew.
+    if tracker.phase() != PhaseKind::Synced {
+        tracker.enter(PhaseKind::CatchingUp, None);
+    }
     let mut measured = Instant::now();
     // A refused cutover isn't tried again until the order has been taken back once.
     let mut refused = false;
+    // The number of the last rehearsal.
+    let mut rehearsed = 0;
     let copied = replicator.convergence;
+    let verifier = replicator.verifier.clone();
+    let verifying = verifier.start();
     loop {
         replicator.step().await?;
+        let repairs = verifier.take_repairs()?;
+        if !repairs.is_empty() {
+            replicator.repair(repairs).await?;
+        }
         if measured.elapsed() >= Duration::from_millis(500) {
             measured = Instant::now();
             let (_, majority) = source.optimes().await?;
@@ -302,27 +458,51 @@ async fn follow(
                 p.lag_seconds = Some(lag);
                 p.spool_bytes = spooled;
             });
+            verifier.pace(lag.max(behind(replicator)));
             if tracker.phase() == PhaseKind::CatchingUp
                 && replicator.watermark >= copied
                 && behind(replicator) <= SYNCED_LAG_SECONDS
                 && lag <= SYNCED_LAG_SECONDS
+                && verifier.has_passed()?
             {
                 replicator.checkpoint().await?;
                 tracker.enter(PhaseKind::Synced, None);
             }
         }
         let order = *orders.borrow();
+        let wishes = settings.steering.now();
+        let choices = cutover::Choices {
+            block_source_writes: wishes.cutover.block_source_writes,
+            reversible: wishes.cutover.reversible && settings.reversal_from.is_none(),
+            properties: properties(settings),
+        };
+        if wishes.rehearsal > rehearsed && tracker.phase() == PhaseKind::Synced && order == Directive::Run {
+            rehearsed = wishes.rehearsal;
+            tracker.rehearsed(rehearse::rehearse(replicator, &settings.filter, choices, rehearsed).await?);
+        }
         if refused && order != Directive::CutOver {
             refused = false;
             tracker.enter(PhaseKind::Synced, None);
         }
         if order == Directive::CutOver && !refused && tracker.phase() == PhaseKind::Synced {
-            match cutover::cut_over(replicator, tracker, &settings.filter).await {
-                Ok(()) => return Ok(()),
-                Err(NotCutOver::Failed(failure)) => return Err(failure),
+            match cutover::cut_over(replicator, tracker, &settings.filter, choices).await {
+                Ok(done) => {
+                    tracker.record(record::of(settings, replicator, done, choices.reversible).await?);
+                    verifying.end().await;
+                    return Ok(());
+                }
+                Err(NotCutOver::Failed(failure)) => {
+                    // However long its cause lasts, the application isn't kept waiting for it.
+                    if choices.block_source_writes
+                        && let Err(error) = cutover::unblock_writes(source).await
+                    {
+                        tracing::error!(%error, "the source's writes are still blocked");
+                    }
+                    return Err(failure);
+                }
                 Err(NotCutOver::BackToSynced(failure)) => {
                     refused = true;
-                    restore_deferred(source, replicator, settings).await?;
+                    take_back(source, replicator, settings).await?;
                     tracker.enter(PhaseKind::Synced, Some(failure));
                 }
             }
@@ -336,15 +516,37 @@ fn behind(replicator: &Replicator) -> i64 {
     i64::from(replicator.convergence.time.saturating_sub(replicator.watermark.time))
 }
 
-/// After a cutover that failed, what it made final is put off again, where it was made final.
-async fn restore_deferred(source: &Cluster, replicator: &Replicator, settings: &Settings) -> Result<(), Failure> {
+/// After a cutover that failed the source's users may write again, and what was made final is put off again.
+async fn take_back(source: &Cluster, replicator: &Replicator, settings: &Settings) -> Result<(), Failure> {
     let destination = replicator.registry.destination();
+    release_writes(source, &replicator.store).await?;
     for entry in catalog::list(source, &settings.filter).await? {
         if entry.kind != Kind::View && !entry.ns.coll.starts_with(catalog::BUCKETS) {
-            indexes::sync(source, &entry.ns, destination, &entry.ns, Properties::Deferred).await?;
+            indexes::sync(source, &entry.ns, destination, &entry.ns, properties(settings)).await?;
         }
     }
+    replicator.store.clear_cutover().await
+}
+
+/// How far the destination's indexes go while changes are replicated: a way back leaves the former source's as they are.
+fn properties(settings: &Settings) -> Properties {
+    if settings.reversal_from.is_some() { Properties::Final } else { Properties::Deferred }
+}
+
+/// Lets the source's users write again, if a cutover kept them from it.
+async fn release_writes(source: &Cluster, store: &Store) -> Result<(), Failure> {
+    if store.load().await?.is_some_and(|checkpoint| checkpoint.writes_blocked) {
+        cutover::unblock_writes(source).await?;
+        store.set_writes_blocked(false).await?;
+    }
     Ok(())
+}
+
+/// The same for a run that ended otherwise than by a complete cutover.
+async fn release_writes_after_the_end(settings: &Settings) -> Result<(), Failure> {
+    let source = Cluster::connect(Side::Source, &settings.source_uri).await?;
+    let destination = Cluster::connect(Side::Destination, &settings.destination_uri).await?;
+    release_writes(&source, &Store::new(&destination, settings.migration_id, settings.epoch)).await
 }
 
 /// Drops what this migration created on the destination.

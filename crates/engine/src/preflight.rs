@@ -1,35 +1,122 @@
-//! Every reason not to start, before anything is written.
+//! Every reason not to start, and everything to know before, seen without writing anything. One function each; errors
+//! stand in the way, warnings don't.
 
 use crate::{
-    Settings, catalog,
+    Settings,
+    catalog::{self, Entry, Kind},
     checkpoint::Store,
     cluster::{Cluster, Side},
-    error,
+    copy::plan,
+    error, indexes,
+    raw::as_i64,
 };
-use bson::doc;
-use limosa_model::{ErrorCode, Failure};
+use bson::{Document, Timestamp, doc};
+use futures::TryStreamExt;
+use limosa_model::{ErrorCode, Failure, Finding, Secret};
+use std::collections::BTreeMap;
 
 /// The oldest version that a change stream of this engine can be opened on.
 const OLDEST: (u32, u32, u32) = (4, 4, 0);
 
-/// All findings; empty when the migration can start.
-pub(crate) async fn preflight(settings: &Settings) -> Vec<Failure> {
+/// The newest major version that the format of what is copied was held against.
+const NEWEST_MAJOR: u32 = 8;
+
+/// An oplog that covers less than this can be lost in a restart of the migration host that takes a while.
+const SHORT_OPLOG_SECONDS: i64 = 3600;
+
+/// Leases and timers bear this much.
+const SKEW_SECONDS: i64 = 10;
+
+/// All findings; the migration can start when none is an error.
+pub(crate) async fn preflight(settings: &Settings) -> Vec<Finding> {
+    let mut findings: Vec<Finding> =
+        [(Side::Source, &settings.source_uri), (Side::Destination, &settings.destination_uri)]
+            .into_iter()
+            .flat_map(|(side, uri)| files(side, uri))
+            .collect();
+    if !findings.is_empty() {
+        return findings;
+    }
     let (source, destination) = tokio::join!(
         Cluster::connect(Side::Source, &settings.source_uri),
         Cluster::connect(Side::Destination, &settings.destination_uri)
     );
+    let about = |side: Side| move |failure: Failure| Finding { subject: side.to_string(), ..failure.into() };
     let (source, destination) = match (source, destination) {
         (Ok(source), Ok(destination)) => (source, destination),
-        (a, b) => return a.err().into_iter().chain(b.err()).collect(),
+        (a, b) => {
+            let (a, b) = (a.err().map(about(Side::Source)), b.err().map(about(Side::Destination)));
+            return a.into_iter().chain(b).collect();
+        }
     };
-    let mut findings: Vec<Failure> = same_cluster(&source, &destination).into_iter().collect();
-    if findings.is_empty() {
-        findings.extend(versions(&source, &destination));
-        findings.extend(source_readable(&source).await.err());
-        findings.extend(destination_writable(&destination).await.err());
-        findings.extend(destination_free(settings, &destination).await.err());
+    if let Some(failure) = same_cluster(&source, &destination) {
+        return vec![about(Side::Destination)(failure)];
+    }
+    findings.extend(versions(source.version, destination.version));
+    findings.extend(source_readable(&source).await.err().map(about(Side::Source)));
+    findings.extend(destination_writable(&destination).await.err().map(about(Side::Destination)));
+    if findings.iter().any(Finding::is_error) {
+        // What can't be read can't be judged.
+        return findings;
+    }
+    match everything_else(settings, &source, &destination).await {
+        Ok(more) => findings.extend(more),
+        Err(failure) => findings.push(failure.into()),
     }
     findings
+}
+
+async fn everything_else(
+    settings: &Settings,
+    source: &Cluster,
+    destination: &Cluster,
+) -> Result<Vec<Finding>, Failure> {
+    let now = limosa_model::Timestamp::now();
+    let mut findings = Vec::new();
+    findings.extend(compatibility(source, destination).await?);
+    findings.extend(destination_free(settings, destination).await?);
+    findings.extend(oplog(source).await?);
+    for cluster in [source, destination] {
+        findings.extend(clock(cluster, now).await?);
+    }
+    let entries = catalog::list(source, &settings.filter).await?;
+    findings.extend(names(&entries, destination).await?);
+    findings.extend(space(source, destination, &entries).await?);
+    findings.extend(entries.iter().filter_map(unsupported));
+    findings.extend(time_series(source, &entries));
+    for entry in entries.iter().filter(|e| e.kind != Kind::View && !e.ns.coll.starts_with(catalog::BUCKETS)) {
+        findings.extend(index_findings(source, destination, entry).await?);
+    }
+    Ok(findings)
+}
+
+/// The files that a URI names can be read on this host.
+fn files(side: Side, uri: &Secret) -> Vec<Finding> {
+    let options = uri.expose().split_once('?').map_or("", |(_, options)| options);
+    let named = options.split('&').filter_map(|option| option.split_once('='));
+    let files =
+        named.filter(|(name, _)| matches!(name.to_ascii_lowercase().as_str(), "tlscafile" | "tlscertificatekeyfile"));
+    files
+        .filter_map(|(name, file)| {
+            let file = decoded(file);
+            let error = std::fs::File::open(&file).err()?;
+            let evidence = format!("{name} of the {side} URI names {file}, which can't be read on this host: {error}");
+            Some(Finding::error(ErrorCode::CaFileUnreadable, side.to_string(), evidence))
+        })
+        .collect()
+}
+
+/// Without percent-encoding.
+fn decoded(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let (mut out, mut at) = (Vec::with_capacity(bytes.len()), 0);
+    while at < bytes.len() {
+        let code =
+            text.get(at + 1..at + 3).filter(|_| bytes[at] == b'%').and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        out.push(code.unwrap_or(bytes[at]));
+        at += if code.is_some() { 3 } else { 1 };
+    }
+    String::from_utf8_lossy(&out).into_owned()
 }
 
 /// Both must not lead to one cluster.
@@ -38,26 +125,56 @@ pub(crate) fn same_cluster(source: &Cluster, destination: &Cluster) -> Option<Fa
         .then(|| Failure::new(ErrorCode::SameCluster, "source and destination are the same cluster"))
 }
 
-fn versions(source: &Cluster, destination: &Cluster) -> Vec<Failure> {
-    let show = |v: (u32, u32, u32)| format!("{}.{}.{}", v.0, v.1, v.2);
+type Version = (u32, u32, u32);
+
+fn versions(source: Version, destination: Version) -> Vec<Finding> {
+    let show = |v: Version| format!("{}.{}.{}", v.0, v.1, v.2);
     let mut findings = Vec::new();
-    for cluster in [source, destination] {
-        if cluster.version < OLDEST {
-            let message =
-                format!("the {} is MongoDB {}; the oldest supported is 4.4", cluster.side, show(cluster.version));
-            findings.push(Failure::new(ErrorCode::UnsupportedVersion, message));
+    for (side, version) in [(Side::Source, source), (Side::Destination, destination)] {
+        if version < OLDEST {
+            let evidence = format!("the {side} is MongoDB {}; the oldest supported is 4.4", show(version));
+            findings.push(Finding::error(ErrorCode::UnsupportedVersion, side.to_string(), evidence));
+        }
+        if version.0 > NEWEST_MAJOR {
+            let evidence = format!("the {side} is MongoDB {}, which this program was not held against", show(version));
+            findings.push(Finding::warning(ErrorCode::UnsupportedVersion, side.to_string(), evidence));
         }
     }
-    let release = |v: (u32, u32, u32)| (v.0, v.1);
-    if release(destination.version) < release(source.version) {
-        let message = format!(
-            "the destination ({}) is older than the source ({})",
-            show(destination.version),
-            show(source.version)
-        );
-        findings.push(Failure::new(ErrorCode::UnsupportedVersion, message));
+    if (destination.0, destination.1) < (source.0, source.1) {
+        let evidence = format!("the destination ({}) is older than the source ({})", show(destination), show(source));
+        findings.push(Finding::error(ErrorCode::UnsupportedVersion, "destination", evidence));
     }
     findings
+}
+
+/// The destination takes everything that the source's feature compatibility version allows.
+async fn compatibility(source: &Cluster, destination: &Cluster) -> Result<Option<Finding>, Failure> {
+    let (a, b) = (compatibility_version(source).await?, compatibility_version(destination).await?);
+    let parse = |text: &str| {
+        let mut parts = text.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+        (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
+    };
+    let (Some(a), Some(b)) = (a, b) else { return Ok(None) };
+    if parse(&b) >= parse(&a) {
+        return Ok(None);
+    }
+    let evidence = format!(
+        "the destination's featureCompatibilityVersion is {b}, the source's is {a}: collections may not be creatable"
+    );
+    Ok(Some(Finding::error(ErrorCode::UnsupportedVersion, "destination", evidence)))
+}
+
+/// `None` where the user may not see it.
+async fn compatibility_version(cluster: &Cluster) -> Result<Option<String>, Failure> {
+    let command = doc! {"getParameter": 1, "featureCompatibilityVersion": 1};
+    match cluster.db("admin").run_command(command).await {
+        Ok(reply) => {
+            let own = reply.get_document("featureCompatibilityVersion").ok();
+            Ok(own.and_then(|own| own.get_str("version").ok()).map(str::to_owned))
+        }
+        Err(e) if error::code(&e) == Some(13) => Ok(None),
+        Err(e) => Err(cluster.failure(&e)),
+    }
 }
 
 fn denied(cluster: &Cluster, e: &mongodb::error::Error, needs: &str) -> Failure {
@@ -69,37 +186,30 @@ fn denied(cluster: &Cluster, e: &mongodb::error::Error, needs: &str) -> Failure 
     }
 }
 
-/// The whole cluster's change stream can be opened.
+/// The whole cluster's change stream can be opened, and every collection read.
 async fn source_readable(source: &Cluster) -> Result<(), Failure> {
     let command = doc! {"aggregate": 1, "pipeline": [{"$changeStream": {"allChangesForCluster": true}}], "cursor": {}};
     let needs = "can't read the change stream of the cluster; grant it the role readAnyDatabase on admin";
-    source.db("admin").run_cursor_command(command).batch().await.map(drop).map_err(|e| denied(source, &e, needs))
+    source.db("admin").run_cursor_command(command).batch().await.map_err(|e| denied(source, &e, needs))?;
+    match source.privileges().await? {
+        Some(all) if !all.allow_everywhere(&["find", "listCollections", "listIndexes", "collStats"]) => {
+            let message =
+                "the user of the source can't read every database; grant it the role readAnyDatabase on admin";
+            Err(Failure::new(ErrorCode::InsufficientPrivileges, message))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The user may create and fill collections in every database; read from its privileges, nothing is written.
 async fn destination_writable(destination: &Cluster) -> Result<(), Failure> {
-    let status = destination.db("admin").run_command(doc! {"connectionStatus": 1, "showPrivileges": true}).await;
-    let status = status.map_err(|e| destination.failure(&e))?;
-    let info = status.get_document("authInfo").cloned().unwrap_or_default();
-    if info.get_array("authenticatedUsers").is_ok_and(Vec::is_empty) {
+    let Some(privileges) = destination.privileges().await? else {
         return match destination.db("admin").run_command(doc! {"listDatabases": 1, "nameOnly": true}).await {
             Ok(_) => Ok(()), // no access control
             Err(e) => Err(denied(destination, &e, "is missing: put user and password into the URI")),
         };
-    }
-    let privileges = info.get_array("authenticatedUserPrivileges").cloned().unwrap_or_default();
-    let may_write = privileges.iter().filter_map(|p| p.as_document()).any(|privilege| {
-        let everywhere = privilege.get_document("resource").is_ok_and(|r| {
-            r.get_bool("anyResource").unwrap_or(false)
-                || ["db", "collection"].iter().all(|part| r.get_str(part).is_ok_and(str::is_empty))
-        });
-        let actions = privilege.get_array("actions").map(Vec::as_slice).unwrap_or_default();
-        everywhere
-            && ["insert", "update", "remove", "createCollection"]
-                .iter()
-                .all(|a| actions.iter().any(|own| own.as_str() == Some(a)))
-    });
-    if may_write {
+    };
+    if privileges.allow_everywhere(&["insert", "update", "remove", "createCollection"]) {
         return Ok(());
     }
     let message = "the user of the destination can't write to every database; grant it the roles readWriteAnyDatabase, \
@@ -108,21 +218,199 @@ async fn destination_writable(destination: &Cluster) -> Result<(), Failure> {
 }
 
 /// Nothing is in the way on the destination, unless it is to be dropped or this migration put it there.
-async fn destination_free(settings: &Settings, destination: &Cluster) -> Result<(), Failure> {
+async fn destination_free(settings: &Settings, destination: &Cluster) -> Result<Option<Finding>, Failure> {
     let store = Store::new(destination, settings.migration_id, settings.epoch);
     if settings.drop_destination_data || store.load().await?.is_some() {
-        return Ok(());
+        return Ok(None);
     }
     let present = catalog::list(destination, &settings.filter).await?;
-    match present.first() {
-        None => Ok(()),
-        Some(first) => Err(Failure::new(
-            ErrorCode::DestinationNotEmpty,
-            format!(
-                "the destination already has {} of the namespaces to be migrated, {} for one",
-                present.len(),
-                first.ns
-            ),
-        )),
+    Ok(present.first().map(|first| {
+        let count = present.len();
+        let evidence =
+            format!("the destination already has {count} of the namespaces to be migrated, {} for one", first.ns);
+        Finding::error(ErrorCode::DestinationNotEmpty, first.ns.to_string(), evidence)
+    }))
+}
+
+/// A server holds no two databases whose names differ only in case.
+async fn names(entries: &[Entry], destination: &Cluster) -> Result<Vec<Finding>, Failure> {
+    let have = destination.databases().await?;
+    let mut wanted: Vec<&str> = entries.iter().map(|e| e.ns.db.as_str()).collect();
+    wanted.dedup();
+    let clashes = wanted.into_iter().filter_map(|db| {
+        let other = have.iter().find(|own| *own != db && own.to_lowercase() == db.to_lowercase())?;
+        let evidence = format!("the source has the database {db}, the destination {other}: no server holds both");
+        Some(Finding::error(ErrorCode::NamesDifferInCase, db, evidence))
+    });
+    Ok(clashes.collect())
+}
+
+/// The destination's disk holds what the source's does.
+async fn space(source: &Cluster, destination: &Cluster, entries: &[Entry]) -> Result<Option<Finding>, Failure> {
+    let mut databases: Vec<&str> = entries.iter().map(|e| e.ns.db.as_str()).collect();
+    databases.dedup();
+    let mut needed = 0;
+    for db in databases {
+        let stats = source.db(db).run_command(doc! {"dbStats": 1}).await.map_err(|e| source.failure(&e))?;
+        needed += ["storageSize", "indexSize"].iter().filter_map(|name| as_i64(stats.get(*name))).sum::<i64>();
+    }
+    let stats = destination.db("admin").run_command(doc! {"dbStats": 1}).await;
+    let Ok(stats) = stats else { return Ok(None) }; // may not be seen
+    let (total, used) = (as_i64(stats.get("fsTotalSize")), as_i64(stats.get("fsUsedSize")));
+    Ok(total.zip(used).and_then(|(total, used)| too_small(needed, total - used)))
+}
+
+fn too_small(needed: i64, free: i64) -> Option<Finding> {
+    let megabytes = |bytes: i64| bytes / 1_048_576;
+    (needed > free).then(|| {
+        let evidence = format!(
+            "the source takes {} MiB with its indexes, the destination's disk has {} MiB free",
+            megabytes(needed),
+            megabytes(free)
+        );
+        Finding::error(ErrorCode::InsufficientDiskSpace, "destination", evidence)
+    })
+}
+
+/// How far back the oplog goes, or will once it is full.
+async fn oplog(source: &Cluster) -> Result<Option<Finding>, Failure> {
+    let ends = async |direction: i32| {
+        let command = doc! {"find": "oplog.rs", "sort": {"$natural": direction}, "limit": 1, "projection": {"ts": 1}};
+        source.db("local").run_cursor_command(command).await?.try_collect::<Vec<Document>>().await
+    };
+    let stats = source.db("local").run_command(doc! {"collStats": "oplog.rs"}).await;
+    let (Ok(first), Ok(last), Ok(stats)) = (ends(1).await, ends(-1).await, stats) else {
+        return Ok(None); // may not be seen; the stream's own error tells when it is lost
+    };
+    let time = |found: &[Document]| found.first().and_then(|d| d.get_timestamp("ts").ok());
+    let (Some(first), Some(last)) = (time(&first), time(&last)) else { return Ok(None) };
+    let (size, most) = (as_i64(stats.get("size")).unwrap_or(0), as_i64(stats.get("maxSize")).unwrap_or(0));
+    Ok(short_oplog(first, last, size, most))
+}
+
+fn short_oplog(first: Timestamp, last: Timestamp, size: i64, most: i64) -> Option<Finding> {
+    let seconds = i64::from(last.time.saturating_sub(first.time)).max(1);
+    // Until it is full it goes back to its beginning; what matters is what it will hold at this rate.
+    let window = (seconds as f64 * (most.max(1) as f64 / size.max(1) as f64).max(1.0)) as i64;
+    (window < SHORT_OPLOG_SECONDS).then(|| {
+        let evidence = format!(
+            "the source's oplog of {} MiB covers about {window} seconds at the rate of its last writes: a longer interruption of \
+             the migration host loses the place in it",
+            most / 1_048_576
+        );
+        Finding::warning(ErrorCode::ShortOplog, "source", evidence)
+    })
+}
+
+/// Leases count on clocks that go alike.
+async fn clock(cluster: &Cluster, now: limosa_model::Timestamp) -> Result<Option<Finding>, Failure> {
+    let hello = cluster.db("admin").run_command(doc! {"hello": 1}).await.map_err(|e| cluster.failure(&e))?;
+    let Ok(theirs) = hello.get_datetime("localTime") else { return Ok(None) };
+    let skew = (theirs.timestamp_millis() - now.0) / 1000;
+    Ok((skew.abs() > SKEW_SECONDS).then(|| {
+        let word = if skew > 0 { "ahead of" } else { "behind" };
+        let evidence = format!("the clock of the {} is {} seconds {word} this host's", cluster.side, skew.abs());
+        Finding::warning(ErrorCode::ClockSkew, cluster.side.to_string(), evidence)
+    }))
+}
+
+/// Kinds of collections that can't be carried over.
+fn unsupported(entry: &Entry) -> Option<Finding> {
+    entry.options.contains_key("encryptedFields").then(|| {
+        let evidence = format!("{} has queryable encryption, which is not supported", entry.ns);
+        Finding::error(ErrorCode::UnsupportedCollection, entry.ns.to_string(), evidence)
+    })
+}
+
+/// Before 6.0 no change stream tells of what is written to a time-series collection.
+fn time_series(source: &Cluster, entries: &[Entry]) -> Option<Finding> {
+    let mut series = entries.iter().filter(|e| e.kind == Kind::TimeSeries);
+    let first = series.next().filter(|_| source.version < (6, 0, 0))?;
+    let evidence = format!(
+        "{} time-series collections, {} for one, are compared whole at the cutover, since a source before 6.0 doesn't tell \
+         of writes to them: the write pause grows with their size",
+        series.count() + 1,
+        first.ns
+    );
+    Some(Finding::warning(ErrorCode::TimeSeriesAtCutover, first.ns.to_string(), evidence))
+}
+
+async fn index_findings(source: &Cluster, destination: &Cluster, entry: &Entry) -> Result<Vec<Finding>, Failure> {
+    let listed = indexes::list(source, &entry.ns).await?;
+    let name = |index: &Document| index.get_str("name").unwrap_or_default().to_owned();
+    let mut findings = Vec::new();
+    let mut by_keys: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for index in &listed {
+        let keys = index.get_document("key").map(|keys| keys.to_string()).unwrap_or_default();
+        by_keys.entry(keys).or_default().push(name(index));
+    }
+    for (keys, names) in by_keys.into_iter().filter(|(_, names)| names.len() > 1) {
+        let evidence = format!("{} has {} indexes on {keys}: {}", entry.ns, names.len(), names.join(", "));
+        findings.push(Finding::warning(ErrorCode::SameIndexKeys, entry.ns.to_string(), evidence));
+    }
+    let unique: Vec<String> = listed.iter().filter(|i| i.get_bool("unique").unwrap_or(false)).map(name).collect();
+    if !unique.is_empty() && destination.version < (6, 0, 0) {
+        let documents = plan::size(source, &entry.ns).await?.documents;
+        let evidence = format!(
+            "the unique indexes {} of {} are built in the write pause, over about {documents} documents, since the destination \
+             is older than 6.0",
+            unique.join(", "),
+            entry.ns
+        );
+        findings.push(Finding::warning(ErrorCode::UniqueBuiltAtCutover, entry.ns.to_string(), evidence));
+    }
+    Ok(findings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use limosa_model::Severity;
+
+    fn codes(findings: &[Finding]) -> Vec<(ErrorCode, Severity)> {
+        findings.iter().map(|f| (f.code, f.severity)).collect()
+    }
+
+    #[test]
+    fn versions_are_refused_or_warned_about() {
+        let refused = (ErrorCode::UnsupportedVersion, Severity::Error);
+        assert_eq!(codes(&versions((4, 4, 2), (6, 0, 5))), []);
+        assert_eq!(codes(&versions((4, 2, 9), (6, 0, 5))), [refused]);
+        assert_eq!(codes(&versions((6, 0, 5), (5, 0, 4))), [refused]);
+        assert_eq!(codes(&versions((8, 0, 1), (9, 0, 0))), [(ErrorCode::UnsupportedVersion, Severity::Warning)]);
+    }
+
+    #[test]
+    fn a_disk_that_is_too_small_is_told() {
+        assert_eq!(too_small(100, 100), None);
+        let told = too_small(300 << 20, 200 << 20).expect("too small");
+        assert!(told.is_error() && told.evidence.contains("300 MiB") && told.evidence.contains("200 MiB"), "{told:?}");
+    }
+
+    #[test]
+    fn an_oplog_is_judged_by_what_it_will_hold() {
+        let at = |time| Timestamp { time, increment: 1 };
+        // A tenth of it holds ten minutes: it will hold a hundred.
+        assert_eq!(short_oplog(at(0), at(600), 10, 100), None);
+        assert!(short_oplog(at(0), at(600), 100, 100).is_some());
+        assert_eq!(short_oplog(at(0), at(7200), 100, 100), None);
+    }
+
+    #[test]
+    fn files_of_a_uri_are_found_whatever_their_writing() {
+        let uri = Secret::new("mongodb://u:p@h/?tls=true&tlsCAFile=%2Fno%20where%2Fca.pem&w=1");
+        let found = files(Side::Source, &uri);
+        assert!(found[0].evidence.contains("/no where/ca.pem") && found.len() == 1, "{found:?}");
+        assert!(files(Side::Source, &Secret::new("mongodb://u:p@h/?tls=true")).is_empty());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn clocks_that_go_apart_are_told() {
+        let set = limosa_testkit::ReplicaSet::start().await.expect("starts");
+        let cluster = Cluster::connect(Side::Source, &Secret::new(set.uri())).await.expect("connects");
+        let now = limosa_model::Timestamp::now();
+        assert_eq!(clock(&cluster, now).await, Ok(None));
+        let told = clock(&cluster, now.plus_seconds(-60)).await.expect("answers").expect("apart");
+        assert!(told.code == ErrorCode::ClockSkew && told.evidence.contains("ahead of"), "{told:?}");
     }
 }

@@ -124,33 +124,72 @@ pub(crate) fn as_i64(value: Option<&Bson>) -> Option<i64> {
     }
 }
 
-/// A form of `_id` in which values that the server holds equal have equal bytes: whole numbers of all numeric types
-/// become one. Decimals and fractions are brought to a double, which may make different ones alike but never equal
-/// ones different.
-pub(crate) fn canonical_id(id: RawBsonRef<'_>) -> Vec<u8> {
+/// Whether a field of `document` itself is a timestamp of zeros: an insert, and a replacement too, would put the current
+/// time in its place.
+pub(crate) fn has_zero_timestamp(document: &RawDocument) -> bool {
+    let zero = RawBsonRef::Timestamp(bson::Timestamp { time: 0, increment: 0 });
+    document.iter_elements().flatten().any(|element| {
+        element.element_type() == bson::spec::ElementType::Timestamp
+            && element.key().as_str() != "_id"
+            && element.value().is_ok_and(|value| value == zero)
+    })
+}
+
+/// The `u` of an update statement that puts `document` as it is in a document's place.
+pub(crate) fn replacing(document: &RawDocument) -> RawArrayBuilder {
+    let literal = RawDocBuilder::new().document("$literal", document.as_bytes()).into_bytes();
+    let mut pipeline = RawArrayBuilder::with_capacity(literal.len() + 64);
+    pipeline.push_document(&RawDocBuilder::new().document("$replaceWith", &literal).into_bytes());
+    pipeline
+}
+
+/// A form of `_id` in which values that the server holds equal have equal bytes: numbers of all types are brought to a
+/// double. With `folds`, for a collection with a collation, all strings are alike. Different values may come out alike,
+/// equal ones never different.
+pub(crate) fn canonical_id(id: RawBsonRef<'_>, folds: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(16);
-    canonical(id, &mut out);
+    canonical(id, folds, &mut out);
     out
 }
 
-fn canonical(value: RawBsonRef<'_>, out: &mut Vec<u8>) {
-    let number = match value {
-        RawBsonRef::Int32(n) => Some(f64::from(n)),
-        RawBsonRef::Int64(n) => Some(n as f64),
-        RawBsonRef::Double(n) => Some(n),
-        RawBsonRef::Decimal128(n) => Some(n.to_string().parse().unwrap_or(f64::NAN)),
-        _ => None,
+/// A number as the nearest double and, for whole numbers, what is left then.
+fn number(value: RawBsonRef<'_>) -> Option<(f64, i16)> {
+    let whole = |n: i128| (n as f64, (n - (n as f64) as i128) as i16);
+    let (number, rest) = match value {
+        RawBsonRef::Int32(n) => whole(i128::from(n)),
+        RawBsonRef::Int64(n) => whole(i128::from(n)),
+        RawBsonRef::Double(n) => (n, 0),
+        RawBsonRef::Decimal128(n) => {
+            let text = n.to_string();
+            whole_number(&text).map_or_else(|| (text.parse().unwrap_or(f64::NAN), 0), whole)
+        }
+        _ => return None,
     };
-    if let Some(number) = number {
+    let number = if number.is_nan() { f64::NAN } else { number };
+    Some((if number == 0.0 { 0.0 } else { number }, rest))
+}
+
+/// A decimal's text as a whole number in the range of the server's, if it is one.
+fn whole_number(text: &str) -> Option<i128> {
+    let (digits, exponent) = text.split_once('E').unwrap_or((text, "0"));
+    let (before, after) = digits.split_once('.').unwrap_or((digits, ""));
+    let exponent = exponent.parse::<i32>().ok()? - after.len() as i32;
+    let digits: i128 = format!("{before}{after}").parse().ok()?;
+    let power = 10_i128.checked_pow(exponent.unsigned_abs())?;
+    let whole =
+        if exponent >= 0 { digits.checked_mul(power)? } else { (digits % power == 0).then_some(digits / power)? };
+    i64::try_from(whole).ok().map(i128::from)
+}
+
+fn canonical(value: RawBsonRef<'_>, folds: bool, out: &mut Vec<u8>) {
+    if let Some((number, rest)) = number(value) {
         out.push(0x01);
-        let number = if number == 0.0 {
-            0.0
-        } else if number.is_nan() {
-            f64::NAN
-        } else {
-            number
-        };
         out.extend_from_slice(&number.to_bits().to_le_bytes());
+        out.extend_from_slice(&rest.to_le_bytes());
+        return;
+    }
+    if folds && matches!(value, RawBsonRef::String(_) | RawBsonRef::Symbol(_)) {
+        out.push(0x02);
         return;
     }
     out.push(value.element_type() as u8);
@@ -159,13 +198,13 @@ fn canonical(value: RawBsonRef<'_>, out: &mut Vec<u8>) {
             for element in document.iter().flatten() {
                 out.extend_from_slice(element.0.as_str().as_bytes());
                 out.push(0);
-                canonical(element.1, out);
+                canonical(element.1, folds, out);
             }
             out.push(0);
         }
         RawBsonRef::Array(array) => {
             for element in array.into_iter().flatten() {
-                canonical(element, out);
+                canonical(element, folds, out);
             }
             out.push(0);
         }
@@ -180,7 +219,7 @@ mod tests {
 
     fn canonical_of(id: Bson) -> Vec<u8> {
         let raw = RawDocumentBuf::try_from(&doc! { "_id": id }).unwrap_or_default();
-        raw.get("_id").ok().flatten().map(canonical_id).unwrap_or_default()
+        raw.get("_id").ok().flatten().map(|id| canonical_id(id, false)).unwrap_or_default()
     }
 
     #[test]
@@ -190,6 +229,12 @@ mod tests {
         for same in [Bson::Int64(1), Bson::Double(1.0), Bson::Decimal128(decimal)] {
             assert_eq!(canonical_of(same), one);
         }
+        let large = 9_007_199_254_740_993_i64;
+        for same in ["9007199254740993", "9007199254740993.0", "9.007199254740993E+15"] {
+            assert_eq!(canonical_of(Bson::Decimal128(same.parse().expect("a decimal"))), canonical_of(large.into()));
+        }
+        assert_ne!(canonical_of(large.into()), canonical_of((large - 1).into()));
+        assert_eq!(canonical_of((large - 1).into()), canonical_of(9_007_199_254_740_992_f64.into()));
         assert_eq!(canonical_of(Bson::Double(-0.0)), canonical_of(Bson::Int32(0)));
         assert_eq!(canonical_of(doc! {"a": 1}.into()), canonical_of(doc! {"a": 1.0}.into()));
         assert_ne!(canonical_of(Bson::String("1".into())), one);

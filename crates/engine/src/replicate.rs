@@ -2,6 +2,7 @@
 
 use crate::{
     apply::{
+        adopt,
         coalesce::{Batch, Change, Op},
         ddl,
         delta::Delta,
@@ -10,16 +11,20 @@ use crate::{
     },
     catalog,
     checkpoint::{Position, Store},
-    progress::Tracker,
+    copy::slot::Slot,
+    failpoint,
+    progress::{Part, Tracker},
     raw,
     stream::{
         event::{self, Event, Kind},
         spool::{Next, Spool},
     },
+    verify::beside::{Repair, Verifier},
 };
-use bson::{Document, RawDocument, RawDocumentBuf, Timestamp};
+use bson::{Document, RawBsonRef, RawDocument, RawDocumentBuf, Timestamp};
 use limosa_model::{ErrorCode, Failure};
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -34,6 +39,9 @@ const WINDOW_EVENTS: u64 = 8_000;
 
 /// Bytes of replies that one window may be made of.
 const WINDOW_BYTES: usize = 32 * 1024 * 1024;
+
+/// A delta of this many bytes is no shorter than reading the document again.
+const LARGE_DELTA: usize = 8 * 1024 * 1024;
 
 /// How often the position is written to the destination.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
@@ -52,9 +60,51 @@ pub(crate) struct Replicator {
     pub watermark: Timestamp,
     /// The destination is an exact image only from here on.
     pub convergence: Timestamp,
-    /// The cluster time and namespace of the last applied change inside the filter.
-    pub last_change: Option<(Timestamp, String)>,
+    /// Changes that came after a cutover began.
+    pub late: LateWrites,
     pub checkpointed: Instant,
+    /// Whatever is written is marked there before.
+    pub verifier: Verifier,
+    /// Everything up to here is applied, all events of one transaction too.
+    pub passed: Timestamp,
+}
+
+/// What an application still wrote to the source when it should have stopped.
+#[derive(Debug, Default)]
+pub(crate) struct LateWrites {
+    after: Option<Timestamp>,
+    /// How many, and the `_id`s of the first, by namespace.
+    found: BTreeMap<String, (u64, Vec<String>)>,
+}
+
+/// Late writes that are named in each namespace.
+const LATE_NAMED: usize = 3;
+
+impl LateWrites {
+    /// From now on changes later than `after` are late.
+    pub fn watch_after(&mut self, after: Timestamp) {
+        *self = Self { after: Some(after), found: BTreeMap::new() };
+    }
+
+    fn note(&mut self, time: Timestamp, ns: &str, id: Option<RawBsonRef<'_>>) {
+        if self.after.is_some_and(|after| time > after) {
+            let (count, first) = self.found.entry(ns.to_owned()).or_default();
+            *count += 1;
+            if first.len() < LATE_NAMED {
+                let id = id.and_then(|id| bson::Bson::try_from(id).ok());
+                first.extend(id.map(|id| id.into_relaxed_extjson().to_string()));
+            }
+        }
+    }
+
+    /// What was found, in words; `None` if nothing was.
+    pub fn told(&self) -> Option<String> {
+        let each = self.found.iter().map(|(ns, (count, first))| {
+            let ids = if first.is_empty() { String::new() } else { format!(" (_id {})", first.join(", ")) };
+            format!("{ns} {count} times{ids}")
+        });
+        (!self.found.is_empty()).then(|| each.collect::<Vec<_>>().join(", "))
+    }
 }
 
 impl Replicator {
@@ -65,7 +115,9 @@ impl Replicator {
         // The position up to which the window holds everything.
         let mut read = self.position.clone();
         let mut bytes = 0;
+        let mut idle = false;
         while let Some(at_hand) = next {
+            idle = matches!(at_hand, Next::Idle(_));
             match at_hand {
                 Next::Batch(batch) => {
                     bytes += batch.as_bytes().len();
@@ -77,14 +129,37 @@ impl Replicator {
             next = if full { None } else { self.spool.try_next(read.seq)? };
         }
         self.flush(window, read).await?;
+        // Between two replies there may be the rest of a transaction, whose events all have one cluster time.
+        let Timestamp { time, increment } = self.watermark;
+        let before =
+            Timestamp { time: time.saturating_sub(u32::from(increment == 0)), increment: increment.wrapping_sub(1) };
+        self.passed = self.passed.max(if idle { self.watermark } else { before });
+        self.verifier.applied(self.passed);
         if self.checkpointed.elapsed() >= CHECKPOINT_EVERY {
             self.checkpoint().await?;
         }
         Ok(())
     }
 
+    /// Writes whole collections in the first writer's session; used while no writer works.
+    fn slot(&self) -> Slot {
+        let Writer { destination, store, worker, session, .. } = self.writers[0].clone();
+        Slot { destination, store, worker, session }
+    }
+
+    /// Before a cutover: copies anew what differs and can't be changed in place.
+    pub async fn renew_unequal(&mut self) -> Result<(), Failure> {
+        self.verifier.definitions_change();
+        let slot = self.slot();
+        let ahead = adopt::renew_unequal(&mut self.registry, &slot, &self.tracker).await?;
+        self.verifier.know(&self.registry);
+        self.convergence = ahead.map_or(self.convergence, |time| self.convergence.max(time));
+        Ok(())
+    }
+
     /// Writes the position down and forgets what is before it.
     pub async fn checkpoint(&mut self) -> Result<(), Failure> {
+        self.verifier.sync()?;
         self.store.set_position(&self.position).await?;
         self.spool.trim(self.position.seq)?;
         self.checkpointed = Instant::now();
@@ -95,12 +170,17 @@ impl Replicator {
     async fn flush(&mut self, window: Window, read: Position) -> Result<(), Failure> {
         let events = window.events;
         self.write(window).await?;
+        if events > 0 {
+            failpoint::reach(failpoint::WINDOW_ACKNOWLEDGED, &self.store.id()).await;
+        }
+        self.tracker.works(Part::Applier);
         self.tracker.count(|p| p.events_applied += events);
         let token = read.token.as_ref().and_then(|token| RawDocumentBuf::try_from(token).ok());
         if let Some(time) = token.and_then(|token| event::token_time(&token)) {
             self.watermark = self.watermark.max(time);
         }
         self.position = read;
+        self.spool.applied(&self.position);
         Ok(())
     }
 
@@ -118,11 +198,10 @@ impl Replicator {
             match event.kind {
                 Kind::Image | Kind::Update | Kind::Delete => {
                     let Some(target) = self.target(&event).await? else { continue };
-                    if let Ok(time) = raw_event.get_timestamp("clusterTime") {
-                        window.until = window.until.max(time);
-                        self.last_change = Some((time, target.ns.to_string()));
-                    }
-                    window.push(target, &event).ok_or_else(malformed)?;
+                    let time = raw_event.get_timestamp("clusterTime").map_err(|_| malformed())?;
+                    window.until = window.until.max(time);
+                    self.late.note(time, &target.ns.to_string(), event.id());
+                    window.push(target, &event, time <= self.convergence).ok_or_else(malformed)?;
                 }
                 Kind::Definition if limosa_model::filter::is_internal(event.db) => {}
                 Kind::Definition => {
@@ -163,6 +242,7 @@ impl Replicator {
         }
         let Some(entry) = catalog::find(self.registry.source(), &ns).await? else { return Ok(None) };
         self.registry.create(&entry, &ns).await?;
+        self.verifier.know(&self.registry);
         Ok(self.registry.by_name(&ns))
     }
 
@@ -175,15 +255,39 @@ impl Replicator {
             intent.insert("event", token);
             self.store.set_intent(&self.position, intent).await?;
         }
-        ddl::apply(event, &mut self.registry, noted.as_ref()).await?;
+        let time = event.raw.get_timestamp("clusterTime").ok();
+        let exact = time.is_some_and(|time| time > self.convergence);
+        failpoint::reach(failpoint::INTENT_NOTED, &self.store.id()).await;
+        self.verifier.definitions_change();
+        let slot = self.slot();
+        let ahead = ddl::apply(event, &mut self.registry, &slot, &self.tracker, noted.as_ref(), exact).await?;
+        self.convergence = ahead.map_or(self.convergence, |time| self.convergence.max(time));
+        failpoint::reach(failpoint::DEFINITION_APPLIED, &self.store.id()).await;
+        self.verifier.know(&self.registry);
         self.position.index += 1;
         self.position.token = event.token().map(raw::to_document);
-        if let Ok(time) = event.raw.get_timestamp("clusterTime")
+        self.spool.applied(&self.position);
+        if let Some(time) = time
             && self.registry.filter().admits(event.db, event.coll)
         {
-            self.last_change = Some((time, format!("{} ({})", event.ns(), event.operation())));
+            self.late.note(time, &format!("{} ({})", event.ns(), event.operation()), None);
         }
         self.checkpoint().await
+    }
+
+    /// Reads documents again from the source and writes them as they are there.
+    pub async fn repair(&mut self, repairs: Vec<Repair>) -> Result<(), Failure> {
+        let mut window = Window::new();
+        window.until = self.watermark;
+        for repair in &repairs {
+            let (Some(target), Ok(Some(id))) = (self.registry.by_uuid(repair.uuid), repair.entry.id.get("_id")) else {
+                continue;
+            };
+            let (id, canonical) = (repair.entry.id.clone(), raw::canonical_id(id, target.folds));
+            window.add(Op { target, id, canonical, change: Change::Refetch });
+        }
+        self.write(window).await?;
+        repairs.iter().try_for_each(|repair| self.verifier.repaired(repair))
     }
 
     async fn write(&mut self, window: Window) -> Result<(), Failure> {
@@ -191,6 +295,7 @@ impl Replicator {
         let mut tasks = JoinSet::new();
         for (batch, writer) in window.batches.into_iter().zip(&self.writers) {
             let (ops, writer) = (batch.into_ops(), writer.clone());
+            ops.iter().try_for_each(|(_, op)| self.verifier.mark(op))?;
             if !ops.is_empty() {
                 tasks.spawn(async move { writer.write(ops, until).await });
             }
@@ -221,29 +326,37 @@ impl Window {
         }
     }
 
-    fn push(&mut self, target: Arc<Target>, event: &Event<'_>) -> Option<()> {
+    /// `newer`: the destination's document may be of a later time than the event. A field that the event removes may be
+    /// there again and would then not come back to the same place.
+    fn push(&mut self, target: Arc<Target>, event: &Event<'_>, newer: bool) -> Option<()> {
         let id = event.id()?;
-        let canonical = raw::canonical_id(id);
-        let name = target.ns.to_string();
-        let worker = match target.one_worker {
-            true => xxh3_64(name.as_bytes()),
-            false => xxh3_64(&canonical) ^ xxh3_64(name.as_bytes()),
-        };
+        let canonical = raw::canonical_id(id, target.folds);
         let change = match event.kind {
             Kind::Delete => Change::Delete,
-            Kind::Update => event.update_description().and_then(Delta::exact).map_or(Change::Refetch, Change::Update),
-            _ => {
-                let document = event.full_document()?.to_owned();
-                let operators = document.iter().flatten().any(|(name, _)| name.as_str().starts_with('$'));
-                // A replacement can't name such fields; a re-fetch deletes and inserts.
-                if operators { Change::Refetch } else { Change::Put { document, fresh: event.operation() == "insert" } }
-            }
+            Kind::Update => event
+                .update_description()
+                .and_then(Delta::exact)
+                .filter(|delta| delta.size() < LARGE_DELTA && !(newer && delta.removes()))
+                .map_or(Change::Refetch, Change::Update),
+            _ => match event.full_document() {
+                Some(document) => Change::Put { document: document.to_owned(), fresh: event.operation() == "insert" },
+                None => Change::Refetch, // an event that was too large
+            },
         };
         let id: RawDocumentBuf = match &change {
             Change::Put { document, .. } => id_document(document)?,
             _ => raw::RawDocBuilder::new().value("_id", id).build().ok()?,
         };
-        self.batches[(worker % WORKERS as u64) as usize].push(Op { target, id, canonical, change });
+        self.add(Op { target, id, canonical, change });
         Some(())
+    }
+
+    fn add(&mut self, op: Op) {
+        let name = op.target.ns.to_string();
+        let worker = match op.target.keeps_order {
+            true => xxh3_64(name.as_bytes()),
+            false => xxh3_64(&op.canonical) ^ xxh3_64(name.as_bytes()),
+        };
+        self.batches[(worker % WORKERS as u64) as usize].push(op);
     }
 }

@@ -1,17 +1,63 @@
-//! How long to go on trying.
+//! What is tried again, and for how long. There are three answers to a failure:
+//!
+//! | kind | examples | answer |
+//! |---|---|---|
+//! | passes by itself within seconds | an election, a dropped connection, an interrupted operation | tried again in place, for [`IN_PLACE`] |
+//! | passes when someone mends its cause | a server that is down, a full disk, a changed password, a revoked role | the migration waits, says what for, and goes on by itself; for the whole patience (24 h unless set) |
+//! | doesn't pass | lost history, a refused document, differing data | the migration has failed, with everything kept for a resume |
 
-use std::time::{Duration, Instant};
+use crate::progress::{Part, Tracker};
+use limosa_model::{ErrorCode, Failure};
+use std::time::Duration;
+use tokio::time::Instant;
 
-/// Pauses that double, up to five seconds each, until patience runs out.
+/// How long one operation is tried again in place: an election and more. What lasts longer is waited out by the whole.
+pub(crate) const IN_PLACE: Duration = Duration::from_secs(15);
+
+/// The longest pause between two tries.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Server codes of what passes by itself: network trouble, elections, shutdowns, interruptions. An interruption may be a
+/// successor's doing, who ends what an agent left open; the fence decides that at the next try.
+pub(crate) fn passes_by_itself(code: i32) -> bool {
+    match code {
+        // HostUnreachable, HostNotFound, NetworkTimeout, SocketException, connections that were closed
+        6 | 7 | 89 | 9001 | 10058 => true,
+        // ShutdownInProgress, NotWritablePrimary and its kin, PrimarySteppedDown, InterruptedDueToReplStateChange
+        91 | 189 | 10107 | 11600 | 11602 | 13435 | 13436 => true,
+        // FailedToSatisfyReadPreference, ReadConcernMajorityNotAvailableYet, WriteConcernFailed, PooledConnectionsReset
+        133 | 134 | 64 | 202 => true,
+        // CursorNotFound, MaxTimeMSExpired, CursorKilled, Interrupted, ExceededTimeLimit, TransactionTooOld
+        43 | 50 | 237 | 11601 | 262 | 225 => true,
+        // WriteConflict, NoSuchTransaction, SnapshotUnavailable, LockTimeout, TransactionExceededLifetimeLimitSeconds
+        112 | 251 | 246 | 24 | 290 => true,
+        // StaleConfig and its kin, InterruptedDueToStorageChange
+        13388 | 234 | 216 | 355 | 365 => true,
+        _ => false,
+    }
+}
+
+/// Whether a failure's cause may be mended from outside, so that waiting is right.
+pub(crate) fn may_be_mended(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::SourceUnreachable
+            | ErrorCode::DestinationUnreachable
+            | ErrorCode::SourceAuthenticationFailed
+            | ErrorCode::DestinationAuthenticationFailed
+            | ErrorCode::InsufficientPrivileges
+            | ErrorCode::DestinationNotWritable
+            | ErrorCode::SpoolFull
+            | ErrorCode::LocalStorage
+    )
+}
+
+/// Pauses that double, up to five seconds each, for as long as something is tried again in place.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     began: Option<Instant>,
     pause: Duration,
 }
-
-/// How long one operation is tried against errors that pass by themselves, elections above all, before the migration
-/// ends as failed, with everything kept for a later resume.
-const PATIENCE: Duration = Duration::from_secs(600);
 
 impl Default for Backoff {
     fn default() -> Self {
@@ -20,14 +66,76 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// Waits for the next try; `false` when patience has run out.
+    /// Waits for the next try; `false` when it has been tried for long enough.
     pub async fn wait(&mut self) -> bool {
         let began = *self.began.get_or_insert_with(Instant::now);
-        if began.elapsed() > PATIENCE {
+        if began.elapsed() > IN_PLACE {
             return false;
         }
         tokio::time::sleep(self.pause).await;
-        self.pause = (self.pause * 2).min(Duration::from_secs(5));
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         true
+    }
+}
+
+/// Waits out what someone may mend. `Err` when waiting is of no use, or was for too long without anything working.
+pub(crate) async fn hold(part: Part, failure: Failure, tracker: &Tracker, patience: Duration) -> Result<(), Failure> {
+    if !may_be_mended(failure.code) {
+        return Err(failure);
+    }
+    let waited = tracker.fails(part, &failure);
+    if waited >= patience {
+        let message = format!("{}; it was waited out for {} s", failure.message, waited.as_secs());
+        return Err(Failure::new(failure.code, message));
+    }
+    tracing::warn!(?part, %failure, waited_seconds = waited.as_secs(), "waiting for its cause to be mended");
+    let pause = (waited / 4).clamp(Duration::from_millis(200), LONGEST_PAUSE);
+    tokio::time::sleep(pause.min(patience - waited)).await;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::EngineReport;
+    use tokio::sync::watch;
+
+    fn tracker() -> (Tracker, watch::Receiver<EngineReport>) {
+        let begin = EngineReport::begin();
+        let (sender, receiver) = watch::channel(begin);
+        (Tracker::new(sender), receiver)
+    }
+
+    #[tokio::test]
+    async fn a_cause_that_may_be_mended_is_waited_out_and_not_for_ever() {
+        let (tracker, _reports) = tracker();
+        let patience = Duration::from_millis(700);
+        let down = Failure::new(ErrorCode::DestinationUnreachable, "nobody answers");
+        let began = Instant::now();
+        let ended = loop {
+            if let Err(failure) = hold(Part::Applier, down.clone(), &tracker, patience).await {
+                break failure;
+            }
+        };
+        assert!(began.elapsed() >= patience);
+        assert_eq!(ended.code, ErrorCode::DestinationUnreachable);
+        assert!(ended.message.contains("nobody answers; it was waited out for "), "{}", ended.message);
+    }
+
+    #[tokio::test]
+    async fn patience_begins_anew_when_something_worked() {
+        let (tracker, _reports) = tracker();
+        let down = Failure::new(ErrorCode::SourceUnreachable, "nobody answers");
+        for _ in 0..4 {
+            hold(Part::Reader, down.clone(), &tracker, Duration::from_millis(300)).await.expect("waits");
+            tracker.works(Part::Reader);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_no_one_can_mend_ends_at_once() {
+        let (tracker, _reports) = tracker();
+        let lost = Failure::new(ErrorCode::HistoryLost, "gone");
+        assert_eq!(hold(Part::Reader, lost.clone(), &tracker, Duration::from_secs(60)).await, Err(lost));
     }
 }

@@ -1,5 +1,11 @@
 //! Whole migrations by the engine, on real servers.
 
+mod cases;
+mod cutover;
+mod hazards;
+mod limits;
+mod network;
 mod path;
 mod resume;
 mod support;
+mod verify;

@@ -1,6 +1,6 @@
 //! Copy, catch-up and cutover under writers.
 
-use crate::support::{Run, settings};
+use crate::support::{Pair, Run, settings};
 use bson::{Bson, Document, RawDocumentBuf, doc};
 use limosa_testkit::{ReplicaSet, compare, workload::Workload};
 use mongodb::Client;
@@ -86,9 +86,7 @@ async fn from_a_later_6_0() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn definitions_during_replication_are_carried_over() {
-    let source = ReplicaSet::start().await.expect("starts");
-    let destination = ReplicaSet::start().await.expect("starts");
-    let (from, to) = (source.client().await, destination.client().await);
+    let Pair { source, destination, from, to } = Pair::start().await;
     let db = from.database("ddl");
     for n in 0..10 {
         db.collection(&format!("ring{n}")).insert_one(doc! {"_id": n}).await.expect("inserts");
@@ -130,9 +128,7 @@ async fn definitions_during_replication_are_carried_over() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_is_still_written_to_is_not_cut_over() {
-    let source = ReplicaSet::start().await.expect("starts");
-    let destination = ReplicaSet::start().await.expect("starts");
-    let (from, to) = (source.client().await, destination.client().await);
+    let Pair { source, destination, from, to } = Pair::start().await;
     let db = from.database("busy");
     db.collection("c").insert_one(doc! {"_id": 0}).await.expect("inserts");
     db.run_command(doc! {"createIndexes": "c", "indexes": [{"key": {"u": 1}, "name": "u", "unique": true}]})

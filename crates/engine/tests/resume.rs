@@ -1,15 +1,13 @@
 //! An engine that dies and is started again.
 
-use crate::support::{Run, settings};
+use crate::support::{Pair, Run, settings};
 use bson::{Document, doc};
 use limosa_model::{AgentId, Epoch, PhaseKind};
-use limosa_testkit::{ReplicaSet, compare, workload::Workload};
+use limosa_testkit::{compare, workload::Workload};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_engine_goes_on_in_every_phase_and_the_old_one_is_fenced_out() {
-    let source = ReplicaSet::start().await.expect("starts");
-    let destination = ReplicaSet::start().await.expect("starts");
-    let (from, to) = (source.client().await, destination.client().await);
+    let Pair { source, destination, from, to } = Pair::start().await;
     let payload = "p".repeat(500);
     for part in 0..8 {
         let documents: Vec<Document> =

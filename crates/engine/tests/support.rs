@@ -1,8 +1,11 @@
 //! One migration under a test's control.
 
 use limosa_engine::{EngineReport, Outcome, Settings};
-use limosa_model::{AgentId, Epoch, MigrationId, NamespaceFilter, PhaseKind, Progress, Secret, protocol::Directive};
+use limosa_model::{
+    AgentId, Epoch, MigrationId, NamespaceFilter, PhaseKind, Progress, Secret, cutover::Rehearsal, protocol::Directive,
+};
 use limosa_testkit::ReplicaSet;
+use mongodb::Client;
 use std::time::Duration;
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -11,6 +14,23 @@ pub struct Run {
     orders: watch::Sender<Directive>,
     reports: watch::Receiver<EngineReport>,
     task: JoinHandle<Outcome>,
+}
+
+/// Two clusters, and what speaks to each.
+pub struct Pair {
+    pub source: ReplicaSet,
+    pub destination: ReplicaSet,
+    pub from: Client,
+    pub to: Client,
+}
+
+impl Pair {
+    pub async fn start() -> Self {
+        let (source, destination) = tokio::join!(ReplicaSet::start(), ReplicaSet::start());
+        let (source, destination) = (source.expect("starts"), destination.expect("starts"));
+        let (from, to) = (source.client().await, destination.client().await);
+        Self { source, destination, from, to }
+    }
 }
 
 pub fn settings(source: &ReplicaSet, destination: &ReplicaSet, dir: &std::path::Path) -> Settings {
@@ -22,15 +42,21 @@ pub fn settings(source: &ReplicaSet, destination: &ReplicaSet, dir: &std::path::
         destination_uri: Secret::new(destination.uri()),
         filter: NamespaceFilter::default(),
         drop_destination_data: false,
+        recopies: 0,
         data_dir: dir.to_owned(),
+        tuning: limosa_engine::Tuning::default(),
+        steering: limosa_engine::Steering::default(),
+        reversal_from: None,
     }
 }
 
 impl Run {
     pub fn start(settings: &Settings) -> Self {
+        // `LIMOSA_LOG=limosa_engine=debug` shows what the engine does.
+        let filter = tracing_subscriber::EnvFilter::from_env("LIMOSA_LOG");
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         let (orders, given) = watch::channel(Directive::Run);
-        let (sender, reports) =
-            watch::channel(EngineReport { phase: PhaseKind::Preparing, progress: Progress::default(), failure: None });
+        let (sender, reports) = watch::channel(EngineReport::begin());
         let task = tokio::spawn(limosa_engine::run(settings.clone(), given, sender));
         Self { orders, reports, task }
     }
@@ -46,15 +72,46 @@ impl Run {
     }
 
     async fn see(&mut self, phase: PhaseKind, wanted: impl Fn(&EngineReport) -> bool) -> EngineReport {
+        self.wait_until(|report| report.phase == phase && wanted(report)).await
+    }
+
+    /// Waits for a report for which `wanted` holds; panics if the engine ends before.
+    pub async fn wait_until(&mut self, wanted: impl Fn(&EngineReport) -> bool) -> EngineReport {
         let (reports, task) = (&mut self.reports, &mut self.task);
         let waited = tokio::time::timeout(Duration::from_secs(120), async {
             tokio::select! {
-                report = reports.wait_for(|r| r.phase == phase && wanted(r)) => report.expect("reports").clone(),
-                ended = task => panic!("ended with {ended:?} before {phase:?}"),
+                report = reports.wait_for(|r| wanted(r)) => report.expect("reports").clone(),
+                ended = task => panic!("ended with {ended:?} before what was waited for"),
             }
         })
         .await;
-        waited.unwrap_or_else(|_| panic!("never came to {phase:?}, is at {:?}", self.report()))
+        waited.unwrap_or_else(|_| panic!("never came to what was waited for, is at {:?}", self.report()))
+    }
+
+    /// Waits until the counters are as `wanted`.
+    pub async fn count(&mut self, wanted: impl Fn(&Progress) -> bool) -> Progress {
+        let (reports, task) = (&mut self.reports, &mut self.task);
+        let waited = tokio::time::timeout(Duration::from_secs(120), async {
+            tokio::select! {
+                report = reports.wait_for(|r| wanted(&r.progress)) => report.expect("reports").progress.clone(),
+                ended = task => panic!("ended with {ended:?} before"),
+            }
+        })
+        .await;
+        waited.unwrap_or_else(|_| panic!("it never came to that, is at {:?}", self.report()))
+    }
+
+    /// Waits for the result of a rehearsal.
+    pub async fn rehearsed(&mut self, number: u32) -> Rehearsal {
+        let wanted = |report: &EngineReport| report.rehearsal.as_ref().is_some_and(|r| r.number == number);
+        let (reports, task) = (&mut self.reports, &mut self.task);
+        let waited = tokio::time::timeout(Duration::from_secs(60), async {
+            tokio::select! {
+                report = reports.wait_for(wanted) => report.expect("reports").rehearsal.clone().expect("is there"),
+                ended = task => panic!("ended with {ended:?} before"),
+            }
+        });
+        waited.await.expect("comes in time")
     }
 
     pub fn report(&self) -> EngineReport {
@@ -75,11 +132,21 @@ impl Run {
         let _ = self.task.await;
     }
 
-    pub async fn cut_over(mut self) -> Progress {
+    pub async fn cut_over(self) -> Progress {
+        self.cut_over_and_tell().await.progress
+    }
+
+    /// The same, with the whole last report.
+    pub async fn cut_over_and_tell(mut self) -> EngineReport {
         self.reach(PhaseKind::Synced).await;
         self.order(Directive::CutOver);
+        let mut reports = self.reports.clone();
+        let refused = tokio::spawn(async move { reports.wait_for(|r| r.failure.is_some()).await.map(|r| r.clone()) });
         let reports = self.reports.clone();
-        assert_eq!(self.end().await, Outcome::Complete);
-        reports.borrow().progress.clone()
+        tokio::select! {
+            outcome = self.end() => assert_eq!(outcome, Outcome::Complete),
+            Ok(Ok(report)) = refused => panic!("the cutover was refused: {:?}", report.failure),
+        }
+        reports.borrow().clone()
     }
 }

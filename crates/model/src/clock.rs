@@ -25,6 +25,12 @@ impl Timestamp {
         (self.0 - earlier.0) / 1000
     }
 
+    /// Reads what [`Self::rfc3339`] writes, and any other such time.
+    pub fn parse_rfc3339(text: &str) -> Option<Self> {
+        let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+        Some(Self((time.unix_timestamp_nanos() / 1_000_000) as i64))
+    }
+
     /// `2026-01-02T03:04:05Z`, the form that Atlas uses: seconds, UTC.
     pub fn rfc3339(self) -> String {
         OffsetDateTime::from_unix_timestamp(self.0.div_euclid(1000))
@@ -41,5 +47,7 @@ mod tests {
     #[test]
     fn an_instant_is_written_with_seconds_and_in_utc() {
         assert_eq!(Timestamp(1_767_323_045_999).rfc3339(), "2026-01-02T03:04:05Z");
+        assert_eq!(Timestamp::parse_rfc3339("2026-01-02T03:04:05Z"), Some(Timestamp(1_767_323_045_000)));
+        assert_eq!(Timestamp::parse_rfc3339("tomorrow"), None);
     }
 }

@@ -24,6 +24,13 @@ macro_rules! codes {
                 match self { $(Self::$variant => $retry),* }
             }
 
+            /// Its page of the documentation, in Markdown.
+            pub fn page(self) -> &'static str {
+                match self {
+                    $(Self::$variant => include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/errors/", $name, ".md"))),*
+                }
+            }
+
             /// What the operator can do.
             pub fn remedy(self) -> &'static str {
                 match self { $(Self::$variant => $remedy),* }
@@ -61,22 +68,46 @@ codes! {
     UnsupportedCollection = "UNSUPPORTED_COLLECTION", false, "Exclude the namespace or change it on the source; see docs/limitations.md.";
     /// The filter of a resumed migration isn't the one it began with.
     ConfigurationChanged = "CONFIGURATION_CHANGED", false, "Go on with the namespaces it began with, or start a new migration with another state directory.";
+    /// A setting that no engine can run with.
+    ConfigurationInvalid = "CONFIGURATION_INVALID", false, "Put the setting that the message names within its bounds.";
     /// The oplog no longer reaches back to where the migration stopped reading.
-    HistoryLost = "HISTORY_LOST", false, "Enlarge the source's oplog and start the migration again with the destination's data dropped.";
+    HistoryLost = "HISTORY_LOST", false, "Enlarge the source's oplog, then make the copy again with 'limosa migrations resume --recopy' (or 'limosa migrate --recopy'): what is equal stays.";
     /// Another agent holds the migration.
     Fenced = "FENCED", false, "Nothing: another agent has taken the migration over.";
     /// Documents differ after repair.
     VerificationFailed = "VERIFICATION_FAILED", false, "Look for another writer on the destination; then start the migration again.";
     /// The source was written to after the cutover's cluster time.
     SourceWrittenDuringCutover = "SOURCE_WRITTEN_DURING_CUTOVER", false, "Stop all writers of the source, then cut over again.";
+    /// The source can't be made to refuse its users' writes.
+    WriteBlockRefused = "WRITE_BLOCK_REFUSED", false, "Use a source of 6.0 or later and a user with the privilege setUserWriteBlockMode, or stop the writers yourself and cut over without --block-source-writes.";
     /// A unique index can't be made unique.
     UniqueConversionFailed = "UNIQUE_CONVERSION_FAILED", false, "Remove the duplicate keys named in the message on the source, then cut over again.";
     /// An index can't be built on the destination.
     IndexBuildFailed = "INDEX_BUILD_FAILED", false, "Mend the index named in the message on the source, or drop it there, and resume.";
     /// An event that is larger than a reply may be.
     OversizedEvent = "OVERSIZED_EVENT", false, "Upgrade the source to a version with $changeStreamSplitLargeEvent (6.0.9 or later), or start again.";
-    /// A server answered with an error that trying again didn't help.
-    ServerError = "SERVER_ERROR", true, "Read the message; when the cause is mended, resume.";
+    /// A file that a URI names for TLS can't be read on this host.
+    CaFileUnreadable = "CA_FILE_UNREADABLE", false, "Put the file on this host, readable by the user that runs Limosa, and name its absolute path.";
+    /// Two databases' names differ only in case.
+    NamesDifferInCase = "NAMES_DIFFER_IN_CASE", false, "Drop or rename the destination's database, or exclude the source's.";
+    /// The destination's disk is too small.
+    InsufficientDiskSpace = "INSUFFICIENT_DISK_SPACE", false, "Enlarge the destination's disk, or exclude namespaces.";
+    /// The source's oplog covers a short time.
+    ShortOplog = "SHORT_OPLOG", false, "Enlarge it with replSetResizeOplog before you begin, so that it covers the longest interruption of the migration host that you expect.";
+    /// A server's clock and this host's go apart.
+    ClockSkew = "CLOCK_SKEW", false, "Run a time service such as chrony on all hosts.";
+    /// Several indexes of a collection have the same keys.
+    SameIndexKeys = "SAME_INDEX_KEYS", false, "Nothing, if you need them all; else drop those that you don't need on the source.";
+    /// Unique indexes are built in the write pause.
+    UniqueBuiltAtCutover = "UNIQUE_BUILT_AT_CUTOVER", false, "Use a destination of 6.0 or later, or expect a write pause that grows with the number of documents.";
+    /// Time-series collections are compared whole in the write pause.
+    TimeSeriesAtCutover = "TIME_SERIES_AT_CUTOVER", false, "Expect a write pause that grows with the size of these collections, or upgrade the source to 6.0.";
+    /// The destination takes no writes.
+    DestinationNotWritable = "DESTINATION_NOT_WRITABLE", true, "Free space on the destination's disk, or end its write block; the migration then goes on by itself.";
+    /// The spool has its full size.
+    SpoolFull = "SPOOL_FULL", true, "Nothing, while the source's oplog window is long enough; else raise --spool-limit and start the agent again.";
+    /// A server answered with an error that trying again can't help.
+    ServerError = "SERVER_ERROR", false, "Read the message; when the cause is mended, resume.";
     /// The agent's disk.
     LocalStorage = "LOCAL_STORAGE", true, "Free space or mend permissions on the agent's data directory, then resume.";
     /// An error in Limosa itself.

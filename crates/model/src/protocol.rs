@@ -8,7 +8,11 @@
 //! | `POST /api/limosa/v1/agents/{agentId}/migrations/{id}/report` | [`Report`] | 200 [`Ordered`] |
 //! | `POST /api/limosa/v1/agents/{agentId}/validations/{id}/report` | [`ValidationReport`] | 200 `{}` |
 
-use crate::{AgentId, DeploymentId, Epoch, Failure, GroupId, MigrationId, PhaseKind, Progress, Secret, ValidationId};
+use crate::cutover::{Rehearsal, TurningPoint, Wishes};
+use crate::report::Record;
+use crate::{
+    AgentId, DeploymentId, Epoch, Failure, Finding, GroupId, MigrationId, PhaseKind, Progress, Secret, ValidationId,
+};
 use serde::{Deserialize, Serialize};
 
 /// An agent presents itself. Sent again after a restart with the same `agent_id`, it is the same agent; the answer to
@@ -114,6 +118,13 @@ pub struct MigrationAssignment {
     pub destination_uri: Secret,
     /// Drop the destination's user data before the copy.
     pub drop_destination_data: bool,
+    /// How often the copy was asked for again: a higher number than the checkpoint has means to make it again.
+    #[serde(default)]
+    pub recopies: i64,
+    /// Where it begins, if it is a way back: what is to be written is read then, from that time on, and what is to be
+    /// read is written.
+    #[serde(default)]
+    pub reversal_from: Option<TurningPoint>,
 }
 
 /// A preflight to carry out and report.
@@ -142,6 +153,12 @@ pub struct Report {
     pub progress: Progress,
     /// Why it failed, or why the cutover went back to `Synced`.
     pub failure: Option<Failure>,
+    /// The newest rehearsal's result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rehearsal: Option<Rehearsal>,
+    /// With `Complete`: what the migration's report is made of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<Record>,
 }
 
 /// The server's answer to [`Report`].
@@ -150,6 +167,9 @@ pub struct Report {
 pub struct Ordered {
     /// What to do.
     pub directive: Directive,
+    /// And how.
+    #[serde(default)]
+    pub wishes: Wishes,
 }
 
 /// What the control plane wants of a running migration.
@@ -171,10 +191,10 @@ pub enum Directive {
     Stop,
 }
 
-/// What a preflight found; none means that the migration can start.
+/// What a preflight found; the migration can start when none is an error.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ValidationReport {
-    /// Each with code and message.
-    pub findings: Vec<Failure>,
+    /// In the order in which they were looked for.
+    pub findings: Vec<Finding>,
 }

@@ -1,7 +1,9 @@
 //! A migration as the control plane keeps it.
 
 use crate::{
-    AgentId, Epoch, Failure, GroupId, MigrationId, Progress, Timestamp, protocol::Directive,
+    AgentId, Epoch, Failure, GroupId, Limits, MigrationId, Progress, Timestamp,
+    cutover::{CutoverOptions, Rehearsal, Reversal, Wishes},
+    protocol::Directive,
     wire::live_migration::HostnameSchemaType,
 };
 use serde::{Deserialize, Serialize};
@@ -107,6 +109,42 @@ impl Phase {
 }
 
 impl PhaseKind {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::Scheduled,
+        Self::Preparing,
+        Self::Copying,
+        Self::BuildingIndexes,
+        Self::CatchingUp,
+        Self::Synced,
+        Self::CuttingOver,
+        Self::Finalizing,
+        Self::Complete,
+        Self::Paused,
+        Self::Failed,
+        Self::Expired,
+        Self::Cancelled,
+    ];
+
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Scheduled => "scheduled",
+            Self::Preparing => "preparing",
+            Self::Copying => "copying",
+            Self::BuildingIndexes => "buildingIndexes",
+            Self::CatchingUp => "catchingUp",
+            Self::Synced => "synced",
+            Self::CuttingOver => "cuttingOver",
+            Self::Finalizing => "finalizing",
+            Self::Complete => "complete",
+            Self::Paused => "paused",
+            Self::Failed => "failed",
+            Self::Expired => "expired",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
     /// Whether nothing follows.
     pub fn is_final(self) -> bool {
         match self {
@@ -184,6 +222,9 @@ pub struct Migration {
     pub migration_host: String,
     /// Whether the destination's user data is dropped before the copy.
     pub drop_destination_data: bool,
+    /// How much it may take of its clusters.
+    #[serde(default)]
+    pub limits: Limits,
     /// Where it is.
     pub phase: Phase,
     /// Who runs it.
@@ -196,6 +237,32 @@ pub struct Migration {
     pub created_at: Timestamp,
     /// When it entered its phase.
     pub phase_since: Timestamp,
+    /// How it is to be cut over.
+    #[serde(default)]
+    pub cutover: CutoverOptions,
+    /// The newest rehearsal of its cutover.
+    #[serde(default)]
+    pub rehearsal: Option<Rehearsal>,
+    /// Set for the way back of another migration. Source and destination are that one's; the agent exchanges them.
+    #[serde(default)]
+    pub reversal: Option<Reversal>,
+    /// What it carries from phase to phase.
+    #[serde(default)]
+    pub carried: Carried,
+}
+
+/// What must outlive a change of phase or of agent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Carried {
+    /// Until when the cutover is possible: set when it was synced first, whatever phase an agent's restart leads through.
+    pub cutover_by: Option<Timestamp>,
+    /// How many seconds before that the user was warned last.
+    pub cutover_warned: Option<i64>,
+    /// With how many seconds left of the source's oplog the user was warned last.
+    pub oplog_warned: Option<i64>,
+    /// How often the user asked for the copy to be made again.
+    pub recopies: i64,
 }
 
 impl Migration {
@@ -207,6 +274,12 @@ impl Migration {
     /// `readyForCutover` as clients see it.
     pub fn ready_for_cutover(&self) -> bool {
         matches!(self.phase, Phase::Synced { .. })
+    }
+
+    /// What the agent is told besides its directive.
+    pub fn wishes(&self) -> Wishes {
+        let rehearsal = self.rehearsal.as_ref().map_or(0, |rehearsal| rehearsal.number);
+        Wishes { cutover: self.cutover, rehearsal, limits: self.limits }
     }
 
     /// What the agent that reports with `agent` and `epoch` is to do next.
@@ -229,5 +302,20 @@ impl Migration {
             Phase::Cancelled { drop_copied } => Directive::Cancel { drop_copied },
             Phase::Complete | Phase::Failed { .. } | Phase::Expired => Directive::Stop,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_phase_has_the_name_that_it_is_written_with() {
+        for phase in PhaseKind::ALL {
+            assert_eq!(serde_json::json!(phase), phase.name());
+        }
+        let mut all = PhaseKind::ALL.to_vec();
+        all.dedup();
+        assert_eq!(all.len(), 13);
     }
 }

@@ -1,7 +1,11 @@
 //! Decides what a migration becomes when something happens. Pure: the store writes the result in one compare-and-swap,
 //! and only then are the actions carried out.
 
-use crate::{AgentId, Epoch, Failure, Migration, Phase, PhaseKind, Progress, Timestamp, state::Lease};
+use crate::{
+    AgentId, Epoch, Failure, Limits, Migration, Phase, PhaseKind, Progress, Timestamp,
+    cutover::{CutoverOptions, Rehearsal, RehearsalState},
+    state::Lease,
+};
 
 /// How long a synced migration waits for its cutover, unless configured otherwise.
 pub const CUTOVER_WINDOW_SECONDS: i64 = 120 * 3600;
@@ -25,7 +29,7 @@ pub enum Event {
         /// Where the engine is.
         phase: PhaseKind,
         /// How far.
-        progress: Progress,
+        progress: Box<Progress>,
         /// Why it stopped, with `PhaseKind::Failed`; why it went back to `Synced`, after a cutover that failed.
         failure: Option<Failure>,
         /// The renewed lease.
@@ -33,12 +37,28 @@ pub enum Event {
         /// How long it waits for its cutover, once synced.
         window_seconds: i64,
     },
+    /// The user says how to cut over.
+    ChooseCutover(CutoverOptions),
+    /// The user asks what a cutover would do.
+    Rehearse,
+    /// The agent that holds the migration went through a rehearsal.
+    Rehearsed {
+        /// Who.
+        agent: AgentId,
+        /// Its epoch.
+        epoch: Epoch,
+        /// What it found.
+        rehearsal: Rehearsal,
+    },
     /// The user asks for the cutover.
     CutOver,
     /// The user pauses.
     Pause,
     /// The user goes on, also after a failure.
-    Resume,
+    Resume {
+        /// Copy again: what the destination has is compared and only what differs is written.
+        recopy: bool,
+    },
     /// The user gives up.
     Cancel {
         /// Whether what was copied is removed.
@@ -49,6 +69,8 @@ pub enum Event {
         /// How much more.
         seconds: i64,
     },
+    /// The user changes how much it may take.
+    Limit(Limits),
     /// Time went by.
     Tick,
 }
@@ -109,12 +131,47 @@ pub fn step(
                 return Err(IllegalTransition::Fenced);
             }
             next.lease = Some(Lease { agent, epoch, until: now.plus_seconds(lease_seconds) });
-            next.progress = progress;
-            if let Some(phase) = reported(migration, phase, failure, now.plus_seconds(window_seconds), &mut actions) {
+            tell_of_waiting(&migration.progress, &progress, &mut actions);
+            next.progress = *progress;
+            warn_of_oplog(&mut next, &mut actions);
+            if phase == PhaseKind::Synced && next.carried.cutover_by.is_none() {
+                next.carried.cutover_by = Some(now.plus_seconds(window_seconds));
+                // A span that is no longer than a warning's is not warned of at its beginning.
+                next.carried.cutover_warned = CUTOVER_WARNINGS.into_iter().rev().find(|w| window_seconds <= *w);
+            }
+            let expires_at = next.carried.cutover_by.unwrap_or_else(|| now.plus_seconds(window_seconds));
+            if let Some(phase) = reported(migration, phase, failure, expires_at, &mut actions) {
                 next.phase = phase;
             }
             if next.phase.kind().is_final() {
                 next.lease = None;
+            }
+        }
+        Event::ChooseCutover(options) => match kind {
+            PhaseKind::CuttingOver | PhaseKind::Finalizing => return not_now("be told how to cut over"),
+            _ if kind.is_final() && kind != PhaseKind::Failed => return not_now("be told how to cut over"),
+            _ => next.cutover = options,
+        },
+        Event::Rehearse => match (&migration.phase, &migration.rehearsal) {
+            // The one that is under way answers this request too.
+            (Phase::Synced { .. }, Some(known)) if known.state == RehearsalState::Pending => {}
+            (Phase::Synced { .. }, known) => {
+                let number = known.as_ref().map_or(0, |known| known.number) + 1;
+                next.rehearsal = Some(Rehearsal { number, requested_at: now.rfc3339(), ..Rehearsal::default() });
+                actions.push(record("rehearsal", format!("number {number} asked for")));
+            }
+            _ => return not_now("be rehearsed"),
+        },
+        Event::Rehearsed { agent, epoch, rehearsal } => {
+            let held = migration.lease.as_ref().is_some_and(|lease| lease.agent == agent && lease.epoch == epoch);
+            let wanted = migration.rehearsal.as_ref().filter(|known| known.state == RehearsalState::Pending);
+            if let (true, Some(wanted)) = (held, wanted.filter(|wanted| wanted.number == rehearsal.number)) {
+                let requested_at = wanted.requested_at.clone();
+                let pause = rehearsal.predicted_pause_millis.unwrap_or(0);
+                let would = if rehearsal.would_complete { "would complete" } else { "would be taken back" };
+                actions.push(record("rehearsal", format!("the cutover {would}, after {pause} ms")));
+                let ended_at = Some(now.rfc3339());
+                next.rehearsal = Some(Rehearsal { requested_at, ended_at, state: RehearsalState::Done, ..rehearsal });
             }
         }
         Event::CutOver => match migration.phase {
@@ -126,14 +183,23 @@ pub fn step(
             Phase::Paused { .. } => {}
             Phase::Synced { expires_at } => next.phase = Phase::Paused { from: kind, expires_at: Some(expires_at) },
             Phase::Scheduled | Phase::Preparing | Phase::Copying | Phase::BuildingIndexes | Phase::CatchingUp => {
-                next.phase = Phase::Paused { from: kind, expires_at: None };
+                next.phase = Phase::Paused { from: kind, expires_at: migration.carried.cutover_by };
             }
             _ => return not_now("be paused"),
         },
-        Event::Resume => match migration.phase {
+        Event::Resume { recopy } => match migration.phase {
             Phase::Paused { .. } | Phase::Failed { .. } => {
+                if kind == PhaseKind::Failed || recopy {
+                    // It will be synced anew, and has its whole time from then.
+                    (next.carried.cutover_by, next.carried.cutover_warned) = (None, None);
+                }
+                if recopy {
+                    next.carried.recopies += 1;
+                    actions.push(record("recopy", "the copy is made again".to_owned()));
+                }
                 next.phase = Phase::Scheduled;
                 next.lease = None;
+                next.progress.waiting = None;
             }
             _ => return not_now("be resumed"),
         },
@@ -142,19 +208,34 @@ pub fn step(
             PhaseKind::Finalizing | PhaseKind::Complete => return not_now("be cancelled"),
             _ => next.phase = Phase::Cancelled { drop_copied },
         },
-        Event::Extend { seconds } => match migration.phase {
-            Phase::Synced { expires_at } => next.phase = Phase::Synced { expires_at: expires_at.plus_seconds(seconds) },
-            Phase::Paused { from, expires_at: Some(at) } => {
-                next.phase = Phase::Paused { from, expires_at: Some(at.plus_seconds(seconds)) };
+        Event::Extend { seconds } => match cutover_ends(migration) {
+            Some(at) => {
+                let at = at.plus_seconds(seconds);
+                (next.carried.cutover_by, next.carried.cutover_warned) = (Some(at), None);
+                match &mut next.phase {
+                    Phase::Synced { expires_at } => *expires_at = at,
+                    Phase::Paused { expires_at, .. } => *expires_at = Some(at),
+                    _ => {}
+                }
             }
-            _ => return not_now("be extended"),
+            None => return not_now("be extended"),
         },
-        Event::Tick => match migration.phase {
-            Phase::Synced { expires_at } | Phase::Paused { expires_at: Some(expires_at), .. } if expires_at <= now => {
+        Event::Limit(limits) => {
+            if kind.is_final() {
+                return not_now("be limited");
+            }
+            next.limits = limits;
+            if limits != migration.limits {
+                actions.push(record("limits", limits.to_string()));
+            }
+        }
+        Event::Tick => match cutover_ends(migration) {
+            Some(at) if at <= now => {
                 next.phase = Phase::Expired;
                 next.lease = None;
             }
-            _ => {}
+            Some(at) => warn_of_end(&mut next, at, now, &mut actions),
+            None => {}
         },
     }
     if next.phase.kind() != kind {
@@ -162,6 +243,70 @@ pub fn step(
         actions.push(record("phase", format!("{kind:?} to {:?}", next.phase.kind())));
     }
     Ok((next, actions))
+}
+
+/// Seconds before the end of the time to cut over at which the user is warned, the last first.
+const CUTOVER_WARNINGS: [i64; 2] = [3600, 86_400];
+
+/// Seconds left of the source's oplog at which the user is warned, the last first.
+const OPLOG_WARNINGS: [i64; 3] = [600, 3600, 6 * 3600];
+
+/// When the time to cut over ends, where that clock runs: from the first time that it was synced to the cutover.
+fn cutover_ends(migration: &Migration) -> Option<Timestamp> {
+    match migration.phase {
+        Phase::Synced { expires_at } => Some(expires_at),
+        Phase::Paused { expires_at, .. } => expires_at,
+        Phase::Scheduled | Phase::Preparing | Phase::Copying | Phase::BuildingIndexes | Phase::CatchingUp => {
+            migration.carried.cutover_by
+        }
+        Phase::CuttingOver
+        | Phase::Finalizing
+        | Phase::Complete
+        | Phase::Failed { .. }
+        | Phase::Expired
+        | Phase::Cancelled { .. } => None,
+    }
+}
+
+fn warn_of_end(next: &mut Migration, at: Timestamp, now: Timestamp, actions: &mut Vec<Action>) {
+    let left = at.seconds_since(now);
+    let due = CUTOVER_WARNINGS.into_iter().find(|w| left <= *w);
+    if let Some(due) = due.filter(|due| next.carried.cutover_warned.is_none_or(|warned| *due < warned)) {
+        next.carried.cutover_warned = Some(due);
+        let hours = due / 3600;
+        let message =
+            format!("the time to cut over ends in less than {hours} h, at {}: cut over, or extend it", at.rfc3339());
+        actions.push(record("warning", message));
+    }
+}
+
+fn warn_of_oplog(next: &mut Migration, actions: &mut Vec<Action>) {
+    let Some(left) = next.progress.oplog_window_seconds else { return };
+    match OPLOG_WARNINGS.into_iter().find(|w| left <= *w) {
+        Some(due) if next.carried.oplog_warned.is_none_or(|warned| due < warned) => {
+            next.carried.oplog_warned = Some(due);
+            let message = format!(
+                "the source's oplog reaches back only {left} s further than where it is read; enlarge it (replSetResizeOplog)"
+            );
+            actions.push(record("warning", message));
+        }
+        // Twice as much, so that a window that goes up and down is told of once.
+        None if left > 2 * OPLOG_WARNINGS[OPLOG_WARNINGS.len() - 1] => next.carried.oplog_warned = None,
+        _ => {}
+    }
+}
+
+/// What has to be mended, when that begins, changes or ends.
+fn tell_of_waiting(before: &Progress, now: &Progress, actions: &mut Vec<Action>) {
+    match (&before.waiting, &now.waiting) {
+        (Some(a), Some(b)) if a.code == b.code => {}
+        (_, Some(waiting)) => {
+            let message = format!("{}: {}. {}", waiting.code.name(), waiting.message, waiting.code.remedy());
+            actions.push(record("waiting", message));
+        }
+        (Some(waiting), None) => actions.push(record("goesOn", format!("{} is over", waiting.code.name()))),
+        (None, None) => {}
+    }
 }
 
 /// The phase after an agent's report; `None` where the user's wish stands above what the agent, which may not know of
@@ -251,12 +396,17 @@ mod tests {
             },
             migration_host: "host".to_owned(),
             drop_destination_data: false,
+            limits: Limits::default(),
             phase: Phase::Scheduled,
             lease: None,
             epoch: Epoch(0),
             progress: Progress::default(),
             created_at: NOW,
             phase_since: NOW,
+            cutover: CutoverOptions::default(),
+            rehearsal: None,
+            carried: Default::default(),
+            reversal: None,
         }
     }
 
@@ -266,7 +416,7 @@ mod tests {
 
     fn report(m: &Migration, agent: AgentId, phase: PhaseKind) -> Result<Migration, IllegalTransition> {
         let failure = (phase == PhaseKind::Failed).then(|| Failure::new(ErrorCode::ServerError, "broke"));
-        let progress = Progress { documents_copied: 7, ..Progress::default() };
+        let progress = Box::new(Progress { documents_copied: 7, ..Progress::default() });
         let event = Event::Report {
             agent,
             epoch: m.epoch,
@@ -330,16 +480,50 @@ mod tests {
             agent,
             epoch: cutting.epoch,
             phase: PhaseKind::Synced,
-            progress: Progress::default(),
+            progress: Box::default(),
             failure: Some(Failure::new(ErrorCode::SourceWrittenDuringCutover, "a write")),
             lease_seconds: 20,
             window_seconds: 60,
         };
         let (back, actions) = step(&cutting, event, NOW).expect("holds the lease");
-        assert_eq!(back.phase, Phase::Synced { expires_at: NOW.plus_seconds(60) });
+        // The clock that began when it was synced first goes on.
+        assert_eq!(back.phase, Phase::Synced { expires_at: NOW.plus_seconds(CUTOVER_WINDOW_SECONDS) });
         assert!(
             actions.iter().any(|Action::Record { kind, message }| *kind == "failure" && message.contains("a write"))
         );
+    }
+
+    #[test]
+    fn a_rehearsal_is_asked_for_once_answered_once_and_by_its_holder() {
+        let agent = AgentId::generate();
+        assert!(user(&at(agent, PhaseKind::Copying), Event::Rehearse).is_err());
+        let synced = at(agent, PhaseKind::Synced);
+        assert_eq!(synced.wishes().rehearsal, 0);
+        let asked = user(&synced, Event::Rehearse).expect("synced");
+        let asked = user(&asked, Event::Rehearse).expect("again");
+        assert_eq!(asked.wishes().rehearsal, 1);
+        let result = |number| Rehearsal { number, would_complete: true, ..Rehearsal::default() };
+        let answer = |m: &Migration, epoch, number| {
+            user(m, Event::Rehearsed { agent, epoch, rehearsal: result(number) }).expect("no harm")
+        };
+        for (epoch, number) in [(Epoch(0), 1), (asked.epoch, 2)] {
+            assert_eq!(answer(&asked, epoch, number), asked, "late, or of another");
+        }
+        let done = answer(&asked, asked.epoch, 1);
+        let rehearsal = done.rehearsal.clone().expect("is there");
+        assert_eq!((rehearsal.state, rehearsal.would_complete), (RehearsalState::Done, true));
+        assert_eq!(answer(&done, done.epoch, 1), done, "told again");
+        assert_eq!(user(&done, Event::Rehearse).expect("synced").wishes().rehearsal, 2);
+    }
+
+    #[test]
+    fn how_to_cut_over_is_said_before_it_begins() {
+        let agent = AgentId::generate();
+        let options = CutoverOptions { block_source_writes: true, reversible: false };
+        let chosen = user(&at(agent, PhaseKind::Copying), Event::ChooseCutover(options)).expect("copying");
+        assert_eq!(chosen.wishes().cutover, options);
+        let cutting = user(&at(agent, PhaseKind::Synced), Event::CutOver).expect("synced");
+        assert!(user(&cutting, Event::ChooseCutover(options)).is_err());
     }
 
     #[test]
@@ -351,7 +535,7 @@ mod tests {
         assert_eq!(paused.directive(agent, paused.epoch), Directive::Pause);
         assert_eq!(report(&paused, agent, PhaseKind::Synced).expect("late").phase, paused.phase);
         assert!(claim(&paused, agent, NOW).is_err());
-        let resumed = user(&paused, Event::Resume).expect("paused");
+        let resumed = user(&paused, Event::Resume { recopy: false }).expect("paused");
         assert_eq!((&resumed.phase, &resumed.lease), (&Phase::Scheduled, &None));
         let (expired, _) = step(&paused, Event::Tick, until).expect("a tick");
         assert_eq!(expired.phase, Phase::Expired);
@@ -360,14 +544,71 @@ mod tests {
     }
 
     #[test]
+    fn the_timer_survives_an_agents_restart_and_warns_a_day_and_an_hour_before_its_end() {
+        let agent = AgentId::generate();
+        let synced = at(agent, PhaseKind::Synced);
+        let end = NOW.plus_seconds(CUTOVER_WINDOW_SECONDS);
+        let again = claim(&synced, agent, NOW).expect("its own");
+        let again = report(&again, agent, PhaseKind::CatchingUp).expect("holds the lease");
+        let tick = |m: &Migration, before: i64| step(m, Event::Tick, end.plus_seconds(-before)).expect("a tick");
+        let mut now = again;
+        let mut told = Vec::new();
+        for before in [90_000, 86_400, 80_000, 3601, 3600, 10, 1] {
+            let (next, actions) = tick(&now, before);
+            now = next;
+            told.extend(actions.iter().map(|_| before));
+        }
+        assert_eq!(told, [86_400, 3600]);
+        assert_eq!(tick(&now, 0).0.phase, Phase::Expired);
+        let extended = step(&now, Event::Extend { seconds: 7200 }, end).expect("its clock runs").0;
+        assert_eq!(tick(&extended, 0).0.phase, Phase::CatchingUp);
+        assert_eq!(tick(&extended, -3600).1.len(), 1, "warned anew after an extension");
+        let synced = report(&extended, agent, PhaseKind::Synced).expect("holds the lease");
+        assert_eq!(synced.phase, Phase::Synced { expires_at: end.plus_seconds(7200) });
+    }
+
+    #[test]
+    fn what_it_waits_for_and_a_shrinking_oplog_are_told_once() {
+        let agent = AgentId::generate();
+        let mut now = at(agent, PhaseKind::CatchingUp);
+        let mut tell = |waiting: Option<ErrorCode>, oplog: i64| {
+            let waiting = waiting.map(|code| crate::progress::Waiting { code, message: "down".to_owned() });
+            let progress = Box::new(Progress { waiting, oplog_window_seconds: Some(oplog), ..Progress::default() });
+            let (epoch, phase) = (now.epoch, PhaseKind::CatchingUp);
+            let event =
+                Event::Report { agent, epoch, phase, progress, failure: None, lease_seconds: 20, window_seconds: 60 };
+            let (next, actions) = step(&now, event, NOW).expect("holds the lease");
+            now = next;
+            actions.into_iter().map(|Action::Record { kind, .. }| kind).collect::<Vec<_>>()
+        };
+        let down = Some(ErrorCode::DestinationUnreachable);
+        assert_eq!(tell(down, 100_000), ["waiting"]);
+        assert!(tell(down, 100_000).is_empty());
+        assert_eq!(tell(Some(ErrorCode::DestinationNotWritable), 20_000), ["waiting", "warning"]);
+        assert_eq!(tell(None, 20_000), ["goesOn"]);
+        assert_eq!(tell(None, 3000), ["warning"]);
+        assert!(tell(None, 20_000).is_empty() && tell(None, 3000).is_empty());
+        assert!(tell(None, 50_000).is_empty());
+        assert_eq!(tell(None, 3000), ["warning"]);
+    }
+
+    #[test]
+    fn a_recopy_is_counted_and_has_its_whole_time() {
+        let agent = AgentId::generate();
+        let failed = report(&at(agent, PhaseKind::Synced), agent, PhaseKind::Failed).expect("holds the lease");
+        let again = user(&failed, Event::Resume { recopy: true }).expect("after a failure");
+        assert_eq!((again.carried.recopies, again.carried.cutover_by), (1, None));
+    }
+
+    #[test]
     fn nothing_follows_an_end_but_a_resume_after_a_failure() {
         let agent = AgentId::generate();
         let failed = at(agent, PhaseKind::Failed);
         assert!(matches!(&failed.phase, Phase::Failed { failure } if failure.message == "broke"));
-        assert_eq!(user(&failed, Event::Resume).expect("after a failure").phase, Phase::Scheduled);
+        assert_eq!(user(&failed, Event::Resume { recopy: false }).expect("after a failure").phase, Phase::Scheduled);
         let complete = at(agent, PhaseKind::Complete);
         for event in [
-            Event::Resume,
+            Event::Resume { recopy: false },
             Event::Pause,
             Event::CutOver,
             Event::Cancel { drop_copied: true },

@@ -53,6 +53,14 @@ impl Call {
         self.query.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 
+    /// This request's address with another page asked for; filters stay.
+    pub fn address_with(&self, page: usize, size: usize) -> String {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.append_pair("pageNum", &page.to_string()).append_pair("itemsPerPage", &size.to_string());
+        query.extend_pairs(self.query.iter().filter(|(name, _)| name != "pageNum" && name != "itemsPerPage"));
+        format!("{}{}?{}", self.base, self.path, query.finish())
+    }
+
     /// A query parameter that is a number from `least` to `most`.
     pub fn number(&self, name: &str, default: usize, least: usize, most: usize) -> Result<usize, ApiError> {
         let Some(text) = self.query(name) else { return Ok(default) };
@@ -79,8 +87,9 @@ pub(crate) fn answer(
     request: &Request,
 ) -> Response<Body> {
     let wishes = middleware::wishes(request.uri());
-    let accept = request.headers().get(header::ACCEPT).and_then(|v| v.to_str().ok());
-    let version = negotiate(accept, route.versions);
+    let accepts = request.headers().get_all(header::ACCEPT);
+    let accept = accepts.iter().filter_map(|v| v.to_str().ok()).collect::<Vec<_>>().join(",");
+    let version = negotiate(&accept, route.versions);
     let result = match version {
         None if !route.versions.is_empty() => Err(ApiError::new(
             StatusCode::NOT_ACCEPTABLE,
@@ -92,7 +101,7 @@ pub(crate) fn answer(
     };
     let sunset = version.is_some_and(|version| route.is_deprecated(version));
     match (result, route.stream) {
-        (Ok((_, call)), Some(stream)) if accept.is_some_and(|a| a.contains("text/event-stream")) => stream(call),
+        (Ok((_, call)), Some(stream)) if accept.contains("text/event-stream") => stream(call),
         (result, _) => render::respond(result.map(|(reply, _)| Reply { sunset, ..reply }), version, wishes),
     }
 }

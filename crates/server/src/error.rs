@@ -8,6 +8,9 @@ pub enum ServerError {
     /// A file of the data directory.
     #[error("{0}: {1}")]
     File(PathBuf, #[source] std::io::Error),
+    /// Another process is at it.
+    #[error("{0} is in use by another limosa; stop that first")]
+    InUse(PathBuf),
     /// The store.
     #[error("the store can't be used: {0}")]
     Store(#[from] rusqlite::Error),

@@ -3,13 +3,17 @@
 mod auth;
 mod bootstrap;
 mod call;
+mod dashboard;
 mod error;
 mod json;
+mod metrics;
 mod middleware;
 mod negotiate;
+mod notify;
 mod openapi;
 mod paging;
 mod render;
+mod rotate;
 mod router;
 mod routes;
 mod scheduler;
@@ -20,11 +24,15 @@ mod tls;
 
 pub use bootstrap::Bootstrap;
 pub use error::ServerError;
+pub use middleware::RequestLimits;
+pub use notify::{NotifyConfig, NotifyError, try_out};
+pub use rotate::rotate_key;
 
 use axum::{ServiceExt, body::Body, http};
 use axum_server::Handle;
 use hyper::body::Incoming;
 use std::{
+    fs::File,
     future::Future,
     net::{SocketAddr, TcpListener},
     path::PathBuf,
@@ -36,6 +44,9 @@ use tower::{Layer, util::MapRequestLayer};
 /// How long requests under way may take to end at a shutdown.
 const SHUTDOWN: Duration = Duration::from_secs(10);
 
+/// How long a session of the page lasts, unless configured otherwise: a night's watch.
+pub const SESSION_SECONDS: i64 = 12 * 3600;
+
 /// How to run one.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
@@ -45,8 +56,14 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// How long a synced migration waits for its cutover.
     pub cutover_window_seconds: i64,
+    /// How long a session of the page in the browser lasts.
+    pub session_seconds: i64,
+    /// Whom to tell what, if anyone.
+    pub notify: Option<NotifyConfig>,
     /// Certificate chain and key, as PEM files; without them plain HTTP.
     pub tls: Option<(PathBuf, PathBuf)>,
+    /// How much one caller may ask for.
+    pub limits: RequestLimits,
 }
 
 /// What every handler shares.
@@ -54,6 +71,9 @@ pub(crate) struct App {
     pub store: store::Store,
     pub nonces: auth::nonce::Nonces,
     pub limits: middleware::RateLimits,
+    pub metrics: metrics::Metrics,
+    pub sessions: auth::session::Sessions,
+    pub session_seconds: i64,
     pub cutover_window_seconds: i64,
     pub tls: bool,
 }
@@ -64,7 +84,10 @@ pub struct Server {
     addr: SocketAddr,
     app: Arc<App>,
     tls: Option<Arc<rustls::ServerConfig>>,
+    notify: Option<NotifyConfig>,
     bootstrap: Bootstrap,
+    /// Held as long as it serves.
+    _lock: File,
 }
 
 impl Server {
@@ -72,9 +95,12 @@ impl Server {
     pub fn start(config: &ServerConfig) -> Result<Self, ServerError> {
         let tls = config.tls.as_ref().map(|(chain, key)| tls::load(chain, key)).transpose()?;
         bootstrap::create_private_dir(&config.data_dir)?;
-        let seal = seal::Seal::open(&config.data_dir.join("secret.key"))?;
-        let store = store::Store::open(&config.data_dir.join("limosa.db"), seal)?;
+        let lock = rotate::lock(&config.data_dir)?;
+        let store = rotate::open(&config.data_dir)?;
         let bootstrap = bootstrap::load_or_create(&config.data_dir.join("bootstrap.json"), &store)?;
+        if config.notify.is_some() {
+            store.begin_announcing()?;
+        }
         let unbound = |e| ServerError::Bind(config.listen, e);
         let listener = TcpListener::bind(config.listen).map_err(unbound)?;
         listener.set_nonblocking(true).map_err(unbound)?;
@@ -82,11 +108,15 @@ impl Server {
         let app = App {
             store,
             nonces: Default::default(),
-            limits: Default::default(),
+            limits: middleware::RateLimits::new(config.limits),
+            metrics: Default::default(),
+            sessions: Default::default(),
+            session_seconds: config.session_seconds,
             cutover_window_seconds: config.cutover_window_seconds,
             tls: tls.is_some(),
         };
-        Ok(Self { listener, addr, app: Arc::new(app), tls, bootstrap })
+        let notify = config.notify.clone();
+        Ok(Self { listener, addr, app: Arc::new(app), tls, notify, bootstrap, _lock: lock })
     }
 
     /// Where it listens.
@@ -102,6 +132,7 @@ impl Server {
     /// Serves until `shutdown`; requests under way are finished.
     pub async fn serve_until(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), ServerError> {
         let ticking = tokio::spawn(scheduler::tick(Arc::clone(&self.app)));
+        let telling = self.notify.map(|config| tokio::spawn(notify::tell(Arc::clone(&self.app), config)));
         let handle = Handle::new();
         let stopping = tokio::spawn({
             let handle = handle.clone();
@@ -125,6 +156,7 @@ impl Server {
             }
         };
         ticking.abort();
+        telling.into_iter().for_each(|task| task.abort());
         stopping.abort();
         served.map_err(ServerError::Serve)
     }

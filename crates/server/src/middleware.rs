@@ -2,8 +2,8 @@
 //! the caller is authenticated, counted, and only then does a handler see anything.
 
 use crate::{
-    App,
-    auth::{Principal, access_list, bearer, digest},
+    App, ServerError,
+    auth::{Principal, access_list, bearer, digest, session},
     render::{self, ApiError, Wishes},
     store::ServiceAccount,
 };
@@ -31,28 +31,61 @@ pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Tokens that a client may ask for in a minute.
 const TOKENS_A_MINUTE: u32 = 10;
 
+/// How many requests a minute one key or service account may make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestLimits {
+    /// Of an organization's resources.
+    pub orgs: u32,
+    /// Of a group's resources, and of all others.
+    pub groups: u32,
+}
+
+impl Default for RequestLimits {
+    /// Atlas's.
+    fn default() -> Self {
+        Self { orgs: 500, groups: 1200 }
+    }
+}
+/// Where the page signs in.
+const SESSION: &str = "/api/limosa/v1/session";
+
+/// Sign-ins that may be tried from one address in a minute.
+const SIGN_INS_A_MINUTE: u32 = 20;
+
 /// Requests counted in windows of one minute.
-#[derive(Default)]
-pub(crate) struct RateLimits(Mutex<HashMap<Counted, (i64, u32)>>);
+pub(crate) struct RateLimits {
+    limits: RequestLimits,
+    windows: Mutex<HashMap<Counted, (i64, u32)>>,
+}
 
 /// Who asked for which kind of resource.
 type Counted = (String, &'static str);
 
 impl RateLimits {
+    pub fn new(limits: RequestLimits) -> Self {
+        Self { limits, windows: Mutex::default() }
+    }
+
     /// Counts one; the limit and what is left, negative when it is passed.
     fn count(&self, caller: &str, path: &str, now: Timestamp) -> (u32, i64) {
         let (kind, limit) = match path {
-            p if p.starts_with("/api/atlas/v2/orgs") => ("orgs", 500),
+            p if p.starts_with("/api/atlas/v2/orgs") => ("orgs", self.limits.orgs),
             p if p.starts_with("/api/limosa/v1/agents") => ("agents", 60_000),
             p if p.starts_with("/api/oauth") => ("tokens", TOKENS_A_MINUTE),
-            _ => ("groups", 1200),
+            SESSION => ("sign-ins", SIGN_INS_A_MINUTE),
+            _ => ("groups", self.limits.groups),
         };
         let minute = now.0 / 60_000;
-        let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         windows.retain(|_, (window, _)| *window == minute);
         let (_, count) = windows.entry((caller.to_owned(), kind)).or_insert((minute, 0));
         *count += 1;
         (limit, i64::from(limit) - i64::from(*count))
+    }
+
+    /// Whether one more sign-in may be tried from `address`.
+    pub fn sign_in(&self, address: &str, now: Timestamp) -> bool {
+        self.count(address, SESSION, now).1 >= 0
     }
 }
 
@@ -163,15 +196,34 @@ fn identify(
     target: &str,
     now: Timestamp,
 ) -> Result<Principal, Box<Response<Body>>> {
+    // A client must not take it for wrong credentials that they can't be looked up.
+    let broken = |error: ServerError| Box::new(render::respond(Err(error.into()), None, Wishes::default()));
     let ask = |stale| Box::new(render::unauthorized(&digest::challenge(&app.nonces.issue(now), stale)));
-    let Some(given) = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()) else { return Err(ask(false)) };
+    let Some(given) = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()) else {
+        let caller = session::caller(app, headers, now).map(|(principal, _)| principal);
+        return match caller {
+            Some(principal) if method == "GET" || session::is_own(headers) => Ok(principal),
+            Some(_) => {
+                let detail = "A session may change something from the page itself only.";
+                let error = ApiError::new(StatusCode::FORBIDDEN, "CROSS_SITE_REQUEST", detail, &[]);
+                Err(Box::new(render::respond(Err(error), None, Wishes::default())))
+            }
+            // A browser would answer a digest challenge with a dialog of its own.
+            None if headers.contains_key(session::OWN) => Err(Box::new(render::unauthorized("Session"))),
+            None => Err(ask(false)),
+        };
+    };
     if let Some(token) = given.strip_prefix("Bearer ") {
-        let account = app.store.token(token.trim(), now).ok().flatten();
+        let account = app.store.token(token.trim(), now).map_err(broken)?;
         return account
             .map(ServiceAccount::principal)
             .ok_or_else(|| Box::new(render::unauthorized("Bearer error=\"invalid_token\"")));
     }
-    digest::check(app, given, method, target, now).map_err(|refused| ask(refused == digest::Refused::Stale))
+    digest::check(app, given, method, target, now).map_err(|refused| match refused {
+        digest::Refused::Wrong => ask(false),
+        digest::Refused::Stale => ask(true),
+        digest::Refused::Unknown(error) => broken(error),
+    })
 }
 
 /// `envelope` and `pretty` of the query.
@@ -184,6 +236,13 @@ pub(crate) fn wishes(uri: &Uri) -> Wishes {
 pub(crate) fn query(uri: &Uri) -> Vec<(String, String)> {
     let pairs = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
     pairs.map(|(n, v)| (n.into_owned(), v.into_owned())).collect()
+}
+
+/// What is left to say after a defect of ours: the panic itself is in the log.
+pub(crate) fn panicked(_: Box<dyn std::any::Any + Send>) -> Response<Body> {
+    let detail = "Unexpected error.";
+    let error = ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "UNEXPECTED_ERROR", detail, &[]);
+    render::respond(Err(error), None, Wishes::default())
 }
 
 /// A path that leads nowhere.

@@ -95,6 +95,7 @@ pub(crate) fn components() -> &'static Value {
             all.into_iter().map(|(name, schema)| (name, serde_json::to_value(schema).unwrap_or(Value::Null))).collect();
         let mut schemas = Value::Object(schemas);
         hoist(&mut schemas);
+        close(&mut schemas);
         schemas
     })
 }
@@ -109,6 +110,17 @@ fn hoist(value: &mut Value) {
         Value::Object(fields) => fields.values_mut().for_each(hoist),
         Value::Array(items) => items.iter_mut().for_each(hoist),
         _ => {}
+    }
+}
+
+/// What a request may hold is all that its schema names; answers may grow.
+fn close(schemas: &mut Value) {
+    let mut taken = Vec::new();
+    routes().iter().flat_map(Route::bodies).for_each(|(_, shape)| (shape.collect)(&mut taken));
+    for (name, _) in taken {
+        if schemas[&name]["type"] == "object" && schemas[&name].get("additionalProperties").is_none() {
+            schemas[&name]["additionalProperties"] = false.into();
+        }
     }
 }
 

@@ -5,11 +5,11 @@ use crate::{
     App,
     auth::Principal,
     call::{self, Call},
-    middleware, openapi,
+    dashboard, metrics, middleware, openapi,
     render::{ApiError, Reply},
     routes::{
-        account, agents, audit, clusters, events, jobs, keys, link_tokens, live_migrations, service_accounts,
-        validations,
+        account, agents, audit, clusters, cutover, events, jobs, keys, link_tokens, live_migrations, reports,
+        service_accounts, validations,
     },
 };
 use axum::{
@@ -20,19 +20,21 @@ use axum::{
     routing::{MethodFilter, MethodRouter, get, on, post},
 };
 use limosa_model::{
-    ApiVersion,
+    ApiVersion, Limits,
+    cutover::{CutoverOptions, Rehearsal},
+    report::MigrationReport,
     wire::{
         account::{
             AccessListEntry, ApiKeyUserDetails, AtlasOrganization, ClusterDescription, CreateApiKey, CreateGroup,
-            CreateServiceAccount, Group, ServiceAccount, SystemStatus,
+            CreateGroupApiKey, CreateServiceAccount, Group, GroupRoleAssignment, ServiceAccount, SystemStatus,
         },
         live_migration::{
             LiveImportAvailableProject, LiveImportValidation, LiveMigrationRequest, LiveMigrationRequest20240530,
             LiveMigrationResponse, TargetOrg, TargetOrgRequest,
         },
         own::{
-            AuditEntry, CancelRequest, Empty, ExtendRequest, MigrationDetail, MigrationEvent, RegisterCluster,
-            RegisteredCluster,
+            AuditEntry, CancelRequest, Empty, ExtendRequest, MigrationDetail, MigrationEvent, MigrationSample,
+            RegisterCluster, RegisteredCluster, ResumeRequest,
         },
     },
 };
@@ -41,7 +43,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, OnceLock},
 };
-use tower_http::{compression::CompressionLayer, timeout::TimeoutLayer};
+use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer, timeout::TimeoutLayer};
 use utoipa::ToSchema;
 
 pub(crate) const V1: &[ApiVersion] = &[ApiVersion::V2023_01_01];
@@ -168,6 +170,8 @@ const LINK: &str = "/api/atlas/v2/orgs/{orgId}/liveMigrations/linkTokens";
 const PROJECTS: &str = "/api/atlas/v2/orgs/{orgId}/liveMigrations/availableProjects";
 const KEYS: &str = "/api/atlas/v2/orgs/{orgId}/apiKeys";
 const KEY: &str = "/api/atlas/v2/orgs/{orgId}/apiKeys/{apiUserId}";
+const GROUP_KEYS: &str = "/api/atlas/v2/groups/{groupId}/apiKeys";
+const GROUP_KEY: &str = "/api/atlas/v2/groups/{groupId}/apiKeys/{apiUserId}";
 const ACCESS: &str = "/api/atlas/v2/orgs/{orgId}/apiKeys/{apiUserId}/accessList";
 const ACCESS_ENTRY: &str = "/api/atlas/v2/orgs/{orgId}/apiKeys/{apiUserId}/accessList/{ipAddress}";
 const ACCOUNTS: &str = "/api/atlas/v2/orgs/{orgId}/serviceAccounts";
@@ -177,10 +181,15 @@ const OWN_CLUSTER: &str = "/api/limosa/v1/groups/{groupId}/clusters/{clusterName
 const OWN_JOBS: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations";
 const OWN_JOB: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}";
 const OWN_EVENTS: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}/events";
+const OWN_HISTORY: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}/history";
 const OWN_PAUSE: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}/pause";
 const OWN_RESUME: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}/resume";
 const OWN_CANCEL: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}/cancel";
+const OWN_OPTIONS: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}/cutover/options";
+const OWN_REHEARSAL: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}/cutover/rehearsal";
+const OWN_REPORT: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}/report";
 const OWN_EXTEND: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}/extend";
+const OWN_LIMITS: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}/limits";
 const AUDIT: &str = "/api/limosa/v1/orgs/{orgId}/audit";
 
 const OWNER: &str = "Organization Owner";
@@ -327,6 +336,28 @@ fn around() -> Vec<Route> {
             .versions(V1)
             .role(OWNER)
             .gives(Answer::nothing(StatusCode::NO_CONTENT)),
+        Route::new(Method::GET, GROUP_KEYS, "listGroupApiKeys", keys::list_of_group)
+            .about("Return the API keys that have a role in the group")
+            .versions(V1)
+            .role(GROUP_READER)
+            .gives(Answer::page::<ApiKeyUserDetails>()),
+        Route::new(Method::POST, GROUP_KEYS, "createGroupApiKey", keys::create_in_group)
+            .about("Create an API key for the group")
+            .versions(V1)
+            .role(GROUP_OWNER)
+            .takes_body::<CreateGroupApiKey>()
+            .gives(Answer::one::<ApiKeyUserDetails>(StatusCode::OK)),
+        Route::new(Method::POST, GROUP_KEY, "addGroupApiKey", keys::assign_in_group)
+            .about("Give an API key of the organization roles in the group")
+            .versions(V1)
+            .role(GROUP_OWNER)
+            .takes_list::<GroupRoleAssignment>()
+            .gives(Answer::one::<ApiKeyUserDetails>(StatusCode::OK)),
+        Route::new(Method::DELETE, GROUP_KEY, "removeGroupApiKey", keys::remove_from_group)
+            .about("Take an API key out of the group")
+            .versions(V1)
+            .role(GROUP_OWNER)
+            .gives(Answer::nothing(StatusCode::NO_CONTENT)),
         Route::new(Method::GET, ACCESS, "listOrgAccessEntries", keys::access_list)
             .about("Return from where an API key works")
             .versions(V1)
@@ -399,14 +430,43 @@ fn own() -> Vec<Route> {
                 .role(MEMBER)
                 .gives(Answer::page::<MigrationEvent>())
         },
+        Route::new(Method::GET, OWN_HISTORY, "listLiveMigrationHistory", jobs::history)
+            .about("Return how far a migration was over time, oldest first")
+            .role(MEMBER)
+            .gives(Answer::array::<MigrationSample>(StatusCode::OK)),
         steer(OWN_PAUSE, "pauseLiveMigration", jobs::pause).about("Stop, to go on later").may_take::<Empty>(),
         steer(OWN_RESUME, "resumeLiveMigration", jobs::resume)
             .about("Go on after a pause or a failure")
-            .may_take::<Empty>(),
+            .may_take::<ResumeRequest>(),
         steer(OWN_CANCEL, "cancelLiveMigration", jobs::cancel).about("Give up").may_take::<CancelRequest>(),
         steer(OWN_EXTEND, "extendLiveMigration", jobs::extend)
             .about("Give more time for the cutover")
             .may_take::<ExtendRequest>(),
+        Route::new(Method::GET, OWN_OPTIONS, "getLiveMigrationCutoverOptions", cutover::options)
+            .about("Return how it will be cut over")
+            .role(MEMBER)
+            .gives(Answer::one::<CutoverOptions>(StatusCode::OK)),
+        Route::new(Method::PUT, OWN_OPTIONS, "setLiveMigrationCutoverOptions", cutover::choose)
+            .about("Say how it will be cut over")
+            .role(GROUP_OWNER)
+            .takes_body::<CutoverOptions>()
+            .gives(Answer::one::<CutoverOptions>(StatusCode::OK)),
+        Route::new(Method::POST, OWN_REHEARSAL, "rehearseLiveMigrationCutover", cutover::rehearse)
+            .about("Ask what a cutover would do and how long it would take; nothing is changed")
+            .role(GROUP_OWNER)
+            .may_take::<Empty>()
+            .gives(Answer::one::<Rehearsal>(StatusCode::ACCEPTED)),
+        Route::new(Method::GET, OWN_REHEARSAL, "getLiveMigrationCutoverRehearsal", cutover::rehearsal)
+            .about("Return the newest rehearsal of the cutover")
+            .role(MEMBER)
+            .gives(Answer::one::<Rehearsal>(StatusCode::OK)),
+        Route::new(Method::GET, OWN_REPORT, "getLiveMigrationReport", reports::get)
+            .about("Return the report of a migration that is over")
+            .role(MEMBER)
+            .gives(Answer::one::<MigrationReport>(StatusCode::OK)),
+        steer(OWN_LIMITS, "limitLiveMigration", jobs::limit)
+            .about("Change how much it may take of its clusters; what is left out is as by default")
+            .takes_body::<Limits>(),
         Route::new(Method::GET, AUDIT, "listAudit", audit::list)
             .about("Return who did what, newest first")
             .role(OWNER)
@@ -450,8 +510,10 @@ pub(crate) fn build(app: Arc<App>) -> Router {
         paths.insert(route.path, known.merge(on(filter(&route.method), handler)));
     }
     let api = paths.into_iter().fold(Router::new(), |router, (path, route)| router.route(path, route));
-    api.fallback(middleware::unknown)
+    api.route("/metrics", get(metrics::scrape))
+        .fallback(middleware::unknown)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&app), middleware::authenticate))
+        .merge(dashboard::routes())
         .route("/api/openapi.json", get(async || axum::Json(openapi::document().clone()).into_response()))
         .route("/api/oauth/token", post(middleware::oauth_token))
         .route("/api/oauth/revoke", post(middleware::oauth_revoke))
@@ -460,6 +522,7 @@ pub(crate) fn build(app: Arc<App>) -> Router {
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&app), middleware::headers))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, middleware::REQUEST_TIMEOUT))
         .layer(CompressionLayer::new())
-        .layer(tower_http::catch_panic::CatchPanicLayer::new())
+        .layer(CatchPanicLayer::custom(middleware::panicked))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&app), metrics::measure))
         .with_state(app)
 }

@@ -1,7 +1,10 @@
 //! Lets time pass for migrations that wait for their cutover.
 
 use crate::App;
-use limosa_model::{Timestamp, transition::Event};
+use limosa_model::{
+    Timestamp,
+    transition::{Event, step},
+};
 use std::{sync::Arc, time::Duration};
 
 /// How long a validation waits for an agent.
@@ -12,7 +15,8 @@ pub(crate) async fn tick(app: Arc<App>) {
     let mut interval = tokio::time::interval(Duration::from_secs(1));
     loop {
         interval.tick().await;
-        if let Err(error) = app.store.lapse_validations(Timestamp::now().plus_seconds(-VALIDATION_SECONDS)) {
+        let now = Timestamp::now();
+        if let Err(error) = app.store.lapse_validations(now.plus_seconds(-VALIDATION_SECONDS)) {
             tracing::error!(%error, "old validations could not be ended");
         }
         let active = match app.store.active() {
@@ -23,11 +27,10 @@ pub(crate) async fn tick(app: Arc<App>) {
             }
         };
         for migration in active {
-            let lapses = matches!(
-                migration.phase,
-                limosa_model::Phase::Synced { .. } | limosa_model::Phase::Paused { expires_at: Some(_), .. }
-            );
-            if lapses && app.store.change(migration.id, Event::Tick, Timestamp::now()).is_err() {
+            // Most ticks change nothing, and are not written.
+            let due =
+                step(&migration, Event::Tick, now).is_ok_and(|(next, told)| next != migration || !told.is_empty());
+            if due && app.store.change(migration.id, Event::Tick, now).is_err() {
                 tracing::error!(migration = %migration.id, "its timer could not be advanced");
             }
         }

@@ -4,14 +4,14 @@
 use crate::render::ApiError;
 use limosa_model::wire::error::FieldViolation;
 use regex::Regex;
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 use std::{
     collections::HashMap,
     sync::{Mutex, OnceLock, PoisonError},
 };
 
 /// Checks `body` against `schema`, following references into `components`. Attributes that are read-only are dropped,
-/// as is a null where an attribute may be left out.
+/// as is a null where the schema has room for one.
 pub(crate) fn check(body: &mut Value, schema: &Value, components: &Value) -> Result<(), ApiError> {
     let mut check = Check { components, violations: Vec::new() };
     check.value(body, schema, "")?;
@@ -68,8 +68,9 @@ impl<'a> Check<'a> {
             }
             (Some("string"), Value::String(text)) => self.text(text, schema, path)?,
             (Some("boolean"), Value::Bool(_)) | (None, _) => {}
-            (Some("integer"), Value::Number(number)) => {
-                let number = number.as_i64().ok_or_else(mismatch)?;
+            (Some("integer"), Value::Number(written)) => {
+                let number = whole(written).ok_or_else(mismatch)?;
+                *written = number.into();
                 if schema["format"] == "int32" && i32::try_from(number).is_err() {
                     return Err(mismatch());
                 }
@@ -89,12 +90,13 @@ impl<'a> Check<'a> {
         let inside = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
         let Some(known) = schema["properties"].as_object() else {
             // An object of any shape, or one without attributes.
-            let closed = schema.get("additionalProperties").is_none() && schema.get("properties").is_some();
+            let closed = schema["additionalProperties"] == false;
             return match fields.keys().next() {
                 Some(name) if closed => Err(ApiError::invalid(&inside(name))),
                 _ => Ok(()),
             };
         };
+        self.bounds(schema, path, "Properties", fields.len());
         for name in fields.keys() {
             if !known.contains_key(name) {
                 return Err(ApiError::invalid(&inside(name)));
@@ -107,7 +109,8 @@ impl<'a> Check<'a> {
             }
         }
         fields.retain(|name, value| {
-            let unset = value.is_null() || value == "" && EMPTY_IS_UNSET.contains(&inside(name).as_str());
+            let unset = value.is_null() && self.resolve(&known[name]).1
+                || value == "" && EMPTY_IS_UNSET.contains(&inside(name).as_str());
             !unset
         });
         for (name, value) in fields.iter_mut() {
@@ -150,6 +153,14 @@ impl<'a> Check<'a> {
     fn violate(&mut self, path: &str, description: String) {
         self.violations.push(FieldViolation { description, field: path.to_owned() });
     }
+}
+
+/// The integer that `number` is; JSON may write it with a point, as 60.0.
+fn whole(number: &Number) -> Option<i64> {
+    /// From here on not every integer is a double.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let pointed = || number.as_f64().filter(|value| value.fract() == 0.0 && value.abs() < EXACT);
+    number.as_i64().or_else(|| pointed().map(|value| value as i64))
 }
 
 /// Whether `text` matches; patterns are ours and few, and are compiled once.

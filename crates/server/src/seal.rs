@@ -3,10 +3,25 @@
 use crate::ServerError;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use chacha20poly1305::{ChaCha20Poly1305, Key, KeyInit, Nonce, aead::Aead};
-use std::{fs, io::Write, os::unix::fs::OpenOptionsExt, path::Path};
+use sha2::{Digest, Sha256};
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
 
 /// Seals and opens.
-pub(crate) struct Seal(ChaCha20Poly1305);
+pub(crate) struct Seal {
+    cipher: ChaCha20Poly1305,
+    /// Tells keys apart without telling anything of them.
+    pub fingerprint: String,
+}
+
+/// The key that is about to replace the one in `file`.
+pub(crate) fn next_of(file: &Path) -> PathBuf {
+    file.with_extension("next")
+}
 
 impl Seal {
     /// The key in `file`, made at the first start.
@@ -20,12 +35,14 @@ impl Seal {
             .map_err(error)?
             .try_into()
             .map_err(|_| ServerError::Corrupt(format!("{} must hold 32 bytes", file.display())))?;
-        Ok(Self(ChaCha20Poly1305::new(&Key::from(bytes))))
+        let digest = Sha256::digest([b"limosa key".as_slice(), &bytes].concat());
+        let fingerprint = STANDARD.encode(&digest[..12]);
+        Ok(Self { cipher: ChaCha20Poly1305::new(&Key::from(bytes)), fingerprint })
     }
 
     pub fn seal(&self, plain: &str) -> String {
         let nonce: [u8; 12] = rand::random();
-        let sealed = self.0.encrypt(&Nonce::from(nonce), plain.as_bytes()).unwrap_or_default();
+        let sealed = self.cipher.encrypt(&Nonce::from(nonce), plain.as_bytes()).unwrap_or_default();
         STANDARD.encode([&nonce[..], &sealed[..]].concat())
     }
 
@@ -33,7 +50,7 @@ impl Seal {
         let unreadable = || ServerError::Corrupt("a secret can't be opened with this key".to_owned());
         let bytes = STANDARD.decode(sealed).map_err(|_| unreadable())?;
         let (nonce, sealed) = bytes.split_first_chunk::<12>().ok_or_else(unreadable)?;
-        let plain = self.0.decrypt(&Nonce::from(*nonce), sealed).map_err(|_| unreadable())?;
+        let plain = self.cipher.decrypt(&Nonce::from(*nonce), sealed).map_err(|_| unreadable())?;
         String::from_utf8(plain).map_err(|_| unreadable())
     }
 }

@@ -3,7 +3,10 @@
 mod authentication;
 mod document;
 mod job;
+mod notify;
+mod operation;
 mod requests;
 mod roles;
+mod session;
 mod steering;
 mod support;

@@ -74,7 +74,51 @@ async fn each_role_opens_its_doors_only() {
     }
     let refused =
         server.call(Method::POST, &server.org("apiKeys"), Some(json!({"desc": "x", "roles": ["GROUP_OWNER"]}))).await;
-    assert_eq!(refused.error(), (400, "INVALID_ATTRIBUTE".to_owned()));
+    assert_eq!(refused.error(), (400, "INVALID_ENUM_VALUE".to_owned()));
+}
+
+#[tokio::test]
+async fn a_groups_keys_open_their_group_only() {
+    let server = TestServer::start().await;
+    let _agent = server.agent().await;
+    let migration = server.migration().await;
+    let detail = migration.replace("/api/atlas/v2", "/api/limosa/v1");
+    let made = async |roles: &[&str]| {
+        let body = json!({"desc": "a test's", "roles": roles});
+        let made = server.call(Method::POST, &server.group("apiKeys"), Some(body)).await;
+        assert_eq!(made.status, 200, "{made:?}");
+        let made = made.json();
+        let text = |name: &str| made[name].as_str().expect("is there").to_owned();
+        (made.clone(), text("publicKey"), text("privateKey"))
+    };
+    let (owner, reader) = (made(&["GROUP_OWNER"]).await, made(&["GROUP_READ_ONLY"]).await);
+    let creator = key(&server, &["ORG_GROUP_CREATOR"]).await;
+    let wanted = json!({"name": "another", "orgId": server.keys.org_id});
+    let other = by(&server, &creator, Method::POST, "/api/atlas/v2/groups", Some(wanted)).await.json();
+    let other = format!("/api/atlas/v2/groups/{}", other["id"].as_str().expect("an id"));
+    let status = async |key, method, path: &str, body| by(&server, key, method, path, body).await.status;
+    for key in [&owner, &reader] {
+        assert_eq!(status(key, Method::GET, &migration, None).await, 200);
+        assert_eq!(status(key, Method::GET, &server.group("clusters"), None).await, 200);
+        assert_eq!(status(key, Method::GET, &other, None).await, 401);
+        let groups = by(&server, key, Method::GET, "/api/atlas/v2/groups", None).await.json();
+        assert_eq!(groups["totalCount"], 1);
+    }
+    assert_eq!(status(&reader, Method::POST, &format!("{detail}/pause"), None).await, 401);
+    assert_eq!(status(&owner, Method::POST, &format!("{detail}/pause"), None).await, 200);
+    let cutover = format!("{migration}/cutover");
+    assert_eq!(status(&owner, Method::PUT, &cutover, None).await, 401, "an organization owner's alone");
+    // Who created a group owns it, and may let others in and out.
+    let id = reader.0["id"].as_str().expect("an id");
+    let entry = format!("{other}/apiKeys/{id}");
+    let roles = json!([{"roles": ["GROUP_READ_ONLY"]}]);
+    assert_eq!(status(&reader, Method::POST, &entry, Some(roles.clone())).await, 401);
+    assert_eq!(status(&creator, Method::POST, &entry, Some(roles)).await, 200);
+    assert_eq!(status(&reader, Method::GET, &other, None).await, 200);
+    assert_eq!(server.get(&format!("{other}/apiKeys")).await.json()["totalCount"], 2);
+    assert_eq!(status(&creator, Method::DELETE, &entry, None).await, 204);
+    assert_eq!(status(&reader, Method::GET, &other, None).await, 401);
+    assert_eq!(status(&reader, Method::GET, &migration, None).await, 200);
 }
 
 #[tokio::test]
@@ -106,7 +150,7 @@ async fn keys_are_shown_once_work_from_their_addresses_and_end() {
 
     let list = format!("{path}/accessList");
     let add = async |entry: Value| server.call(Method::POST, &list, Some(json!([entry]))).await;
-    assert_eq!(add(json!({"ipAddress": "10.0.0.300"})).await.error(), (400, "INVALID_ATTRIBUTE".to_owned()));
+    assert_eq!(add(json!({"ipAddress": "10.0.0.300"})).await.error(), (400, "INVALID_JSON_ATTRIBUTE".to_owned()));
     assert_eq!(add(json!({"cidrBlock": "10.0.0.0/8"})).await.status, 200);
     let outside = by(&server, &key, Method::GET, "/api/atlas/v2/orgs", None).await;
     assert_eq!(outside.error(), (403, "IP_ADDRESS_NOT_ON_ACCESS_LIST".to_owned()));

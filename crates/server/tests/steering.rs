@@ -3,7 +3,7 @@
 use crate::support::{Answer, TestServer};
 use futures::StreamExt;
 use limosa_model::{PhaseKind, protocol::Directive};
-use limosa_server::{Server, ServerConfig};
+use limosa_server::{RequestLimits, Server, ServerConfig};
 use limosa_testkit::tls::Certificates;
 use reqwest::{Method, Version};
 use serde_json::json;
@@ -31,7 +31,14 @@ async fn a_migration_is_paused_resumed_extended_and_cancelled() {
     let after = verb("extend", Some(json!({"seconds": 60}))).await.json();
     assert_ne!(before["expiresAt"], after["expiresAt"]);
     assert_eq!((after["attempts"].as_i64(), after["lagHistory"][0]["seconds"].as_i64()), (Some(2), Some(3)));
+    assert_eq!(verb("extend", Some(json!({"seconds": 60.0}))).await.status, 200);
+    assert_eq!(verb("extend", Some(json!({"seconds": 60.5}))).await.error().1, "INVALID_JSON_ATTRIBUTE");
     assert_eq!(verb("extend", Some(json!({"seconds": 0}))).await.error().1, "VALIDATION_ERROR");
+    let limited = verb("limits", Some(json!({"loadLevel": 1, "maxSourceReadMbps": 80}))).await.json();
+    assert_eq!(limited["limits"], json!({"loadLevel": 1, "maxDestinationWriteMbps": null, "maxSourceReadMbps": 80}));
+    for wrong in [json!({"loadLevel": 6}), json!({"maxSourceReadMbps": 0}), json!({"speed": 1})] {
+        assert_eq!(verb("limits", Some(wrong.clone())).await.error().0, 400, "{wrong}");
+    }
     assert_eq!(verb("fly", None).await.error().0, 404);
     let found = server.get(&server.own("liveMigrations?status=WORKING&phase=synced")).await.json();
     assert_eq!(found["totalCount"], 1);
@@ -110,7 +117,15 @@ async fn a_restart_keeps_everything_and_tls_speaks_http_2() {
     let data_dir = dir.path().join("data");
     let tls = Some((files.certificate.clone(), files.key.clone()));
     let listen = "127.0.0.1:0".parse().expect("an address");
-    let config = ServerConfig { data_dir, listen, cutover_window_seconds: 60, tls };
+    let config = ServerConfig {
+        data_dir,
+        listen,
+        cutover_window_seconds: 60,
+        session_seconds: 60,
+        notify: None,
+        tls,
+        limits: RequestLimits::default(),
+    };
     let _ = rustls::crypto::ring::default_provider().install_default();
     let pem = std::fs::read(&files.authority).expect("is there");
     let http = reqwest::Client::builder()

@@ -5,7 +5,7 @@ use limosa_model::{
     AgentId, DeploymentId, Epoch, ErrorCode, Failure, PhaseKind, Progress, Secret, digest,
     protocol::{Deployment, Directive, Heartbeat, Join, Joined, Ordered, Report, ValidationReport, Work},
 };
-use limosa_server::{Bootstrap, Server, ServerConfig};
+use limosa_server::{Bootstrap, NotifyConfig, RequestLimits, Server, ServerConfig};
 use reqwest::{Client, Method, RequestBuilder, header::HeaderMap};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -18,7 +18,7 @@ pub struct TestServer {
     pub keys: Bootstrap,
     pub http: Client,
     token: String,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     _stop: oneshot::Sender<()>,
 }
 
@@ -71,9 +71,22 @@ impl TestServer {
     }
 
     pub async fn with_window(cutover_window_seconds: i64) -> Self {
+        Self::launch(cutover_window_seconds, None).await
+    }
+
+    pub async fn launch(cutover_window_seconds: i64, notify: Option<NotifyConfig>) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let listen = "127.0.0.1:0".parse().expect("an address");
-        let config = ServerConfig { data_dir: dir.path().to_owned(), listen, cutover_window_seconds, tls: None };
+        let session_seconds = limosa_server::SESSION_SECONDS;
+        let config = ServerConfig {
+            data_dir: dir.path().to_owned(),
+            listen,
+            cutover_window_seconds,
+            session_seconds,
+            notify,
+            tls: None,
+            limits: RequestLimits::default(),
+        };
         let server = Server::start(&config).expect("starts");
         let (url, keys) = (format!("http://{}", server.local_addr()), server.bootstrap().clone());
         // Another test may have installed it already.
@@ -82,9 +95,15 @@ impl TestServer {
         tokio::spawn(server.serve_until(async move {
             let _ = stopped.await;
         }));
-        let mut made = Self { url, keys, http: Client::new(), token: String::new(), _dir: dir, _stop: stop };
+        let mut made = Self { url, keys, http: Client::new(), token: String::new(), dir, _stop: stop };
         made.token = made.new_token().await;
         made
+    }
+
+    /// Takes tables away under the running server, as a damaged disk might.
+    pub fn break_store(&self) {
+        let connection = rusqlite::Connection::open(self.dir.path().join("limosa.db")).expect("opens");
+        connection.execute_batch("DROP TABLE tokens; DROP TABLE api_keys;").expect("drops");
     }
 
     /// A bearer token by the owner's client credentials.
@@ -233,7 +252,7 @@ impl TestAgent<'_> {
     pub async fn validated(&self, id: &str, codes: &[&str]) {
         let finding = |code: &&str| {
             let code = ErrorCode::ALL.iter().find(|known| known.name() == *code).expect("a code");
-            Failure::new(*code, "seen")
+            Failure::new(*code, "seen").into()
         };
         let report = ValidationReport { findings: codes.iter().map(finding).collect() };
         let _: Value = self.post(&format!("/{}/validations/{id}/report", self.id), &report).await;
@@ -252,10 +271,14 @@ impl TestAgent<'_> {
     }
 
     pub async fn report(&self, migration: &str, phase: PhaseKind, lag_seconds: Option<i64>) -> Directive {
+        let progress = Progress { lag_seconds, documents_copied: 10, ..Progress::default() };
+        self.report_with(migration, phase, progress).await
+    }
+
+    pub async fn report_with(&self, migration: &str, phase: PhaseKind, progress: Progress) -> Directive {
         let id = migration.rsplit('/').next().expect("an id");
         let failure = (phase == PhaseKind::Failed).then(|| Failure::new(ErrorCode::HistoryLost, "the oplog rolled"));
-        let progress = Progress { lag_seconds, documents_copied: 10, ..Progress::default() };
-        let report = Report { epoch: self.epoch, phase, progress, failure };
+        let report = Report { epoch: self.epoch, phase, progress, failure, rehearsal: None, record: None };
         let path = format!("/{}/migrations/{id}/report", self.id);
         self.post::<Ordered>(&path, &report).await.directive
     }

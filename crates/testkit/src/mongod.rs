@@ -66,13 +66,19 @@ impl Binary {
     }
 }
 
+/// A directory named by the environment.
+fn named(variable: &str) -> Option<PathBuf> {
+    env::var_os(variable).map(PathBuf::from).filter(|p| !p.as_os_str().is_empty())
+}
+
+/// Where this user's cache has things of the kind `what`.
+pub(crate) fn cache_of(what: &str) -> PathBuf {
+    let home = || named("HOME").unwrap_or_else(env::temp_dir).join(".cache");
+    named("XDG_CACHE_HOME").unwrap_or_else(home).join("limosa").join(what)
+}
+
 fn cache() -> PathBuf {
-    let of = |name: &str| env::var_os(name).map(PathBuf::from).filter(|p| !p.as_os_str().is_empty());
-    of("LIMOSA_MONGOD_CACHE").unwrap_or_else(|| {
-        of("XDG_CACHE_HOME")
-            .unwrap_or_else(|| of("HOME").unwrap_or_else(env::temp_dir).join(".cache"))
-            .join("limosa/mongod")
-    })
+    named("LIMOSA_MONGOD_CACHE").unwrap_or_else(|| cache_of("mongod"))
 }
 
 /// A `mongod` of `version`; fetches it if it is nowhere. Processes that ask at once fetch once.

@@ -1,6 +1,6 @@
 //! Replica sets of real `mongod` processes on free ports.
 
-use crate::{Error, mongod, tls::Certificates};
+use crate::{Error, Proxy, mongod, tls::Certificates};
 use bson::{Bson, Document, doc};
 use mongodb::{Client, options::ClientOptions};
 use std::{
@@ -25,6 +25,8 @@ pub struct Builder {
     tls: bool,
     standalone: bool,
     oplog_mb: u32,
+    proxied: bool,
+    cache_gb: f64,
 }
 
 impl Builder {
@@ -63,10 +65,24 @@ impl Builder {
         self
     }
 
+    /// Every member behind a [`Proxy`], under whose address clients and the other members know it.
+    #[must_use]
+    pub fn proxied(mut self) -> Self {
+        self.proxied = true;
+        self
+    }
+
     /// The oplog's size.
     #[must_use]
     pub fn oplog_mb(mut self, megabytes: u32) -> Self {
         self.oplog_mb = megabytes;
+        self
+    }
+
+    /// Each member's cache.
+    #[must_use]
+    pub fn cache_gb(mut self, gigabytes: f64) -> Self {
+        self.cache_gb = gigabytes;
         self
     }
 
@@ -82,7 +98,13 @@ impl Builder {
         let certificates = if self.tls { Some(Certificates::write(dir.path())?) } else { None };
         let ports = free_ports(self.members)?;
         let (dir, children) = (Some(dir), Vec::new());
-        let mut set = ReplicaSet { builder: self, binary, dir, certificates, ports, children, users: false };
+        let mut proxies = Vec::new();
+        if self.proxied {
+            for port in &ports {
+                proxies.push(Proxy::start(([127, 0, 0, 1], *port).into()).await?);
+            }
+        }
+        let mut set = ReplicaSet { builder: self, binary, dir, certificates, ports, proxies, children, users: false };
         for index in 0..set.ports.len() {
             let child = set.spawn(index)?;
             set.children.push(Some(child));
@@ -105,6 +127,7 @@ pub struct ReplicaSet {
     dir: Option<tempfile::TempDir>,
     certificates: Option<Certificates>,
     ports: Vec<u16>,
+    proxies: Vec<Proxy>,
     children: Vec<Option<Child>>,
     users: bool,
 }
@@ -119,6 +142,8 @@ impl ReplicaSet {
             tls: false,
             standalone: false,
             oplog_mb: 512,
+            proxied: false,
+            cache_gb: 0.5,
         }
     }
 
@@ -155,7 +180,7 @@ impl ReplicaSet {
                 "--bind_ip",
                 "127.0.0.1",
                 "--wiredTigerCacheSizeGB",
-                "0.5",
+                &self.builder.cache_gb.to_string(),
             ])
             .args(["--setParameter", "enableTestCommands=1", "--setParameter", "diagnosticDataCollectionEnabled=false"])
             .arg("--dbpath")
@@ -180,19 +205,21 @@ impl ReplicaSet {
     async fn initiate(&mut self) -> Result<(), Error> {
         let direct = self.direct(0).await?;
         let admin = direct.database("admin");
-        wait_for(async || admin.run_command(doc! {"ping": 1}).await.is_ok()).await?;
+        wait_for(PATIENCE, async || admin.run_command(doc! {"ping": 1}).await.is_ok()).await?;
         if !self.builder.standalone {
             let members: Vec<Bson> =
                 (0..self.ports.len()).map(|i| doc! {"_id": i as i32, "host": self.member_addr(i)}.into()).collect();
             let config = doc! {"_id": "rs", "members": members, "settings": {"electionTimeoutMillis": 2000, "heartbeatIntervalMillis": 500}};
             let initiate = doc! {"replSetInitiate": config};
-            wait_for(async || match admin.run_command(initiate.clone()).await {
+            wait_for(PATIENCE, async || match admin.run_command(initiate.clone()).await {
                 Ok(_) => true,
                 Err(e) => e.to_string().contains("already initialized"),
             })
             .await?;
-            wait_for(async || hello(&direct).await.is_some_and(|h| h.get_bool("isWritablePrimary").unwrap_or(false)))
-                .await?;
+            wait_for(PATIENCE, async || {
+                hello(&direct).await.is_some_and(|h| h.get_bool("isWritablePrimary").unwrap_or(false))
+            })
+            .await?;
         }
         if self.builder.auth {
             let create = doc! {"createUser": ADMIN.0, "pwd": ADMIN.1, "roles": ["root"]};
@@ -202,10 +229,14 @@ impl ReplicaSet {
         Ok(())
     }
 
-    async fn direct(&self, index: usize) -> Result<Client, Error> {
-        let mut options =
-            ClientOptions::parse(format!("mongodb://{}/?directConnection=true{}", self.member_addr(index), self.tls()))
-                .await?;
+    /// A client of one member alone, past its proxy.
+    pub async fn direct(&self, index: usize) -> Result<Client, Error> {
+        let mut options = ClientOptions::parse(format!(
+            "mongodb://127.0.0.1:{}/?directConnection=true{}",
+            self.ports[index],
+            self.tls()
+        ))
+        .await?;
         options.server_selection_timeout = Some(Duration::from_secs(5));
         Ok(Client::with_options(options)?)
     }
@@ -218,9 +249,34 @@ impl ReplicaSet {
             .unwrap_or_default()
     }
 
-    /// `host:port`.
+    /// `host:port`, of the proxy if there is one.
     pub fn member_addr(&self, index: usize) -> String {
-        format!("127.0.0.1:{}", self.ports[index])
+        match self.proxies.get(index) {
+            Some(proxy) => proxy.addr().to_string(),
+            None => format!("127.0.0.1:{}", self.ports[index]),
+        }
+    }
+
+    /// What is in front of a member of a set that is [`Builder::proxied`].
+    pub fn proxy(&self, index: usize) -> &Proxy {
+        &self.proxies[index]
+    }
+
+    /// Turns a server's own failpoint on (`alwaysOn`) or `off`.
+    pub async fn fail_point(&self, index: usize, name: &str, mode: &str) -> Result<(), Error> {
+        let command = doc! {"configureFailPoint": name, "mode": mode};
+        self.direct(index).await?.database("admin").run_command(command).await?;
+        Ok(())
+    }
+
+    /// What a member has logged so far.
+    pub fn log(&self, index: usize) -> String {
+        fs::read_to_string(self.path().join(format!("member{index}.log"))).unwrap_or_default()
+    }
+
+    /// The process of a member, unless it was killed.
+    pub fn pid(&self, index: usize) -> Option<u32> {
+        self.children[index].as_ref().map(Child::id)
     }
 
     /// What a client connects with, credentials included.
@@ -239,6 +295,54 @@ impl ReplicaSet {
     /// A client of its own for the caller's runtime.
     pub async fn client(&self) -> Client {
         Client::with_uri_str(self.uri()).await.expect("the URI is well formed")
+    }
+
+    /// A client of one member alone, whatever its state.
+    pub async fn direct_client(&self, index: usize) -> Result<Client, Error> {
+        self.direct(index).await
+    }
+
+    /// The process of a member that runs.
+    pub fn process(&self, index: usize) -> Option<u32> {
+        self.children[index].as_ref().map(Child::id)
+    }
+
+    /// Adds an empty member that can't become primary and waits until it is a secondary. Returns its index.
+    pub async fn add_member(&mut self) -> Result<usize, Error> {
+        let index = self.ports.len();
+        self.ports.extend(free_ports(1)?);
+        let child = self.spawn(index)?;
+        self.children.push(Some(child));
+        let host = self.member_addr(index);
+        let member = doc! {"_id": index as i32, "host": host, "priority": 0, "votes": 0};
+        self.reconfigure(|members| members.push(member.into())).await?;
+        let direct = self.direct(index).await?;
+        wait_for(PATIENCE * 20, async || {
+            hello(&direct).await.is_some_and(|h| h.get_bool("secondary").unwrap_or(false))
+        })
+        .await?;
+        Ok(index)
+    }
+
+    /// Takes a member out that [`Self::add_member`] put in, and its data.
+    pub async fn remove_member(&mut self, index: usize) -> Result<(), Error> {
+        self.reconfigure(|members| members.truncate(index)).await?;
+        self.kill(index);
+        self.children.truncate(index);
+        self.ports.truncate(index);
+        fs::remove_dir_all(self.path().join(format!("member{index}")))?;
+        Ok(())
+    }
+
+    async fn reconfigure(&self, change: impl FnOnce(&mut Vec<Bson>)) -> Result<(), Error> {
+        let admin = self.client().await.database("admin");
+        let reply = admin.run_command(doc! {"replSetGetConfig": 1}).await?;
+        let mut config = reply.get_document("config")?.clone();
+        change(config.get_array_mut("members")?);
+        let version = config.get_i32("version")? + 1;
+        config.insert("version", version);
+        admin.run_command(doc! {"replSetReconfig": config}).await?;
+        Ok(())
     }
 
     /// SIGKILL.
@@ -270,7 +374,7 @@ impl ReplicaSet {
         self.kill(index);
         self.children[index] = Some(self.spawn(index)?);
         let direct = self.direct(index).await?;
-        wait_for(async || {
+        wait_for(PATIENCE, async || {
             hello(&direct)
                 .await
                 .is_some_and(|h| ["isWritablePrimary", "secondary"].iter().any(|f| h.get_bool(f).unwrap_or(false)))
@@ -327,10 +431,10 @@ async fn hello(client: &Client) -> Option<Document> {
     client.database("admin").run_command(doc! {"hello": 1}).await.ok()
 }
 
-async fn wait_for(mut state: impl AsyncFnMut() -> bool) -> Result<(), Error> {
+async fn wait_for(patience: Duration, mut state: impl AsyncFnMut() -> bool) -> Result<(), Error> {
     let began = Instant::now();
     while !state().await {
-        if began.elapsed() > PATIENCE {
+        if began.elapsed() > patience {
             return Err("a server did not reach the state waited for".into());
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

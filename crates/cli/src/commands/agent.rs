@@ -15,6 +15,8 @@ pub(crate) async fn run(given: args::Agent) -> Result<(), CliError> {
         sources: given.sources,
         filter: given.namespaces.filter(),
         data_dir: given.data_dir,
+        tuning: given.tuning.tuning(),
+        plain_http: given.plain_http,
     };
     Ok(limosa_agent::run(config, async move { interrupt.came().await }).await?)
 }

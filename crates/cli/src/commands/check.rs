@@ -2,15 +2,15 @@
 
 use crate::{args, error::CliError, ui};
 use limosa_engine::Settings;
-use limosa_model::{AgentId, Epoch, Failure, MigrationId};
+use limosa_model::{AgentId, Epoch, Finding, MigrationId};
 use serde_json::json;
 
 pub(crate) async fn run(given: args::Check) -> Result<(), CliError> {
     let findings = preflight(&given.ends, MigrationId::generate()).await;
-    let shown: Vec<_> =
-        findings.iter().map(|f| json!({"code": f.code, "message": f.message, "remedy": f.code.remedy()})).collect();
-    let report = json!({"findings": shown, "canStart": findings.is_empty()});
-    if findings.is_empty() {
+    let can_start = !findings.iter().any(Finding::is_error);
+    let report = json!({"findings": findings, "canStart": can_start});
+    if can_start {
+        findings.iter().for_each(ui::finding);
         ui::answer(given.output, &report, |_| "nothing stands in the way of this migration".to_owned());
         return Ok(());
     }
@@ -20,8 +20,8 @@ pub(crate) async fn run(given: args::Check) -> Result<(), CliError> {
     Err(CliError::Refused(findings))
 }
 
-/// Every reason not to start. Writes nothing.
-pub(crate) async fn preflight(ends: &args::Ends, id: MigrationId) -> Vec<Failure> {
+/// Everything to know before. Writes nothing.
+pub(crate) async fn preflight(ends: &args::Ends, id: MigrationId) -> Vec<Finding> {
     let settings = Settings {
         migration_id: id,
         epoch: Epoch(0),
@@ -30,7 +30,11 @@ pub(crate) async fn preflight(ends: &args::Ends, id: MigrationId) -> Vec<Failure
         destination_uri: ends.destination.clone(),
         filter: ends.namespaces.filter(),
         drop_destination_data: ends.drop_destination_data,
+        recopies: 0,
         data_dir: std::env::temp_dir(),
+        tuning: limosa_engine::Tuning::default(),
+        steering: limosa_engine::Steering::default(),
+        reversal_from: None,
     };
     limosa_engine::preflight(&settings).await
 }

@@ -4,13 +4,14 @@ use crate::{
     args::Cutover,
     error::CliError,
     profile::Profile,
-    ui::{Event, Ui},
+    screen,
+    ui::{self, Event, Ui},
 };
 use limosa_agent::http::{Client, HttpError};
-use limosa_model::{MigrationId, PhaseKind, Progress};
+use limosa_model::{Limits, MigrationId, PhaseKind, Progress};
 use reqwest::Method;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
     path::Path,
     time::{Duration, Instant},
@@ -35,6 +36,10 @@ pub(crate) struct Detail {
     pub lag_time_seconds: Option<i64>,
     pub failure: Option<Reason>,
     pub expires_at: Option<String>,
+    #[serde(default)]
+    pub reversal_of: Option<MigrationId>,
+    #[serde(default)]
+    pub limits: Limits,
 }
 
 /// Why something failed.
@@ -59,12 +64,31 @@ pub(crate) struct Watched<'a> {
     pub id: MigrationId,
     pub profile_file: &'a Path,
     pub cutover: Cutover,
+    /// Whether this process carries it out: then leaving the screen doesn't end it.
+    pub is_own: bool,
 }
 
 impl Watched<'_> {
     pub async fn detail(&self) -> Result<Detail, HttpError> {
-        let path = self.profile.own(&format!("liveMigrations/{}", self.id));
-        Detail::read(&self.client.call(Method::GET, &path, None).await?)
+        Detail::read(&self.described().await?)
+    }
+
+    /// As the API describes it.
+    pub async fn described(&self) -> Result<Value, HttpError> {
+        self.client.call(Method::GET, &self.profile.own(&format!("liveMigrations/{}", self.id)), None).await
+    }
+
+    /// What happened to it, oldest first.
+    pub async fn events(&self) -> Result<Vec<Value>, HttpError> {
+        let path = self.profile.own(&format!("liveMigrations/{}/events?itemsPerPage=500", self.id));
+        let answer = self.client.call(Method::GET, &path, None).await?;
+        Ok(answer["results"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// Pauses or resumes it.
+    pub async fn act(&self, verb: &str) -> Result<(), HttpError> {
+        let path = self.profile.own(&format!("liveMigrations/{}/{verb}", self.id));
+        self.client.call(Method::POST, &path, Some(json!({}))).await.map(drop)
     }
 
     pub async fn cut_over(&self) -> Result<(), HttpError> {
@@ -72,12 +96,27 @@ impl Watched<'_> {
         self.client.call(Method::PUT, &path, None).await.map(drop)
     }
 
+    /// The way back of this migration, if it has one.
+    pub async fn way_back(&self) -> Result<Option<Detail>, HttpError> {
+        let listed = self.client.call(Method::GET, &self.profile.own("liveMigrations"), None).await?;
+        let all = listed["results"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let all = all.iter().map(Detail::read).collect::<Result<Vec<_>, _>>()?;
+        Ok(all.into_iter().find(|detail| detail.reversal_of == Some(self.id)))
+    }
+
+    pub async fn limits(&self) -> Result<Limits, HttpError> {
+        Ok(self.detail().await?.limits)
+    }
+
+    pub async fn limit(&self, limits: Limits) -> Result<Value, HttpError> {
+        let path = self.profile.own(&format!("liveMigrations/{}/limits", self.id));
+        self.client.call(Method::POST, &path, Some(json!(limits))).await
+    }
+
     /// Why the last cutover went back.
     pub async fn last_failure(&self) -> Result<Option<String>, HttpError> {
-        let path = self.profile.own(&format!("liveMigrations/{}/events", self.id));
-        let events = self.client.call(Method::GET, &path, None).await?;
-        let all = events["results"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let newest = all.iter().filter(|e| e["kind"] == "failure").max_by_key(|e| e["id"].as_i64());
+        let newest = self.events().await?;
+        let newest = newest.iter().filter(|e| e["kind"] == "failure").max_by_key(|e| e["id"].as_i64());
         Ok(newest.and_then(|e| e["message"].as_str()).map(str::to_owned))
     }
 }
@@ -87,6 +126,16 @@ pub(crate) async fn to_the_end(watched: &Watched<'_>, ui: &mut Ui) -> Result<(),
     let mut phase = None;
     let mut shown: Option<Instant> = None;
     let mut cutover = watched.cutover;
+    if ui.takes_the_screen() {
+        match screen::follow(watched).await? {
+            screen::Left::Interrupted => return Err(CliError::Interrupted),
+            screen::Left::Detached if !watched.is_own => {
+                ui::say("the migration goes on; 'limosa migrations watch' shows it again");
+                return Ok(());
+            }
+            screen::Left::Detached | screen::Left::Over => {}
+        }
+    }
     let mut answered = Instant::now();
     loop {
         let now = match watched.detail().await {

@@ -15,8 +15,8 @@ use limosa_agent::{
     AgentConfig,
     http::{Client, HttpError},
 };
-use limosa_model::{ErrorCode, Failure, MigrationId, PhaseKind, Secret};
-use limosa_server::{Server, ServerConfig};
+use limosa_model::{ErrorCode, Failure, Finding, MigrationId, PhaseKind, Secret};
+use limosa_server::{NotifyConfig, RequestLimits, Server, ServerConfig};
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -41,11 +41,11 @@ const LINGER: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(100);
 
 pub(crate) async fn run(given: Migrate) -> Result<(), CliError> {
-    let mut ui = Ui::new(given.output);
+    let mut ui = Ui::new(given.output, given.quiet);
     let ended = migrate(&given, &mut ui).await;
     match &ended {
         Err(CliError::Refused(findings)) => {
-            for finding in findings {
+            for finding in findings.iter().filter(|finding| finding.is_error()) {
                 ui.show(Event::failed(finding));
             }
         }
@@ -67,19 +67,20 @@ async fn migrate(given: &Migrate, ui: &mut Ui) -> Result<(), CliError> {
     if !resuming {
         // Nothing is written, here or anywhere, before this is over.
         let findings = interruptible(&mut interrupt, check::preflight(&given.ends, MigrationId::generate())).await?;
-        if !findings.is_empty() {
-            return Err(CliError::Refused(findings));
-        }
+        refuse_errors(findings)?;
     }
     let state = State::open(&given.state_dir, &given.ends).await?;
-    ui::log_to(&given.state_dir.join("limosa.log"), ui)?;
+    ui::log_to(&given.state_dir.join("limosa.log"))?;
 
     let server_dir = given.state_dir.join("server");
     let server = Server::start(&ServerConfig {
         data_dir: server_dir,
         listen: given.listen,
         cutover_window_seconds: given.cutover_window,
+        session_seconds: limosa_server::SESSION_SECONDS,
+        notify: given.notify.as_deref().map(NotifyConfig::read).transpose()?,
         tls: None,
+        limits: RequestLimits::default(),
     })?;
     let url = format!("http://{}", server.local_addr());
     let profile = Profile::new(url, server.bootstrap());
@@ -109,6 +110,15 @@ async fn migrate(given: &Migrate, ui: &mut Ui) -> Result<(), CliError> {
     stop.cancel();
     end(serving, &mut interrupt).await?;
     ended
+}
+
+/// Shows what is only to be known; the rest stands in the way.
+fn refuse_errors(findings: Vec<Finding>) -> Result<(), CliError> {
+    if findings.iter().any(Finding::is_error) {
+        return Err(CliError::Refused(findings));
+    }
+    findings.iter().for_each(ui::finding);
+    Ok(())
 }
 
 /// Waits for a task's orderly end; a second Ctrl-C doesn't.
@@ -156,7 +166,7 @@ impl State {
         let file = dir.join("clusters.json");
         let identify = async |uri: &Secret| match limosa_engine::describe(SOURCE, uri).await {
             Ok(found) => Ok(found.cluster_id.to_string()),
-            Err(failure) => Err(CliError::Refused(vec![failure])),
+            Err(failure) => Err(CliError::Refused(vec![failure.into()])),
         };
         let now = Belongs {
             source_cluster_id: identify(&ends.source).await?,
@@ -166,7 +176,7 @@ impl State {
             Some(before) if before != now => {
                 let which = if before.source_cluster_id == now.source_cluster_id { DESTINATION } else { SOURCE };
                 let message = format!("{} belongs to a migration with another {which}", dir.display());
-                return Err(CliError::Refused(vec![Failure::new(ErrorCode::ConfigurationChanged, message)]));
+                return Err(CliError::Refused(vec![Failure::new(ErrorCode::ConfigurationChanged, message).into()]));
             }
             Some(_) => {}
             None => write_private(&file, &serde_json::to_vec_pretty(&now).unwrap_or_default())?,
@@ -184,6 +194,8 @@ fn agent(given: &Migrate, profile: &Profile, link_token: Secret) -> AgentConfig 
         sources: vec![(SOURCE.to_owned(), given.ends.source.clone())],
         filter: given.ends.namespaces.filter(),
         data_dir: given.state_dir.join("agent"),
+        tuning: given.tuning.tuning(),
+        plain_http: false,
     }
 }
 
@@ -195,13 +207,14 @@ async fn prepare(
     client: &Client,
 ) -> Result<(Option<Detail>, Secret), CliError> {
     let listed = client.call(Method::GET, &profile.own("liveMigrations"), None).await?;
-    let known = listed["results"].as_array().and_then(|all| all.first()).map(Detail::read).transpose()?;
+    let all = listed["results"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let all = all.iter().map(Detail::read).collect::<Result<Vec<_>, _>>()?;
+    // Newest first; a way back belongs to the migration before it.
+    let known = all.into_iter().find(|detail| detail.reversal_of.is_none());
     if known.as_ref().is_none_or(|known| !known.phase.is_final() || known.phase == PhaseKind::Failed) {
         let id = known.as_ref().map_or_else(MigrationId::generate, |known| known.id);
         let findings = check::preflight(&given.ends, id).await;
-        if !findings.is_empty() {
-            return Err(CliError::Refused(findings));
-        }
+        refuse_errors(findings)?;
     }
     let cluster = json!({"name": DESTINATION, "uri": given.ends.destination.expose()});
     client.call(Method::POST, &profile.own("clusters"), Some(cluster)).await?;
@@ -236,19 +249,62 @@ async fn drive(
         Some(known) => {
             if matches!(known.phase, PhaseKind::Failed | PhaseKind::Paused) {
                 let path = profile.own(&format!("liveMigrations/{}/resume", known.id));
-                client.call(Method::POST, &path, Some(json!({}))).await?;
+                client.call(Method::POST, &path, Some(json!({"recopy": given.recopy}))).await?;
             }
             known.id
         }
         None => {
             interruptible(interrupt, announced(profile, client)).await??;
-            create(given, profile, client).await?
+            let id = create(given, profile, client).await?;
+            if let Some(options) = given.how.options() {
+                let path = profile.own(&format!("liveMigrations/{id}/cutover/options"));
+                client.call(Method::PUT, &path, Some(json!(options))).await?;
+            }
+            id
         }
     };
     ui.begin(id);
     ui.show(Event::Started { url: &profile.url, profile: &state.profile, resumed: known.is_some() });
-    let watched = follow::Watched { profile, client, id, profile_file: &state.profile, cutover: given.cutover };
-    interruptible(interrupt, follow::to_the_end(&watched, ui)).await?
+    let watched =
+        follow::Watched { profile, client, id, profile_file: &state.profile, cutover: given.cutover, is_own: true };
+    if let Some(limits) = given.limits.change(watched.limits().await?) {
+        watched.limit(limits).await?;
+    }
+    interruptible(interrupt, follow::to_the_end(&watched, ui)).await??;
+    match watched.way_back().await? {
+        Some(back) => follow_back(&watched, &back, ui, interrupt).await,
+        None => Ok(()),
+    }
+}
+
+/// Follows the way back of a migration that is complete, until someone ends it or returns by it.
+async fn follow_back(
+    forth: &follow::Watched<'_>,
+    back: &Detail,
+    ui: &mut Ui,
+    interrupt: &mut Interrupt,
+) -> Result<(), CliError> {
+    if back.phase.is_final() && back.phase != PhaseKind::Failed {
+        return Ok(());
+    }
+    let (id, profile) = (back.id, forth.profile_file.display());
+    ui::say(&format!("the way back is open: the destination's changes go to the source's cluster, by migration {id}"));
+    ui::say(&format!("  to close it: limosa migrations cancel {id} --profile {profile}"));
+    ui::say(&format!("  to return to the source's cluster: limosa migrations cutover {id} --wait --profile {profile}"));
+    if back.phase == PhaseKind::Failed {
+        let path = forth.profile.own(&format!("liveMigrations/{id}/resume"));
+        forth.client.call(Method::POST, &path, Some(json!({}))).await?;
+    }
+    ui.begin(id);
+    let resumed = back.phase != PhaseKind::Scheduled;
+    ui.show(Event::Started { url: &forth.profile.url, profile: forth.profile_file, resumed });
+    let cutover = crate::args::Cutover::Manual;
+    let watched = follow::Watched { id, cutover, ..*forth };
+    match interruptible(interrupt, follow::to_the_end(&watched, ui)).await? {
+        // Closed: that is how it ends when all is well.
+        Err(CliError::Cancelled) => Ok(()),
+        ended => ended,
+    }
 }
 
 /// Waits until the agent has announced the source.

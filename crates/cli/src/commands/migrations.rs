@@ -5,13 +5,13 @@ use super::{
     follow::{self, Detail, Watched},
 };
 use crate::{
-    args::{Cutover, Migrations, Waiting, Which},
+    args::{Cutover, CutoverHow, LimitArgs, Migrations, Waiting, Which},
     error::CliError,
     profile::Profile,
     ui::{self, Ui},
 };
-use limosa_agent::http::Client;
-use limosa_model::{MigrationId, PhaseKind};
+use limosa_agent::http::{Client, HttpError};
+use limosa_model::{MigrationId, PhaseKind, cutover::Rehearsal, report::MigrationReport};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -38,8 +38,9 @@ pub(crate) async fn run(given: Migrations) -> Result<(), CliError> {
             ui::answer(which.profile.output, &answer, ui::describe);
             Ok(())
         }
-        Migrations::Watch(which) => watch(&which).await,
-        Migrations::Cutover(given) => cut_over(&given).await,
+        Migrations::Watch { which, quiet } => watch(&which, quiet).await,
+        Migrations::Cutover { waiting, how } => cut_over(&waiting, &how).await,
+        Migrations::Rehearse(which) => rehearse(&which).await,
         Migrations::Events(which) => {
             let call = Call::open(&which).await?;
             let answer = call.client.call(Method::GET, &call.path("/events"), None).await?;
@@ -50,8 +51,10 @@ pub(crate) async fn run(given: Migrations) -> Result<(), CliError> {
             });
             Ok(())
         }
+        Migrations::Report(which) => report(&which).await,
         Migrations::Pause(which) => act(&which, "pause", json!({})).await,
-        Migrations::Resume(which) => act(&which, "resume", json!({})).await,
+        Migrations::Resume { which, recopy } => act(&which, "resume", json!({"recopy": recopy})).await,
+        Migrations::Limit { which, limits } => limit(&which, limits).await,
         Migrations::Extend { which, hours } => act(&which, "extend", json!({"seconds": i64::from(hours) * 3600})).await,
         Migrations::Cancel { which, drop_copied } => act(&which, "cancel", json!({"dropCopied": drop_copied})).await,
     }
@@ -88,7 +91,14 @@ impl Call {
 
     fn watched<'a>(&'a self, which: &'a Which) -> Watched<'a> {
         let (profile, client) = (&self.profile, &self.client);
-        Watched { profile, client, id: self.id, profile_file: &which.profile.file, cutover: Cutover::Manual }
+        Watched {
+            profile,
+            client,
+            id: self.id,
+            profile_file: &which.profile.file,
+            cutover: Cutover::Manual,
+            is_own: false,
+        }
     }
 }
 
@@ -113,21 +123,39 @@ async fn act(which: &Which, verb: &str, body: Value) -> Result<(), CliError> {
     Ok(())
 }
 
-async fn watch(which: &Which) -> Result<(), CliError> {
+async fn limit(which: &Which, wanted: LimitArgs) -> Result<(), CliError> {
+    let call = Call::open(which).await?;
+    let watched = call.watched(which);
+    let Some(limits) = wanted.change(watched.limits().await?) else {
+        return Err(CliError::Usage("say what to change: see 'limosa migrations limit --help'".to_owned()));
+    };
+    let answer = watched.limit(limits).await?;
+    ui::answer(which.profile.output, &answer, ui::describe);
+    Ok(())
+}
+
+async fn watch(which: &Which, quiet: bool) -> Result<(), CliError> {
     let mut interrupt = Interrupt::listen()?;
     let call = Call::open(which).await?;
-    let mut ui = Ui::new(which.profile.output);
+    let mut ui = Ui::new(which.profile.output, quiet);
     ui.begin(call.id);
     let watched = call.watched(which);
     tokio::select! {
-        ended = follow::to_the_end(&watched, &mut ui) => ended,
+        ended = follow::to_the_end(&watched, &mut ui) => match ended {
+            Err(CliError::Interrupted) => Ok(()),
+            ended => ended,
+        },
         // Only the watching ends.
         () = interrupt.came() => Ok(()),
     }
 }
 
-async fn cut_over(given: &Waiting) -> Result<(), CliError> {
+async fn cut_over(given: &Waiting, how: &CutoverHow) -> Result<(), CliError> {
     let call = Call::open(&given.which).await?;
+    if let Some(options) = how.options() {
+        let body = serde_json::to_value(options).unwrap_or_default();
+        call.client.call(Method::PUT, &call.path("/cutover/options"), Some(body)).await?;
+    }
     let watched = call.watched(&given.which);
     watched.cut_over().await?;
     ui::say("the cutover is under way");
@@ -137,6 +165,42 @@ async fn cut_over(given: &Waiting) -> Result<(), CliError> {
     let answer = call.client.call(Method::GET, &call.path(""), None).await?;
     ui::answer(given.which.profile.output, &answer, ui::describe);
     Ok(())
+}
+
+/// The report; one whose digest isn't its own is not shown as one.
+async fn report(which: &Which) -> Result<(), CliError> {
+    let call = Call::open(which).await?;
+    let answer = call.client.call(Method::GET, &call.path("/report"), None).await?;
+    if answer["sha256"] != limosa_model::report::digest(&answer) {
+        let message = "the report's SHA-256 is not that of its contents".to_owned();
+        let remedy = "It was changed after it was made; look at the server's store.".to_owned();
+        return Err(CliError::Failed { code: "REPORT_CHANGED".to_owned(), message, remedy });
+    }
+    let report: MigrationReport =
+        serde_json::from_value(answer.clone()).map_err(|e| HttpError::Malformed(e.to_string()))?;
+    ui::answer(which.profile.output, &answer, |_| report.page());
+    Ok(())
+}
+
+/// Asks for a rehearsal and waits for what it finds.
+async fn rehearse(which: &Which) -> Result<(), CliError> {
+    let call = Call::open(which).await?;
+    let path = call.path("/cutover/rehearsal");
+    let mut found = call.client.call(Method::POST, &path, Some(json!({}))).await?;
+    ui::say("the cutover is rehearsed; nothing is changed");
+    while found["state"] != "DONE" {
+        tokio::time::sleep(POLL).await;
+        let now = call.watched(which).detail().await?;
+        if now.phase != PhaseKind::Synced {
+            let message = format!("the migration is {:?} now", now.phase);
+            return Err(CliError::Failed { code: "NOT_REHEARSED".to_owned(), message, remedy: String::new() });
+        }
+        found = call.client.call(Method::GET, &path, None).await?;
+    }
+    let rehearsal: Rehearsal =
+        serde_json::from_value(found.clone()).map_err(|e| HttpError::Malformed(e.to_string()))?;
+    ui::answer(which.profile.output, &found, |_| ui::rehearsal(&rehearsal));
+    if rehearsal.would_complete { Ok(()) } else { Err(CliError::Refused(rehearsal.findings)) }
 }
 
 /// Waits for the end of a cutover under way.

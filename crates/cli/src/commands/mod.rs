@@ -3,14 +3,21 @@
 mod agent;
 mod check;
 mod clusters;
+mod doctor;
+mod explain;
 mod follow;
 mod link;
+mod manual;
 mod migrate;
 mod migrations;
+mod notify;
 mod server;
+mod verify;
+
+pub(crate) use follow::Watched;
 
 use crate::{
-    args::{Arguments, Command},
+    args::{self, Arguments, Command},
     error::CliError,
     ui,
 };
@@ -24,10 +31,16 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), CliError> {
         match arguments.command {
             Command::Migrate(given) => migrate::run(*given).await,
             Command::Check(given) => check::run(given).await,
+            Command::Verify(given) => verify::run(given).await,
             Command::Migrations(given) => migrations::run(given).await,
             Command::Server(given) => {
                 ui::log("info");
                 server::run(given).await
+            }
+            Command::RotateKey { data_dir } => {
+                let sealed = limosa_server::rotate_key(&data_dir)?;
+                ui::say(&format!("{sealed} secrets are sealed under a new key"));
+                Ok(())
             }
             Command::Agent(given) => {
                 ui::log("info");
@@ -35,6 +48,18 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), CliError> {
             }
             Command::Clusters(given) => clusters::run(given).await,
             Command::Link(given) => link::run(given).await,
+            Command::Notify(args::Notify::Test { file }) => notify::test(&file).await,
+            Command::Explain { code } => explain::run(code.as_deref()),
+            Command::Doctor(given) => doctor::run(&given).await,
+            Command::Completions { shell } => {
+                manual::completions(shell);
+                Ok(())
+            }
+            Command::Man { dir } => manual::man(&dir),
+            Command::Reference => {
+                manual::reference();
+                Ok(())
+            }
         }
     });
     runtime.shutdown_background();

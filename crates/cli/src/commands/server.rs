@@ -2,7 +2,7 @@
 
 use super::Interrupt;
 use crate::{args, error::CliError, profile::Profile, ui};
-use limosa_server::{Server, ServerConfig};
+use limosa_server::{NotifyConfig, RequestLimits, Server, ServerConfig};
 
 pub(crate) async fn run(given: args::Server) -> Result<(), CliError> {
     let mut interrupt = Interrupt::listen()?;
@@ -10,14 +10,17 @@ pub(crate) async fn run(given: args::Server) -> Result<(), CliError> {
         data_dir: given.data_dir.clone(),
         listen: given.listen,
         cutover_window_seconds: given.cutover_window,
+        session_seconds: given.session_life,
+        notify: given.notify.as_deref().map(NotifyConfig::read).transpose()?,
         tls: given.tls_cert.zip(given.tls_key),
+        limits: RequestLimits { orgs: given.org_requests, groups: given.group_requests },
     };
     let scheme = if config.tls.is_some() { "https" } else { "http" };
     let server = Server::start(&config)?;
     let url = format!("{scheme}://{}", server.local_addr());
     let profile = given.data_dir.join("profile.toml");
     Profile::new(url.clone(), server.bootstrap()).write(&profile)?;
-    ui::say(&format!("serving {url}"));
+    ui::say(&format!("serving {url}; the page in the browser is there too"));
     ui::say(&format!("first owner's keys: {}", given.data_dir.join("bootstrap.json").display()));
     ui::say(&format!("for the client verbs: --profile {}", profile.display()));
     server.serve_until(async move { interrupt.came().await }).await?;

@@ -13,6 +13,10 @@ pub(crate) enum Change {
         document: RawDocumentBuf,
         fresh: bool,
     },
+    /// The same, as a new document in place of one whose `_id` is equal without being the same.
+    Remake {
+        document: RawDocumentBuf,
+    },
     Delete,
     Update(Delta),
     /// Read it again from the source.
@@ -42,10 +46,13 @@ impl Batch {
     pub fn push(&mut self, op: Op) {
         let key = (Arc::as_ptr(&op.target) as usize, op.canonical.clone());
         let mut round = 0;
+        if op.target.keeps_order {
+            self.ops.push((0, op));
+            return;
+        }
         if let Some(&index) = self.latest.get(&key) {
             let (own_round, earlier) = &mut self.ops[index];
             if earlier.id == op.id
-                && !op.target.keeps_order
                 && let Some(merged) = merge(&earlier.change, &op.change)
             {
                 earlier.change = merged;
@@ -57,9 +64,11 @@ impl Batch {
         self.ops.push((round, op));
     }
 
-    /// All operations, round by round; within a round those of one collection together, in the order they came.
+    /// All operations, round by round; within a round those of one collection together, its deletes first. What must
+    /// keep its order is in one round and in the order it came.
     pub fn into_ops(mut self) -> Vec<(u32, Op)> {
-        self.ops.sort_by(|(a, x), (b, y)| (a, &x.target.ns).cmp(&(b, &y.target.ns)));
+        let later = |op: &Op| !op.target.keeps_order && op.change != Change::Delete;
+        self.ops.sort_by(|(a, x), (b, y)| (a, &x.target.ns, later(x)).cmp(&(b, &y.target.ns, later(y))));
         self.ops
     }
 }
@@ -70,10 +79,10 @@ fn merge(earlier: &Change, later: &Change) -> Option<Change> {
         (Change::Put { fresh, .. }, Change::Put { document, .. }) => {
             Some(Change::Put { document: document.clone(), fresh: *fresh })
         }
-        (_, Change::Put { .. } | Change::Delete | Change::Refetch) => Some(later.clone()),
+        (_, Change::Put { .. } | Change::Remake { .. } | Change::Delete | Change::Refetch) => Some(later.clone()),
         (Change::Refetch, Change::Update(_)) => Some(Change::Refetch),
         (Change::Update(a), Change::Update(b)) => a.then(b).map(Change::Update),
-        (Change::Put { .. } | Change::Delete, Change::Update(_)) => None,
+        (Change::Put { .. } | Change::Remake { .. } | Change::Delete, Change::Update(_)) => None,
     }
 }
 
@@ -84,7 +93,8 @@ mod tests {
     use limosa_model::Namespace;
 
     fn op(target: &Arc<Target>, id: RawDocumentBuf, change: Change) -> Op {
-        let canonical = id.get("_id").ok().flatten().map(crate::raw::canonical_id).unwrap_or_default();
+        let canonical =
+            id.get("_id").ok().flatten().map(|id| crate::raw::canonical_id(id, target.folds)).unwrap_or_default();
         Op { target: Arc::clone(target), id, canonical, change }
     }
 
@@ -112,5 +122,16 @@ mod tests {
         batch.push(op(&target, rawdoc! {"_id": 1.0}, put(1)));
         let rounds: Vec<u32> = batch.into_ops().iter().map(|(round, _)| *round).collect();
         assert_eq!(rounds, [0, 1]);
+    }
+
+    #[test]
+    fn strings_that_a_collation_may_hold_equal_keep_their_order() {
+        let target = Arc::new(Target { folds: true, ..Target::plain(Namespace::new("d", "c")) });
+        let mut batch = Batch::default();
+        for (id, change) in [("a", Change::Delete), ("A", put(1)), ("A", Change::Delete), ("a", put(2))] {
+            batch.push(op(&target, rawdoc! {"_id": id}, change));
+        }
+        let ops: Vec<Change> = batch.into_ops().into_iter().map(|(_, op)| op.change).collect();
+        assert_eq!(ops, [Change::Delete, Change::Delete, put(2)]);
     }
 }

@@ -149,6 +149,11 @@ impl Delta {
         statement.array("u", pipeline)
     }
 
+    /// Takes fields away.
+    pub fn removes(&self) -> bool {
+        !self.unset.is_empty()
+    }
+
     /// Changes nothing: a statement must not be made of it.
     pub fn is_empty(&self) -> bool {
         self.set.is_empty() && self.unset.is_empty() && self.truncate.is_empty()

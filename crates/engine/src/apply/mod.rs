@@ -1,7 +1,10 @@
 //! Applies change events to the destination.
 
+pub(crate) mod adopt;
 pub(crate) mod coalesce;
 pub(crate) mod ddl;
 pub(crate) mod delta;
+mod refetch;
 pub(crate) mod registry;
+pub(crate) mod statements;
 pub(crate) mod writer;

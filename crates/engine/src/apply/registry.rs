@@ -4,9 +4,10 @@
 //! destination is looked up here. Before, the name has to do.
 
 use crate::{
-    catalog::{self, Entry, Uuid},
+    catalog::{self, Entry, Kind, Uuid},
     checkpoint::Store,
     cluster::Cluster,
+    cutover,
 };
 use limosa_model::{Failure, Namespace, NamespaceFilter};
 use std::{
@@ -21,23 +22,18 @@ pub(crate) struct Target {
     pub uuid: Option<Uuid>,
     /// Capped: changes stay in order, outside of transactions.
     pub keeps_order: bool,
-    /// All changes pass through one worker: capped, or `_id`s that are equal under a collation.
-    pub one_worker: bool,
+    /// Has a collation, under which different strings may be equal as `_id`s.
+    pub folds: bool,
 }
 
 impl Target {
     pub fn of(entry: &Entry) -> Self {
-        Self {
-            ns: entry.ns.clone(),
-            uuid: entry.uuid,
-            keeps_order: entry.is_capped(),
-            one_worker: entry.is_capped() || entry.is_collated(),
-        }
+        Self { ns: entry.ns.clone(), uuid: entry.uuid, keeps_order: entry.is_capped(), folds: entry.is_collated() }
     }
 
     #[cfg(test)]
     pub fn plain(ns: Namespace) -> Self {
-        Self { ns, uuid: None, keeps_order: false, one_worker: false }
+        Self { ns, uuid: None, keeps_order: false, folds: false }
     }
 }
 
@@ -92,7 +88,14 @@ impl Registry {
     /// Creates `entry` of the source on the destination under `ns` and knows it from now on.
     pub async fn create(&mut self, entry: &Entry, ns: &Namespace) -> Result<(), Failure> {
         catalog::create(&self.destination, ns, &entry.options).await?;
-        let Some(created) = catalog::find(&self.destination, ns).await? else { return Ok(()) };
+        let mut created = catalog::find(&self.destination, ns).await?;
+        if created.as_ref().is_some_and(|found| found.kind == Kind::View) {
+            // Left by a cutover that was taken back; what the source has in its place comes first.
+            cutover::drop_namespace(&self.destination, ns).await?;
+            catalog::create(&self.destination, ns, &entry.options).await?;
+            created = catalog::find(&self.destination, ns).await?;
+        }
+        let Some(created) = created else { return Ok(()) };
         if let (Some(source), Some(destination)) = (entry.uuid, created.uuid) {
             self.store.map(source, destination).await?;
         }
@@ -124,6 +127,10 @@ impl Registry {
         &self.destination
     }
 
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// `ns` on the destination no longer exists.
     pub fn remove(&mut self, ns: &Namespace) {
         if let Some(target) = self.by_name.remove(ns)
@@ -149,6 +156,18 @@ impl Registry {
 
     fn remove_name_only(&mut self, ns: &Namespace) {
         self.remove(ns);
+    }
+
+    /// Changes of this collection go one after the other from now on.
+    pub fn keep_order(&mut self, ns: &Namespace) {
+        if let Some(target) = self.by_name.get(ns) {
+            self.insert(Target { keeps_order: true, ..(**target).clone() });
+        }
+    }
+
+    /// All collections that receive changes.
+    pub fn targets(&self) -> impl Iterator<Item = &Arc<Target>> {
+        self.by_name.values()
     }
 
     /// All collections of `db` that are known.

@@ -7,20 +7,21 @@
 use super::{
     coalesce::{Change, Op},
     registry::Target,
+    statements::{commands, inserts},
 };
 use crate::{
+    catalog,
     checkpoint::{DATABASE, Store},
     cluster::Cluster,
-    error,
+    error, indexes,
     progress::Tracker,
-    raw::{self, RawArrayBuilder, RawDocBuilder, as_i64},
+    raw::{RawDocBuilder, as_i64},
     retry::Backoff,
 };
-use bson::{Bson, Document, RawBsonRef, RawDocumentBuf, Timestamp, doc};
-use futures::StreamExt;
-use limosa_model::{ErrorCode, Failure, Namespace};
+use bson::{Bson, Document, RawDocument, RawDocumentBuf, Timestamp, doc, raw::cstr, rawdoc};
+use limosa_model::{Failure, Namespace};
 use mongodb::{ClientSession, error::Error, options::WriteConcern};
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 use tokio::sync::Mutex;
 
 /// Operations a transaction; measured to be past the knee.
@@ -28,9 +29,6 @@ const TRANSACTION_OPS: usize = 2000;
 
 /// Bytes a transaction, and a command.
 const TRANSACTION_BYTES: usize = 12 * 1024 * 1024;
-
-/// `_id`s in one read of documents from the source.
-const REFETCH_IDS: usize = 500;
 
 /// One of several; each writes its own documents.
 #[derive(Clone)]
@@ -56,25 +54,29 @@ enum Refused {
 impl Writer {
     /// Writes `ops`, ordered by round, of events up to `until`. Returns the source's time of the last re-fetch, if any.
     pub async fn write(&self, ops: Vec<(u32, Op)>, until: Timestamp) -> Result<Option<Timestamp>, Failure> {
-        let mut refetch: Vec<Op> = Vec::new();
+        let (mut refetch, ops): (Vec<_>, Vec<_>) = ops.into_iter().partition(|(_, op)| op.change == Change::Refetch);
+        let mut refetch: Vec<Op> = refetch.drain(..).map(|(_, op)| op).collect();
+        self.write_all(ops, &mut refetch).await?;
+        if refetch.is_empty() { Ok(None) } else { self.refetch(refetch, until).await.map(Some) }
+    }
+
+    /// Writes `ops` in transactions, those of capped collections outside of them; adds to `refetch` what was refused.
+    pub(super) async fn write_all(&self, ops: Vec<(u32, Op)>, refetch: &mut Vec<Op>) -> Result<(), Failure> {
         let mut pending: Vec<(u32, Op)> = Vec::new();
+        let mut ordered: Vec<Op> = Vec::new();
         let mut bytes = 0;
         for (round, op) in ops {
-            if op.change == Change::Refetch {
-                refetch.push(op);
-            } else if op.target.keeps_order {
-                self.write_in_order(&op, &mut refetch).await?;
-            } else {
-                bytes += size(&op);
-                pending.push((round, op));
-                if pending.len() >= TRANSACTION_OPS || bytes >= TRANSACTION_BYTES {
-                    self.write_transaction(std::mem::take(&mut pending), &mut refetch).await?;
-                    bytes = 0;
-                }
+            let full = pending.len() >= TRANSACTION_OPS || bytes >= TRANSACTION_BYTES;
+            if full || ordered.first().is_some_and(|first| first.target != op.target) {
+                self.write_transaction(std::mem::take(&mut pending), refetch).await?;
+                self.write_in_order(std::mem::take(&mut ordered), refetch).await?;
+                bytes = 0;
             }
+            bytes += size(&op);
+            if op.target.keeps_order { ordered.push(op) } else { pending.push((round, op)) }
         }
-        self.write_transaction(pending, &mut refetch).await?;
-        if refetch.is_empty() { Ok(None) } else { self.refetch(refetch, until).await.map(Some) }
+        self.write_transaction(pending, refetch).await?;
+        self.write_in_order(ordered, refetch).await
     }
 
     async fn write_transaction(&self, ops: Vec<(u32, Op)>, refetch: &mut Vec<Op>) -> Result<(), Failure> {
@@ -82,6 +84,7 @@ impl Writer {
             return Ok(());
         }
         let mut backoff = Backoff::default();
+        let mut made_way = 0;
         loop {
             match self.try_transaction(&ops).await {
                 Ok(()) => return Ok(()),
@@ -95,14 +98,24 @@ impl Writer {
                     if code == 26 && !matches!(op.change, Change::Put { .. }) {
                         return Ok(()); // the collection is gone
                     }
-                    if let Change::Update(_) = op.change {
-                        refetch.push(Op { change: Change::Refetch, ..op.clone() });
-                        return Ok(());
+                    match &op.change {
+                        Change::Update(_) => {
+                            refetch.push(Op { change: Change::Refetch, ..op.clone() });
+                            return Ok(());
+                        }
+                        // The destination has a document whose `_id` is equal but not the same.
+                        Change::Put { document, .. } if code == 66 => {
+                            let change = Change::Remake { document: document.clone() };
+                            let again = (0, Op { change, ..op.clone() });
+                            return Box::pin(self.write_transaction(vec![again], refetch)).await;
+                        }
+                        Change::Put { .. } | Change::Remake { .. } if self.make_way(&op.target, made_way).await? => {
+                            made_way += 1;
+                            continue;
+                        }
+                        _ => {}
                     }
-                    return Err(Failure::new(
-                        ErrorCode::ServerError,
-                        format!("{} refused a write: {message}", op.target.ns),
-                    ));
+                    return Err(error::refused(code, format!("{} refused a write: {message}", op.target.ns)));
                 }
                 Err(Refused::Transient(error)) if !backoff.wait().await => {
                     return Err(self.destination.failure(&error));
@@ -145,8 +158,8 @@ impl Writer {
         if as_i64(reply.get("n")) != Some(1) {
             return Err(Refused::Failed(self.store.fenced()));
         }
-        for (target, command) in commands(ops).map_err(|e| Refused::Failed(self.destination.failure(&e)))? {
-            self.send(&target.ns.db, command, session).await?;
+        for (ns, command) in commands(ops).map_err(|e| Refused::Failed(self.destination.failure(&e)))? {
+            self.send(&ns.db, command, session).await?;
         }
         Ok(())
     }
@@ -167,134 +180,65 @@ impl Writer {
         }
     }
 
-    /// Capped collections: no transaction can write to them, and their order is part of what is copied.
-    async fn write_in_order(&self, op: &Op, refetch: &mut Vec<Op>) -> Result<(), Failure> {
-        let command = match &op.change {
-            Change::Put { document, fresh: true } => {
-                let mut documents = RawArrayBuilder::with_capacity(document.as_bytes().len());
-                documents.push_document(document.as_bytes());
-                let head = doc! {"insert": &op.target.ns.coll, "bypassDocumentValidation": true, "writeConcern": {"w": "majority"}};
-                RawDocBuilder::new().extend(&head).and_then(|c| c.array("documents", documents).build())
-            }
-            _ => commands(&[(0, op.clone())]).map(|mut all| all.pop().map_or_else(RawDocumentBuf::new, |(_, c)| c)),
+    /// A document that the source has may not fit an index that the destination has: one that the source has dropped
+    /// since, or that came after a later state of the document. Such indexes are dropped; the cutover builds what the
+    /// source has then.
+    async fn make_way(&self, target: &Target, tries: u32) -> Result<bool, Failure> {
+        let source = match target.uuid {
+            Some(uuid) => catalog::find_by_uuid(&self.source, &target.ns.db, uuid).await?.map(|entry| entry.ns),
+            None => Some(target.ns.clone()),
         };
-        let command = command.map_err(|e| self.destination.failure(&e))?;
+        indexes::make_way(&self.source, source.as_ref(), &self.destination, &target.ns, tries).await
+    }
+
+    /// Capped collections: no transaction can write to them, and their order is part of what is copied.
+    async fn write_in_order(&self, ops: Vec<Op>, refetch: &mut Vec<Op>) -> Result<(), Failure> {
+        let mut rest = ops.as_slice();
+        while let Some(first) = rest.first() {
+            let documents: Vec<&RawDocument> = rest
+                .iter()
+                .map_while(|op| match &op.change {
+                    Change::Put { document, fresh: true } => Some(document.as_ref()),
+                    _ => None,
+                })
+                .collect();
+            let (ns, one) = (&first.target.ns, documents.is_empty());
+            let built = if one { commands(&[(0, first.clone())]) } else { inserts(ns, &documents) };
+            for (_, command) in built.map_err(|e| self.destination.failure(&e))? {
+                if let Some((code, message)) = self.send_alone(ns, command).await? {
+                    match (&first.change, code) {
+                        (Change::Update(_), _) => refetch.push(Op { change: Change::Refetch, ..first.clone() }),
+                        // Before 5.0 a capped collection's documents can't be deleted, on the source neither.
+                        (Change::Delete, 20) => {}
+                        _ => {
+                            return Err(error::refused(code, format!("{ns} refused a write: {message}")));
+                        }
+                    }
+                }
+            }
+            rest = &rest[documents.len().max(1)..];
+        }
+        Ok(())
+    }
+
+    /// Runs a write outside of a transaction. Returns the first refusal but that a document is there already.
+    async fn send_alone(&self, ns: &Namespace, command: RawDocumentBuf) -> Result<Option<(i32, String)>, Failure> {
+        let mut command = command;
+        command.append(cstr!("writeConcern"), rawdoc! {"w": "majority"});
         let mut backoff = Backoff::default();
         loop {
-            match self.destination.db(&op.target.ns.db).run_raw_command(command.clone()).await {
+            let reply = self.destination.db(&ns.db).run_raw_command(command.clone()).await;
+            match reply.and_then(error::confirmed) {
                 Ok(reply) => {
-                    let first = reply.get_array("writeErrors").ok().and_then(|e| e.first()).and_then(Bson::as_document);
-                    return match first {
-                        None => Ok(()),
-                        Some(e) if e.get_i32("code").is_ok_and(|c| c == 11000) => Ok(()),
-                        Some(_) if matches!(op.change, Change::Update(_)) => {
-                            refetch.push(Op { change: Change::Refetch, ..op.clone() });
-                            Ok(())
-                        }
-                        // Before 5.0 a capped collection's documents can't be deleted, on the source neither.
-                        Some(e) if e.get_i32("code").is_ok_and(|c| c == 20) && op.change == Change::Delete => Ok(()),
-                        Some(e) => {
-                            let message = e.get_str("errmsg").unwrap_or_default();
-                            Err(Failure::new(
-                                ErrorCode::ServerError,
-                                format!("{} refused a write: {message}", op.target.ns),
-                            ))
-                        }
-                    };
+                    let errors = reply.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default();
+                    let refusals = errors
+                        .iter()
+                        .filter_map(Bson::as_document)
+                        .map(|e| (e.get_i32("code").unwrap_or(0), e.get_str("errmsg").unwrap_or_default().to_owned()));
+                    return Ok(refusals.into_iter().find(|(code, _)| *code != 11000));
                 }
                 Err(e) if error::is_transient(&e) && backoff.wait().await => {}
                 Err(e) => return Err(self.destination.failure(&e)),
-            }
-        }
-    }
-
-    /// Reads the documents of `ops` from the source as they are now and writes them, or deletes them where they are gone.
-    async fn refetch(&self, ops: Vec<Op>, until: Timestamp) -> Result<Timestamp, Failure> {
-        let mut by_target: HashMap<Namespace, Vec<Op>> = HashMap::new();
-        for op in ops {
-            by_target.entry(op.target.ns.clone()).or_default().push(op);
-        }
-        for ops in by_target.into_values() {
-            for chunk in ops.chunks(REFETCH_IDS) {
-                let found = self.read_current(&chunk[0].target, chunk, until).await?;
-                let Some(mut found) = found else { continue };
-                let mut changes = Vec::with_capacity(chunk.len());
-                for op in chunk {
-                    let change = match found.remove(&op.canonical) {
-                        Some(document) => Change::Put { document, fresh: false },
-                        None => Change::Delete,
-                    };
-                    let id = match &change {
-                        Change::Put { document, .. } => id_document(document).unwrap_or_else(|| op.id.clone()),
-                        _ => op.id.clone(),
-                    };
-                    changes.push((0, Op { change, id, ..op.clone() }));
-                }
-                self.tracker.count(|p| p.documents_refetched += changes.len() as u64);
-                let mut again = Vec::new();
-                if changes[0].1.target.keeps_order {
-                    for (_, op) in &changes {
-                        self.write_in_order(op, &mut again).await?;
-                    }
-                } else {
-                    for part in changes.chunks(100) {
-                        self.write_transaction(part.to_vec(), &mut again).await?;
-                    }
-                }
-            }
-        }
-        self.source.optimes().await.map(|(_, majority)| majority.max(until))
-    }
-
-    /// `None` when the collection is gone on the source.
-    async fn read_current(
-        &self,
-        target: &Target,
-        ops: &[Op],
-        until: Timestamp,
-    ) -> Result<Option<HashMap<Vec<u8>, RawDocumentBuf>>, Failure> {
-        let mut ids = RawArrayBuilder::with_capacity(ops.len() * 32);
-        for op in ops {
-            if let Ok(Some(id)) = op.id.get("_id") {
-                ids.push_value(id);
-            }
-        }
-        let filter =
-            RawDocBuilder::new().document("_id", &RawDocBuilder::new().array("$in", ids).into_bytes()).into_bytes();
-        let mut ns = target.ns.clone();
-        let mut backoff = Backoff::default();
-        loop {
-            let mut head = doc! {"find": &ns.coll, "readConcern": {"level": "majority", "afterClusterTime": until}};
-            if let (Some(uuid), true) = (target.uuid, self.source.version >= (6, 0, 0)) {
-                head.insert(
-                    "collectionUUID",
-                    bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: uuid.to_vec() },
-                );
-            }
-            let read = async {
-                let command = RawDocBuilder::new().extend(&head)?.document("filter", &filter).build()?;
-                let mut found = HashMap::new();
-                let mut cursor = self.source.db(&ns.db).run_raw_cursor_command(command).batch().await?;
-                while let Some(batch) = cursor.next().await {
-                    for document in batch?.doc_slices()?.into_iter().flatten().filter_map(RawBsonRef::as_document) {
-                        if let Some(id) = document.get("_id").ok().flatten() {
-                            found.insert(raw::canonical_id(id), document.to_owned());
-                        }
-                    }
-                }
-                Ok::<_, Error>(found)
-            };
-            match read.await {
-                Ok(found) => return Ok(Some(found)),
-                Err(e) if error::is_gone(&e) => {
-                    let Some(uuid) = target.uuid else { return Ok(None) };
-                    match crate::catalog::find_by_uuid(&self.source, &ns.db, uuid).await? {
-                        Some(entry) if entry.ns != ns || backoff.wait().await => ns = entry.ns,
-                        _ => return Ok(None),
-                    }
-                }
-                Err(e) if error::is_transient(&e) && backoff.wait().await => {}
-                Err(e) => return Err(self.source.failure(&e)),
             }
         }
     }
@@ -308,53 +252,8 @@ pub(crate) fn id_document(document: &bson::RawDocument) -> Option<RawDocumentBuf
 fn size(op: &Op) -> usize {
     64 + op.id.as_bytes().len()
         + match &op.change {
-            Change::Put { document, .. } => document.as_bytes().len(),
+            Change::Put { document, .. } | Change::Remake { document } => document.as_bytes().len(),
             Change::Update(delta) => delta.size(),
             Change::Delete | Change::Refetch => 0,
         }
-}
-
-/// The commands for `ops`: one for each run of updates or deletes of one collection within one round.
-fn commands(ops: &[(u32, Op)]) -> Result<Vec<(Arc<Target>, RawDocumentBuf)>, Error> {
-    let mut commands = Vec::new();
-    let mut rest = ops;
-    while let Some((round, first)) = rest.first() {
-        let same = rest.iter().take_while(|(r, op)| r == round && op.target.ns == first.target.ns).count();
-        let (run, later) = rest.split_at(same);
-        rest = later;
-        let mut updates = RawArrayBuilder::with_capacity(run.iter().map(|(_, op)| size(op)).sum());
-        let mut deletes = RawArrayBuilder::with_capacity(256);
-        let (mut any_update, mut any_delete) = (false, false);
-        for (_, op) in run {
-            let statement = RawDocBuilder::new().document("q", op.id.as_bytes());
-            match &op.change {
-                Change::Put { document, .. } => {
-                    let statement =
-                        statement.document("u", document.as_bytes()).value("upsert", RawBsonRef::Boolean(true));
-                    updates.push_document(&statement.into_bytes());
-                    any_update = true;
-                }
-                Change::Update(delta) if delta.is_empty() => {}
-                Change::Update(delta) => {
-                    updates.push_document(&delta.append_update(statement).into_bytes());
-                    any_update = true;
-                }
-                Change::Delete => {
-                    deletes.push_document(&statement.value("limit", RawBsonRef::Int32(1)).into_bytes());
-                    any_delete = true;
-                }
-                Change::Refetch => {}
-            }
-        }
-        let target = &first.target;
-        if any_update {
-            let head = doc! {"update": &target.ns.coll, "ordered": true, "bypassDocumentValidation": true};
-            commands.push((Arc::clone(target), RawDocBuilder::new().extend(&head)?.array("updates", updates).build()?));
-        }
-        if any_delete {
-            let head = doc! {"delete": &target.ns.coll, "ordered": true};
-            commands.push((Arc::clone(target), RawDocBuilder::new().extend(&head)?.array("deletes", deletes).build()?));
-        }
-    }
-    Ok(commands)
 }

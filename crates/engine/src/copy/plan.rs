@@ -33,14 +33,33 @@ pub(crate) struct CopyRange {
     pub min: Option<Bson>,
     /// To, exclusive; the collection's end if absent.
     pub max: Option<Bson>,
+    /// Capped: documents are written in the order in which they are read.
+    pub ordered: bool,
     pub done: bool,
     pub documents: u64,
     pub bytes: u64,
 }
 
 impl CopyRange {
+    /// All of `entry`, to be written to `ns`.
+    pub fn whole(entry: &Entry, ns: &Namespace, n: i64) -> Self {
+        Self {
+            n,
+            source_ns: entry.ns.clone(),
+            ns: ns.clone(),
+            uuid: entry.uuid,
+            min: None,
+            max: None,
+            ordered: entry.is_capped(),
+            done: false,
+            documents: 0,
+            bytes: 0,
+        }
+    }
+
     pub fn to_document(&self) -> Document {
         let mut document = doc! {"n": self.n, "source": self.source_ns.to_string(), "ns": self.ns.to_string()};
+        document.insert("ordered", self.ordered);
         if let Some(uuid) = self.uuid {
             document.insert("uuid", Binary { subtype: BinarySubtype::Uuid, bytes: uuid.to_vec() });
         }
@@ -59,6 +78,7 @@ impl CopyRange {
                 uuid: catalog::uuid_of(document.get("uuid")),
                 min: document.get("min").cloned(),
                 max: document.get("max").cloned(),
+                ordered: document.get_bool("ordered").unwrap_or(false),
                 done: document.get_bool("done").unwrap_or(false),
                 documents: as_i64(document.get("documents")).unwrap_or(0) as u64,
                 bytes: as_i64(document.get("bytes")).unwrap_or(0) as u64,
@@ -96,23 +116,22 @@ pub(crate) async fn ranges(source: &Cluster, entry: &Entry, size: Size, first: i
     let whole = entry.is_capped()
         || entry.options.contains_key("clusteredIndex")
         || entry.ns.coll.starts_with(catalog::BUCKETS);
-    let count = if whole { 1 } else { (size.bytes / RANGE_BYTES).clamp(0, 4096) + 1 };
-    let boundaries = if count > 1 { boundaries(source, &entry.ns, count).await? } else { Vec::new() };
+    let boundaries = if whole { Vec::new() } else { boundaries_of(source, &entry.ns, size).await? };
     let mut edges = vec![None];
     edges.extend(boundaries.into_iter().map(Some));
     edges.push(None);
     let ranges = edges.windows(2).zip(first..).map(|(edge, n)| CopyRange {
-        n,
-        source_ns: entry.ns.clone(),
-        ns: entry.ns.clone(),
-        uuid: entry.uuid,
         min: edge[0].clone(),
         max: edge[1].clone(),
-        done: false,
-        documents: 0,
-        bytes: 0,
+        ..CopyRange::whole(entry, &entry.ns, n)
     });
     Ok(ranges.collect())
+}
+
+/// The `_id`s at which a collection of this size is cut.
+pub(crate) async fn boundaries_of(source: &Cluster, ns: &Namespace, size: Size) -> Result<Vec<Bson>, Failure> {
+    let count = (size.bytes / RANGE_BYTES).clamp(0, 4096) + 1;
+    if count > 1 { boundaries(source, ns, count).await } else { Ok(Vec::new()) }
 }
 
 async fn boundaries(source: &Cluster, ns: &Namespace, count: i64) -> Result<Vec<Bson>, Failure> {
@@ -137,7 +156,7 @@ fn pick(ids: Vec<Bson>, step: usize) -> Vec<Bson> {
     let mut picked: Vec<Bson> = ids.into_iter().skip(step).step_by(step).collect();
     let canonical = |id: &Bson| {
         let raw = bson::RawDocumentBuf::try_from(&doc! {"_id": id.clone()}).unwrap_or_default();
-        raw.get("_id").ok().flatten().map(crate::raw::canonical_id)
+        raw.get("_id").ok().flatten().map(|id| crate::raw::canonical_id(id, false))
     };
     picked.dedup_by(|a, b| canonical(a) == canonical(b));
     picked
@@ -163,6 +182,7 @@ mod tests {
             uuid: Some([7; 16]),
             min: Some(Bson::MinKey),
             max: Some(Bson::Double(f64::INFINITY)),
+            ordered: true,
             done: false,
             documents: 0,
             bytes: 0,

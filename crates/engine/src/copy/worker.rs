@@ -1,34 +1,60 @@
 //! Copies ranges: the server's reply batches go as they are, undecoded, into `insert` commands.
 
-use super::plan::CopyRange;
+use super::{
+    plan::CopyRange,
+    recopy,
+    slot::{Slot, Written},
+};
 use crate::{
     catalog,
-    checkpoint::Store,
+    checkpoint::{Store, Term},
     cluster::Cluster,
-    error,
-    progress::Tracker,
-    raw::{RawArrayBuilder, RawDocBuilder},
+    error, failpoint,
+    progress::{Part, Tracker},
     retry::Backoff,
+    throttle::Throttle,
+    tuning::ReadFrom,
 };
-use bson::{Bson, Document, RawArrayBuf, RawBsonRef, doc};
+use bson::{Bson, Document, Timestamp, doc};
 use futures::StreamExt;
 use limosa_model::{ErrorCode, Failure, Namespace};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 /// Documents a batch; the server ends a reply at 16 MB by itself.
 const BATCH_DOCUMENTS: i32 = 1000;
 
 /// `insert`s under way for each worker: one being written while the next is on its way.
-const IN_FLIGHT: usize = 2;
+pub(crate) const IN_FLIGHT: usize = 2;
 
 /// What all workers share.
 #[derive(Clone)]
 pub(crate) struct Copier {
     pub source: Cluster,
-    pub destination: Cluster,
     pub store: Store,
     pub tracker: Tracker,
+    /// Over what an earlier copy left.
+    pub again: bool,
+    pub throttle: Arc<Throttle>,
+    /// What is read holds everything up to here, whichever member is read.
+    pub t0: Timestamp,
+    /// How many work at the usual load level.
+    pub workers: usize,
+    pub reads: ReadFrom,
+}
+
+/// What of a range is written.
+#[derive(Debug, Default)]
+struct Sum {
+    documents: u64,
+    bytes: u64,
+    /// The destination's terms in which it was acknowledged.
+    terms: HashSet<Term>,
 }
 
 /// Why a range's reading ended early.
@@ -45,18 +71,27 @@ impl From<Failure> for Interrupted {
 }
 
 impl Copier {
-    /// Copies all of `ranges` that aren't done with `workers` workers.
-    pub async fn run(&self, ranges: Vec<CopyRange>, workers: usize) -> Result<(), Failure> {
+    /// Copies all of `ranges` that aren't done, with a worker for every [`IN_FLIGHT`] of `slots`.
+    pub async fn run(&self, ranges: Vec<CopyRange>, slots: &[Slot]) -> Result<(), Failure> {
         let queue: Vec<CopyRange> = ranges.into_iter().filter(|range| !range.done).rev().collect();
         let queue = Arc::new(Mutex::new(queue));
+        // Lets those go that the load level leaves idle.
+        let drained = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        for _ in 0..workers {
-            let (copier, queue) = (self.clone(), Arc::clone(&queue));
+        for (worker, own) in slots.chunks(IN_FLIGHT).enumerate() {
+            let (copier, queue, drained, own) = (self.clone(), Arc::clone(&queue), drained.clone(), own.to_vec());
             tasks.spawn(async move {
                 loop {
+                    tokio::select! {
+                        () = copier.throttle.admitted(worker, copier.workers) => {}
+                        () = drained.cancelled() => return Ok(()),
+                    }
                     let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
-                    let Some(range) = next else { return Ok(()) };
-                    copier.copy(range).await?;
+                    let Some(range) = next else {
+                        drained.cancel();
+                        return Ok(());
+                    };
+                    copier.copy(range, &own).await?;
                 }
             });
         }
@@ -66,30 +101,64 @@ impl Copier {
         Ok(())
     }
 
-    async fn copy(&self, mut range: CopyRange) -> Result<(), Failure> {
+    async fn copy(&self, mut range: CopyRange, slots: &[Slot]) -> Result<(), Failure> {
         let mut backoff = Backoff::default();
         loop {
-            let (mut documents, mut bytes) = (0, 0);
-            match self.read_and_write(&range, &mut documents, &mut bytes).await {
-                Ok(()) => return self.store.range_done(range.n, documents, bytes).await,
-                Err(ended) => {
-                    self.tracker.count(|p| {
-                        p.documents_copied -= documents;
-                        p.bytes_copied -= bytes;
-                    });
-                    match ended {
-                        Interrupted::Moved => match self.current_name(&range).await? {
-                            Some(ns) => range.source_ns = ns,
-                            None => return self.store.range_done(range.n, 0, 0).await,
-                        },
-                        Interrupted::Failed(failure) if failure.code.is_transient() && backoff.wait().await => {
-                            tracing::warn!(ns = %range.ns, %failure, "copying a range again");
-                        }
-                        Interrupted::Failed(failure) => return Err(failure),
-                    }
+            let mut sum = Sum::default();
+            let ended = self.read_and_write(&range, slots, &mut sum).await;
+            let ended = match ended {
+                Ok(()) if self.outlives_a_failover(&range, &sum).await? => {
+                    failpoint::reach(failpoint::RANGE_WRITTEN, &self.store.id()).await;
+                    return self.store.range_done(range.n, sum.documents, sum.bytes).await;
                 }
+                Ok(()) => None,
+                Err(ended) => Some(ended),
+            };
+            let ns = range.ns.to_string();
+            self.tracker.count(|p| p.take_copied(&ns, sum.documents, sum.bytes));
+            match ended {
+                None => {
+                    tracing::warn!(ns = %range.ns, "the destination's primary changed; copying a range again");
+                }
+                Some(ended) => match ended {
+                    Interrupted::Moved => match self.current_name(&range).await? {
+                        Some(ns) => range.source_ns = ns,
+                        None => return self.store.range_done(range.n, 0, 0).await,
+                    },
+                    Interrupted::Failed(failure) if failure.code.is_transient() && backoff.wait().await => {
+                        tracing::warn!(ns = %range.ns, %failure, "copying a range again");
+                    }
+                    Interrupted::Failed(failure) => return Err(failure),
+                },
             }
         }
+    }
+
+    /// Copies a whole collection that is in no plan. `None`: it is gone; `false`: a failover of the destination may have
+    /// rolled some of it back.
+    pub async fn copy_whole(&self, mut range: CopyRange, slots: &[Slot]) -> Result<Option<bool>, Failure> {
+        let mut backoff = Backoff::default();
+        loop {
+            let mut sum = Sum::default();
+            match self.read_and_write(&range, slots, &mut sum).await {
+                Ok(()) => return self.outlives_a_failover(&range, &sum).await.map(Some),
+                Err(Interrupted::Moved) => match self.current_name(&range).await? {
+                    Some(ns) => range.source_ns = ns,
+                    None => return Ok(None),
+                },
+                Err(Interrupted::Failed(failure)) if failure.code.is_transient() && backoff.wait().await => {
+                    tracing::warn!(ns = %range.ns, %failure, "copying a collection again");
+                }
+                Err(Interrupted::Failed(failure)) => return Err(failure),
+            }
+        }
+    }
+
+    /// Whether all that was acknowledged was acknowledged in one term, in which the majority has it now. What an earlier
+    /// term acknowledged may have been rolled back.
+    async fn outlives_a_failover(&self, range: &CopyRange, sum: &Sum) -> Result<bool, Failure> {
+        let confirmed = self.store.confirm_range(range.n).await?;
+        Ok(sum.terms.iter().all(|term| Some(*term) == confirmed))
     }
 
     /// Where the range's collection is now; `None` when it is gone.
@@ -98,16 +167,23 @@ impl Copier {
         Ok(catalog::find_by_uuid(&self.source, &range.source_ns.db, uuid).await?.map(|entry| entry.ns))
     }
 
-    async fn read_and_write(&self, range: &CopyRange, documents: &mut u64, bytes: &mut u64) -> Result<(), Interrupted> {
-        self.pump(range, find(range, self.source.version), documents, bytes).await?;
+    async fn read_and_write(&self, range: &CopyRange, slots: &[Slot], sum: &mut Sum) -> Result<(), Interrupted> {
+        let again = match slots.first() {
+            Some(slot) if self.again => recopy::in_place(catalog::find(&slot.destination, &range.ns).await?.as_ref()),
+            _ => false,
+        };
+        self.pump(range, self.find(range), slots, again, sum).await?;
         if range.min.is_some() && range.max.is_none() {
             // `min` without `max` leaves out the one document whose `_id` is MaxKey.
-            let mut equality = find(range, self.source.version);
+            let mut equality = self.find(range);
             for bound in ["min", "max", "hint"] {
                 equality.remove(bound);
             }
             equality.insert("filter", doc! {"_id": Bson::MaxKey});
-            self.pump(range, equality, documents, bytes).await?;
+            self.pump(range, equality, slots, again, sum).await?;
+        }
+        if let (true, Some(slot)) = (again, slots.first()) {
+            sum.terms.extend(slot.remove_extra(&self.source, range).await?);
         }
         if self.source.version < (6, 0, 0) {
             // Without `collectionUUID` a read of a renamed or dropped collection just finds nothing.
@@ -119,106 +195,97 @@ impl Copier {
         Ok(())
     }
 
+    fn find(&self, range: &CopyRange) -> Document {
+        let mut command = doc! {"find": &range.source_ns.coll, "batchSize": BATCH_DOCUMENTS, "readConcern": {"level": "majority", "afterClusterTime": self.t0}};
+        if let (Some(uuid), true) = (range.uuid, self.source.version >= (6, 0, 0)) {
+            command.insert(
+                "collectionUUID",
+                bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: uuid.to_vec() },
+            );
+        }
+        if range.min.is_some() || range.max.is_some() {
+            command.insert("hint", doc! {"_id": 1});
+        }
+        command.extend(range.min.clone().map(|id| ("min".to_owned(), Bson::Document(doc! {"_id": id}))));
+        command.extend(range.max.clone().map(|id| ("max".to_owned(), Bson::Document(doc! {"_id": id}))));
+        command
+    }
+
     async fn pump(
         &self,
         range: &CopyRange,
         command: Document,
-        documents: &mut u64,
-        bytes: &mut u64,
+        slots: &[Slot],
+        again: bool,
+        sum: &mut Sum,
     ) -> Result<(), Interrupted> {
         let read_error = |e: mongodb::error::Error| {
             if error::is_gone(&e) { Interrupted::Moved } else { Interrupted::Failed(self.source.failure(&e)) }
         };
         let db = self.source.db(&range.source_ns.db);
-        let mut cursor =
-            db.run_cursor_command(command).batch_size(BATCH_DOCUMENTS as u32).batch().await.map_err(read_error)?;
-        let mut writes: JoinSet<Result<(u64, u64), Failure>> = JoinSet::new();
-        let mut written =
-            |done: Result<Result<(u64, u64), Failure>, tokio::task::JoinError>| -> Result<(), Interrupted> {
-                let (count, size) =
-                    done.map_err(|e| Failure::new(ErrorCode::Internal, format!("a copy write ended: {e}")))??;
-                *documents += count;
-                *bytes += size;
-                self.tracker.count(|p| {
-                    p.documents_copied += count;
-                    p.bytes_copied += size;
-                });
-                Ok(())
-            };
+        let opened =
+            db.run_cursor_command(command).batch_size(BATCH_DOCUMENTS as u32).selection_criteria(self.reads.criteria());
+        let mut cursor = opened.batch().await.map_err(read_error)?;
+        let mut began = Instant::now();
+        let mut writes: JoinSet<(Slot, Result<Written, Failure>)> = JoinSet::new();
+        let mut free = slots.to_vec();
+        // The first batch goes alone and tells whether a transaction can write here; if not, one follows the other, so
+        // that a capped collection keeps its order.
+        let (mut in_transaction, mut most) = (!range.ordered, 1);
         while let Some(batch) = cursor.next().await {
             let batch = batch.map_err(read_error)?;
             let array = batch.doc_slices().map_err(read_error)?;
             if array.is_empty() {
                 continue;
             }
-            if writes.len() >= IN_FLIGHT
+            let size = array.as_bytes().len();
+            self.throttle.has_read(size).await;
+            while writes.len() >= most.min(self.throttle.in_flight())
                 && let Some(done) = writes.join_next().await
             {
-                written(done)?;
+                in_transaction = self.written(done, &range.ns, &mut free, sum).await?;
+                most = if in_transaction { slots.len() } else { 1 };
             }
-            let (destination, ns, array) = (self.destination.clone(), range.ns.clone(), array.to_owned());
-            writes.spawn(async move { insert(&destination, &ns, array).await });
+            self.throttle.has_written(size).await;
+            let Some(slot) = free.pop() else {
+                return Err(Failure::new(ErrorCode::Internal, "more batches under way than slots").into());
+            };
+            let (ns, array) = (range.ns.clone(), array.to_owned());
+            writes.spawn(async move {
+                let written = match again {
+                    true => slot.refresh(&ns, &array).await,
+                    false => slot.insert(&ns, &array, in_transaction).await,
+                };
+                (slot, written)
+            });
+            self.throttle.rest(began.elapsed()).await;
+            began = Instant::now();
         }
         while let Some(done) = writes.join_next().await {
-            written(done)?;
+            self.written(done, &range.ns, &mut free, sum).await?;
         }
         Ok(())
     }
-}
 
-fn find(range: &CopyRange, version: (u32, u32, u32)) -> Document {
-    let mut command =
-        doc! {"find": &range.source_ns.coll, "batchSize": BATCH_DOCUMENTS, "readConcern": {"level": "majority"}};
-    if let (Some(uuid), true) = (range.uuid, version >= (6, 0, 0)) {
-        command
-            .insert("collectionUUID", bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: uuid.to_vec() });
-    }
-    if range.min.is_some() || range.max.is_some() {
-        command.insert("hint", doc! {"_id": 1});
-    }
-    command.extend(range.min.clone().map(|id| ("min".to_owned(), Bson::Document(doc! {"_id": id}))));
-    command.extend(range.max.clone().map(|id| ("max".to_owned(), Bson::Document(doc! {"_id": id}))));
-    command
-}
-
-/// Inserts `documents`. A document whose `_id` is there already is left as it is: it was copied before, or a change
-/// that came later was applied to it. Returns how many there were and their bytes.
-async fn insert(destination: &Cluster, ns: &Namespace, documents: RawArrayBuf) -> Result<(u64, u64), Failure> {
-    let all: Vec<&[u8]> = documents.into_iter().flatten().filter_map(bytes_of).collect();
-    let counted = (all.len() as u64, all.iter().map(|d| d.len() as u64).sum());
-    let mut pending = vec![all];
-    let mut backoff = Backoff::default();
-    while let Some(batch) = pending.pop() {
-        match insert_once(destination, ns, &batch).await {
-            Ok(()) => {}
-            // The reply would exceed what one may hold: every document is a duplicate with a large `_id`.
-            Err(e) if error::code(&e) == Some(10334) && batch.len() > 1 => {
-                let (left, right) = batch.split_at(batch.len() / 2);
-                pending.extend([right.to_vec(), left.to_vec()]);
-            }
-            Err(e) if error::is_transient(&e) && backoff.wait().await => pending.push(batch),
-            Err(e) => return Err(destination.failure(&e)),
-        }
-    }
-    Ok(counted)
-}
-
-fn bytes_of(value: RawBsonRef<'_>) -> Option<&[u8]> {
-    value.as_document().map(bson::RawDocument::as_bytes)
-}
-
-async fn insert_once(destination: &Cluster, ns: &Namespace, batch: &[&[u8]]) -> Result<(), mongodb::error::Error> {
-    let mut array = RawArrayBuilder::with_capacity(batch.iter().map(|d| d.len() + 8).sum());
-    batch.iter().for_each(|document| array.push_document(document));
-    let head = doc! {"insert": &ns.coll, "ordered": false, "bypassDocumentValidation": true, "writeConcern": {"w": 1}};
-    let command = RawDocBuilder::new().extend(&head)?.array("documents", array).build()?;
-    let reply = destination.db(&ns.db).run_raw_command(command).await?;
-    let errors = reply.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default();
-    match errors.iter().filter_map(Bson::as_document).find(|e| !e.get_i32("code").is_ok_and(|c| c == 11000)) {
-        None => Ok(()),
-        Some(refused) => Err(mongodb::error::Error::custom(format!(
-            "{ns} refused a document: {}",
-            refused.get_str("errmsg").unwrap_or("no reason given")
-        ))),
+    /// Takes an ended write in; returns whether it could be a transaction.
+    async fn written(
+        &self,
+        done: Result<(Slot, Result<Written, Failure>), tokio::task::JoinError>,
+        ns: &Namespace,
+        free: &mut Vec<Slot>,
+        sum: &mut Sum,
+    ) -> Result<bool, Interrupted> {
+        let (slot, written) =
+            done.map_err(|e| Failure::new(ErrorCode::Internal, format!("a copy write ended: {e}")))?;
+        free.push(slot);
+        let written = written?;
+        failpoint::reach(failpoint::COPY_BATCH_ACKNOWLEDGED, &self.store.id()).await;
+        sum.documents += written.documents;
+        sum.bytes += written.bytes;
+        sum.terms.extend(written.terms);
+        self.tracker.works(Part::Applier);
+        let ns = ns.to_string();
+        self.tracker.count(|p| p.add_copied(&ns, written.documents, written.bytes));
+        Ok(written.in_transaction)
     }
 }

@@ -3,22 +3,22 @@
 //! The unit is one reply of the server, kept as its bytes under a running number: nothing is decoded on the way in, and
 //! the resume token after it comes with it. While the copy runs every batch goes to disk, so that neither the copy's
 //! length nor a crash needs the source's oplog. Once the applier reads along, batches pass through memory, bounded in
-//! bytes; when it falls behind, what is in memory goes to disk first, so that the disk never has a gap.
+//! bytes; when it falls behind, what is in memory goes to disk first, so that the disk never has a gap. What was handed
+//! out stays until it is said to be applied, so that it can be handed out again.
+//!
+//! The disk has a cap: at it the reader waits, until the applier has got through half.
 
 use super::event;
-use crate::checkpoint::Position;
-use bson::{Document, RawDocument, RawDocumentBuf};
+use crate::{Tuning, checkpoint::Position};
+use bson::{Document, RawDocument, RawDocumentBuf, Timestamp};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions};
 use limosa_model::{ErrorCode, Failure};
 use std::{
     collections::VecDeque,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::Notify;
-
-/// Bytes of batches that may wait in memory.
-const MEMORY_BYTES: usize = 48 * 1024 * 1024;
 
 /// What the applier is handed.
 #[derive(Clone, Debug)]
@@ -31,11 +31,14 @@ pub(crate) enum Next {
 
 /// A durable queue with one writer and one reader.
 pub(crate) struct Spool {
+    dir: PathBuf,
     database: Database,
     batches: Keyspace,
     meta: Keyspace,
     state: Mutex<State>,
     changed: Notify,
+    most_in_memory: usize,
+    most_on_disk: u64,
 }
 
 struct State {
@@ -50,10 +53,22 @@ struct State {
     memory_bytes: usize,
     /// What the reader asked for last.
     reading: u64,
+    /// Everything before it is applied.
+    applied: Position,
     /// Whether there is a reader.
     live: bool,
     /// The token of an empty reply after the last batch.
     idle: Option<RawDocumentBuf>,
+    /// Up to where the source is read.
+    read_until: Option<Timestamp>,
+}
+
+/// A file that says that what is beside it can't be read any more.
+const SPOILED: &str = "spoiled";
+
+fn empty(dir: &Path) -> std::io::Result<()> {
+    std::fs::remove_dir_all(dir)?;
+    std::fs::create_dir_all(dir)
 }
 
 fn storage(e: impl std::fmt::Display) -> Failure {
@@ -63,8 +78,22 @@ fn storage(e: impl std::fmt::Display) -> Failure {
 impl Spool {
     /// Opens the spool in `dir` to go on at `position`. What is there is used if it belongs to that position's spool
     /// and reaches back to it, else thrown away. Returns the place to apply from, and the token to read on from.
-    pub fn open(dir: &Path, position: &Position) -> Result<(Self, Position, Option<Document>), Failure> {
-        let database = Database::builder(dir).open().map_err(storage)?;
+    pub fn open(
+        dir: &Path,
+        position: &Position,
+        tuning: &Tuning,
+    ) -> Result<(Self, Position, Option<Document>), Failure> {
+        let spoiled = dir.join(SPOILED);
+        let database = match if spoiled.exists() { None } else { Some(Database::builder(dir).open()) } {
+            Some(Ok(database)) => database,
+            Some(Err(error @ (fjall::Error::Io(_) | fjall::Error::Locked))) => return Err(storage(error)),
+            // The source can be read again from the checkpoint.
+            unreadable => {
+                tracing::warn!(error = ?unreadable.and_then(Result::err), "the spool can't be read any more; it begins anew");
+                empty(dir).map_err(storage)?;
+                Database::builder(dir).open().map_err(storage)?
+            }
+        };
         let options = || KeyspaceCreateOptions::default().with_kv_separation(Some(KvSeparationOptions::default()));
         let batches = database.keyspace("batches", options).map_err(storage)?;
         let meta = database.keyspace("meta", KeyspaceCreateOptions::default).map_err(storage)?;
@@ -86,8 +115,10 @@ impl Spool {
             memory: VecDeque::new(),
             memory_bytes: 0,
             reading: position.seq,
+            applied: position.clone(),
             live: false,
             idle: None,
+            read_until: None,
         };
         if let (true, Some(first), Some(last)) = (usable, first, last) {
             let newest = batches.get(last.to_be_bytes()).map_err(storage)?.unwrap_or_else(|| [].into());
@@ -113,18 +144,29 @@ impl Spool {
             position.index = 0;
             meta.insert("id", position.spool.as_bytes()).map_err(storage)?;
         }
-        Ok((Self { database, batches, meta, state: Mutex::new(state), changed: Notify::new() }, position, token))
+        state.applied = position.clone();
+        let spool = Self {
+            dir: dir.to_owned(),
+            database,
+            batches,
+            meta,
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            most_in_memory: tuning.spool_memory_bytes,
+            most_on_disk: tuning.spool_disk_bytes,
+        };
+        Ok((spool, position, token))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes one reply in.
-    pub fn push(&self, reply: RawDocumentBuf) -> Result<(), Failure> {
+    /// Takes one reply in; on an error it isn't in, and what was before is as it was.
+    pub fn push(&self, reply: &Arc<RawDocumentBuf>) -> Result<(), Failure> {
         let mut state = self.state();
-        if event::events_of(&reply).is_none_or(|events| events.is_empty()) {
-            if let Some(token) = event::token_of(&reply) {
+        if event::events_of(reply).is_none_or(|events| events.is_empty()) {
+            if let Some(token) = event::token_of(reply) {
                 if !state.live {
                     let mut value = state.next.to_be_bytes().to_vec();
                     value.extend_from_slice(token.as_bytes());
@@ -134,23 +176,30 @@ impl Spool {
             }
         } else {
             let seq = state.next;
-            state.next += 1;
-            state.idle = None;
-            let fits = state.memory_bytes + reply.as_bytes().len() <= MEMORY_BYTES;
+            let fits = state.memory_bytes + reply.as_bytes().len() <= self.most_in_memory;
             if state.live && fits && state.reading >= state.on_disk_until {
                 state.memory_bytes += reply.as_bytes().len();
-                state.memory.push_back((seq, Arc::new(reply)));
+                state.memory.push_back((seq, Arc::clone(reply)));
             } else {
-                while let Some((earlier, batch)) = state.memory.pop_front() {
+                while let Some((earlier, batch)) = state.memory.front().cloned() {
                     self.write(&mut state, earlier, &batch)?;
+                    state.memory.pop_front();
+                    state.memory_bytes -= batch.as_bytes().len();
                 }
-                state.memory_bytes = 0;
-                self.write(&mut state, seq, &reply)?;
+                self.write(&mut state, seq, reply)?;
             }
+            state.next += 1;
+            state.idle = None;
         }
+        state.read_until = event::token_of(reply).and_then(|t| event::token_time(&t)).or(state.read_until);
         drop(state);
         self.changed.notify_waiters();
         Ok(())
+    }
+
+    /// The cluster time up to which the source is read; unknown right after a start.
+    pub fn read_until(&self) -> Option<Timestamp> {
+        self.state().read_until
     }
 
     fn write(&self, state: &mut State, seq: u64, batch: &RawDocument) -> Result<(), Failure> {
@@ -161,6 +210,40 @@ impl Spool {
         state.on_disk_until = seq + 1;
         state.disk_bytes += batch.as_bytes().len() as u64;
         Ok(())
+    }
+
+    /// Whether the disk has room for more.
+    pub fn has_room(&self) -> bool {
+        self.state().disk_bytes < self.most_on_disk
+    }
+
+    /// Waits until the disk's cap is far enough away again.
+    pub async fn room(&self) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.state().disk_bytes <= self.most_on_disk / 2 {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Everything before `position` is applied: what is in memory of it is let go.
+    pub fn applied(&self, position: &Position) {
+        let mut state = self.state();
+        state.applied = position.clone();
+        while state.memory.front().is_some_and(|(first, _)| *first < position.seq) {
+            if let Some((_, batch)) = state.memory.pop_front() {
+                state.memory_bytes -= batch.as_bytes().len();
+            }
+        }
+    }
+
+    /// Where to go on applying.
+    pub fn applied_to(&self) -> Position {
+        self.state().applied.clone()
     }
 
     /// From now on batches may stay in memory: someone reads them.
@@ -185,22 +268,27 @@ impl Spool {
     pub fn try_next(&self, seq: u64) -> Result<Option<Next>, Failure> {
         let mut state = self.state();
         state.reading = seq;
-        while state.memory.front().is_some_and(|(first, _)| *first < seq) {
-            if let Some((_, batch)) = state.memory.pop_front() {
-                state.memory_bytes -= batch.as_bytes().len();
-            }
-        }
-        if let Some((_, batch)) = state.memory.front().filter(|(first, _)| *first == seq) {
+        if let Some((first, _)) = state.memory.front()
+            && let Some((_, batch)) = seq.checked_sub(*first).and_then(|n| state.memory.get(n as usize))
+        {
             return Ok(Some(Next::Batch(Arc::clone(batch))));
         }
         if seq < state.on_disk_until {
             drop(state);
-            let found = self.batches.get(seq.to_be_bytes()).map_err(storage)?;
-            let found = found.ok_or_else(|| storage(format!("batch {seq} is missing")))?;
-            let batch = RawDocumentBuf::from_bytes(found.to_vec()).map_err(storage)?;
+            let found = self.batches.get(seq.to_be_bytes()).map_err(|e| self.spoiled(seq, &e))?;
+            let found = found.ok_or_else(|| self.spoiled(seq, &"is missing"))?;
+            let batch = RawDocumentBuf::from_bytes(found.to_vec()).map_err(|e| self.spoiled(seq, &e))?;
             return Ok(Some(Next::Batch(Arc::new(batch))));
         }
         Ok(state.idle.take().map(Next::Idle))
+    }
+
+    /// What can't be read back is of no use: the next opening begins anew.
+    fn spoiled(&self, seq: u64, error: &dyn std::fmt::Display) -> Failure {
+        if let Err(error) = std::fs::write(self.dir.join(SPOILED), b"") {
+            tracing::warn!(%error, "the spool can't be marked as spoiled");
+        }
+        storage(format!("batch {seq}: {error}"))
     }
 
     /// Forgets the batches before `seq`: they are applied and the checkpoint says so.
@@ -214,6 +302,8 @@ impl Spool {
             }
             state.on_disk_from += 1;
         }
+        drop(state);
+        self.changed.notify_waiters();
         Ok(())
     }
 
@@ -233,17 +323,22 @@ impl Spool {
 mod tests {
     use super::*;
     use bson::rawdoc;
+    use futures::FutureExt;
 
-    fn reply(n: i32, events: usize) -> RawDocumentBuf {
+    fn reply(n: i32, events: usize) -> Arc<RawDocumentBuf> {
         let mut array = bson::RawArrayBuf::new();
         for _ in 0..events {
             array.push(rawdoc! {"n": n});
         }
-        rawdoc! {"cursor": {"nextBatch": array, "postBatchResumeToken": {"_data": format!("{n}")}}}
+        Arc::new(rawdoc! {"cursor": {"nextBatch": array, "postBatchResumeToken": {"_data": format!("{n}")}}})
     }
 
     fn start() -> Position {
         Position { token: None, spool: String::new(), seq: 0, index: 0 }
+    }
+
+    fn open(dir: &Path, position: &Position) -> (Spool, Position, Option<Document>) {
+        Spool::open(dir, position, &Tuning::default()).expect("opens")
     }
 
     async fn number(spool: &Spool, seq: u64) -> i32 {
@@ -259,40 +354,191 @@ mod tests {
     async fn what_was_spooled_before_a_restart_is_read_on_from_the_checkpoint() {
         let dir = tempfile::tempdir().expect("a directory");
         let position = {
-            let (spool, position, token) = Spool::open(dir.path(), &start()).expect("opens");
+            let (spool, position, token) = open(dir.path(), &start());
             assert_eq!(token, None);
-            (0..5).for_each(|n| spool.push(reply(n, 1)).expect("pushes"));
-            spool.push(reply(99, 0)).expect("pushes");
+            (0..5).for_each(|n| spool.push(&reply(n, 1)).expect("pushes"));
+            spool.push(&reply(99, 0)).expect("pushes");
             spool.trim(2).expect("trims");
             Position { seq: 3, ..position }
         };
-        let (spool, again, token) = Spool::open(dir.path(), &position).expect("opens");
+        let (spool, again, token) = open(dir.path(), &position);
         assert_eq!((&again, token), (&position, Some(bson::doc! {"_data": "99"})));
         assert_eq!((number(&spool, 3).await, number(&spool, 4).await), (3, 4));
         drop(spool);
         // A checkpoint of another agent's spool: nothing here is of use.
         let other = Position { spool: "other".into(), token: Some(bson::doc! {"_data": "7"}), ..position };
-        let (spool, fresh, token) = Spool::open(dir.path(), &other).expect("opens");
+        let (spool, fresh, token) = open(dir.path(), &other);
         assert_eq!((fresh.seq, token), (3, Some(bson::doc! {"_data": "7"})));
-        spool.push(reply(8, 1)).expect("pushes");
+        spool.push(&reply(8, 1)).expect("pushes");
         assert_eq!(number(&spool, 3).await, 8);
     }
 
     #[tokio::test]
     async fn order_holds_when_memory_overflows_to_disk_and_back() {
         let dir = tempfile::tempdir().expect("a directory");
-        let (spool, _, _) = Spool::open(dir.path(), &start()).expect("opens");
+        let (spool, position, _) = open(dir.path(), &start());
         spool.set_live();
         let big = 20_000;
-        (0..200).for_each(|n| spool.push(reply(n, big)).expect("pushes"));
-        assert!(spool.state().memory_bytes <= MEMORY_BYTES && spool.state().disk_bytes > 0);
+        (0..200).for_each(|n| spool.push(&reply(n, big)).expect("pushes"));
+        assert!(spool.state().memory_bytes <= spool.most_in_memory && spool.state().disk_bytes > 0);
         for n in 0..200 {
             assert_eq!(number(&spool, n as u64).await, n);
+            spool.applied(&Position { seq: n as u64, ..position.clone() });
             spool.trim(n as u64).expect("trims");
         }
-        spool.push(reply(200, 1)).expect("pushes");
+        spool.push(&reply(200, 1)).expect("pushes");
         assert_eq!(number(&spool, 200).await, 200);
-        spool.push(reply(201, 0)).expect("pushes");
+        spool.push(&reply(201, 0)).expect("pushes");
         assert!(matches!(spool.next(201).await, Ok(Next::Idle(_))));
+    }
+
+    #[tokio::test]
+    async fn what_was_handed_out_and_not_applied_is_handed_out_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (spool, position, _) = open(dir.path(), &start());
+        spool.set_live();
+        spool.next(0).now_or_never();
+        (0..5).for_each(|n| spool.push(&reply(n, 1)).expect("pushes"));
+        for n in 0..5 {
+            assert_eq!(number(&spool, n as u64).await, n);
+        }
+        spool.applied(&Position { seq: 2, ..position });
+        assert_eq!(spool.applied_to().seq, 2);
+        assert_eq!((number(&spool, 2).await, number(&spool, 4).await), (2, 4));
+    }
+
+    #[tokio::test]
+    async fn a_write_torn_by_a_crash_is_dropped_and_read_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (spool, position, _) = open(dir.path(), &start());
+        (0..3).for_each(|n| spool.push(&reply(n, 1)).expect("pushes"));
+        spool.sync().expect("syncs");
+        spool.push(&reply(3, 1)).expect("pushes");
+        spool.sync().expect("syncs");
+        // As a crash leaves it: a copy taken while the writer is alive, with the last write half there.
+        let crashed = tempfile::tempdir().expect("a directory");
+        copy(dir.path(), crashed.path());
+        drop(spool);
+        let mut torn = 0;
+        for file in files(crashed.path()) {
+            if file.extension().is_some_and(|e| e == "jnl") {
+                torn += usize::from(tear(&file));
+            }
+        }
+        assert_eq!(torn, 1, "{:?}", files(crashed.path()));
+        let (spool, again, token) = open(crashed.path(), &position);
+        assert_eq!((again, token), (position, Some(bson::doc! {"_data": "2"})));
+        assert_eq!((number(&spool, 0).await, number(&spool, 2).await), (0, 2));
+        spool.push(&reply(30, 1)).expect("pushes");
+        assert_eq!(number(&spool, 3).await, 30);
+    }
+
+    #[tokio::test]
+    async fn a_spool_that_cannot_be_read_begins_anew_from_the_checkpoint() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (spool, position, _) = open(dir.path(), &start());
+        (0..3).for_each(|n| spool.push(&reply(n, 1)).expect("pushes"));
+        spool.spoiled(1, &"a checksum is wrong");
+        drop(spool);
+        let position = Position { seq: 1, token: Some(bson::doc! {"_data": "0"}), ..position };
+        let (spool, fresh, token) = open(dir.path(), &position);
+        assert_ne!(fresh.spool, position.spool);
+        assert_eq!((fresh.seq, token), (1, Some(bson::doc! {"_data": "0"})));
+        spool.push(&reply(1, 1)).expect("pushes");
+        assert_eq!(number(&spool, 1).await, 1);
+    }
+
+    #[tokio::test]
+    async fn at_its_cap_the_reader_waits_until_half_is_applied() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let tuning = Tuning { spool_disk_bytes: 16 * 1024 * 1024, ..Tuning::default() };
+        let (spool, _, _) = Spool::open(dir.path(), &start(), &tuning).expect("opens");
+        let mut pushed = 0;
+        while spool.has_room() {
+            spool.push(&reply(pushed, 20_000)).expect("pushes");
+            pushed += 1;
+        }
+        assert!(spool.room().now_or_never().is_none());
+        spool.trim(pushed as u64 / 4).expect("trims");
+        assert!(spool.has_room() && spool.room().now_or_never().is_none(), "it would stop again at once");
+        spool.trim(pushed as u64 * 3 / 4).expect("trims");
+        assert!(spool.room().now_or_never().is_some());
+    }
+
+    /// This process's resident memory.
+    fn resident_bytes() -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
+        line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok()).unwrap_or(0) * 1024
+    }
+
+    #[tokio::test]
+    async fn memory_stays_bounded_with_a_backlog_of_five_gigabytes() {
+        if std::env::var_os("LIMOSA_FULL").is_none() {
+            return;
+        }
+        const BACKLOG: u64 = 5 * 1024 * 1024 * 1024;
+        const MOST: u64 = 512 * 1024 * 1024;
+        let dir = tempfile::tempdir().expect("a directory");
+        let (spool, position, _) = open(dir.path(), &start());
+        spool.set_live();
+        let mut noise = vec![0_u8; 8 * 1024 * 1024];
+        let before = resident_bytes();
+        let (mut most, mut pushed, mut seq) = (0, 0, 0_u64);
+        let batch = |noise: &mut Vec<u8>, seq: u64| {
+            // Not to be compressed, and different each time.
+            rand::fill(noise.as_mut_slice());
+            let event = rawdoc! {"n": seq as i32, "x": bson::Binary { subtype: bson::spec::BinarySubtype::Generic, bytes: noise.clone() }};
+            let mut array = bson::RawArrayBuf::new();
+            array.push(event);
+            Arc::new(rawdoc! {"cursor": {"nextBatch": array, "postBatchResumeToken": {"_data": "8200"}}})
+        };
+        while pushed < BACKLOG {
+            let next = batch(&mut noise, seq);
+            pushed += next.as_bytes().len() as u64;
+            spool.push(&next).expect("pushes");
+            seq += 1;
+            most = most.max(resident_bytes());
+        }
+        assert!(spool.bytes() >= BACKLOG);
+        for n in 0..seq {
+            assert_eq!(number(&spool, n).await, n as i32);
+            spool.applied(&Position { seq: n + 1, ..position.clone() });
+            spool.trim(n + 1).expect("trims");
+            most = most.max(resident_bytes());
+        }
+        let grown = most.saturating_sub(before);
+        eprintln!("{pushed} bytes through the spool; resident memory grew by at most {grown} bytes");
+        assert!(grown < MOST, "resident memory grew by {grown} bytes");
+        assert_eq!(spool.bytes(), 0);
+    }
+
+    fn files(dir: &Path) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(dir).expect("is readable").flatten() {
+            if entry.path().is_dir() {
+                found.extend(files(&entry.path()));
+            } else {
+                found.push(entry.path());
+            }
+        }
+        found
+    }
+
+    fn copy(from: &Path, to: &Path) {
+        for path in files(from) {
+            let target = to.join(path.strip_prefix(from).expect("is below"));
+            std::fs::create_dir_all(target.parent().expect("has one")).expect("creates");
+            std::fs::copy(path, target).expect("copies");
+        }
+    }
+
+    /// Cuts the last written bytes off a file that may be longer than what is written; `false` if nothing is.
+    fn tear(file: &Path) -> bool {
+        let bytes = std::fs::read(file).expect("is readable");
+        let Some(end) = bytes.iter().rposition(|b| *b != 0) else { return false };
+        let handle = std::fs::OpenOptions::new().write(true).open(file).expect("opens");
+        handle.set_len(end.saturating_sub(9) as u64).expect("cuts");
+        true
     }
 }

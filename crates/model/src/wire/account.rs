@@ -1,6 +1,9 @@
 //! Organizations, groups, keys: what clients ask for around a migration.
 
-use super::live_migration::Link;
+use super::{
+    address::{CidrBlock, IpAddress},
+    live_migration::Link,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -20,6 +23,50 @@ pub enum RoleName {
     GroupOwner,
     /// Read one group.
     GroupReadOnly,
+}
+
+/// A role in an organization: a [`RoleName`] that can be given with no more said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum OrgRoleName {
+    /// See [`RoleName::OrgOwner`].
+    OrgOwner,
+    /// See [`RoleName::OrgMember`].
+    OrgMember,
+    /// See [`RoleName::OrgReadOnly`].
+    OrgReadOnly,
+    /// See [`RoleName::OrgGroupCreator`].
+    OrgGroupCreator,
+}
+
+impl From<OrgRoleName> for RoleName {
+    fn from(name: OrgRoleName) -> Self {
+        match name {
+            OrgRoleName::OrgOwner => Self::OrgOwner,
+            OrgRoleName::OrgMember => Self::OrgMember,
+            OrgRoleName::OrgReadOnly => Self::OrgReadOnly,
+            OrgRoleName::OrgGroupCreator => Self::OrgGroupCreator,
+        }
+    }
+}
+
+/// A role in the group that a request is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum GroupRoleName {
+    /// See [`RoleName::GroupOwner`].
+    GroupOwner,
+    /// See [`RoleName::GroupReadOnly`].
+    GroupReadOnly,
+}
+
+impl From<GroupRoleName> for RoleName {
+    fn from(name: GroupRoleName) -> Self {
+        match name {
+            GroupRoleName::GroupOwner => Self::GroupOwner,
+            GroupRoleName::GroupReadOnly => Self::GroupReadOnly,
+        }
+    }
 }
 
 /// A role and where it holds.
@@ -66,15 +113,18 @@ pub struct CallerKey {
     pub roles: Vec<Role>,
 }
 
-/// An address or a block from which a key works.
+/// An address or a block from which a key works: one of both.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(min_properties = 1, max_properties = 1)]
 pub struct AccessListEntry {
     /// A block.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = CidrBlock, required = false)]
     pub cidr_block: Option<String>,
     /// An address.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = IpAddress, required = false)]
     pub ip_address: Option<String>,
 }
 
@@ -193,9 +243,28 @@ pub struct CreateApiKey {
     /// What it is for.
     #[schema(min_length = 1, max_length = 250)]
     pub desc: String,
-    /// Organization roles.
-    #[schema(value_type = Vec<RoleName>, min_items = 1)]
-    pub roles: Vec<RoleName>,
+    /// What it may do.
+    #[schema(min_items = 1)]
+    pub roles: Vec<OrgRoleName>,
+}
+
+/// A key to make that is for one group.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct CreateGroupApiKey {
+    /// What it is for.
+    #[schema(min_length = 1, max_length = 250)]
+    pub desc: String,
+    /// What it may do in the group.
+    #[schema(min_items = 1)]
+    pub roles: Vec<GroupRoleName>,
+}
+
+/// What a key is to be allowed in a group.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct GroupRoleAssignment {
+    /// Instead of what it was allowed there.
+    #[schema(min_items = 1)]
+    pub roles: Vec<GroupRoleName>,
 }
 
 /// A service account.
@@ -243,7 +312,7 @@ pub struct CreateServiceAccount {
     pub name: String,
     /// Organization roles.
     #[schema(min_items = 1)]
-    pub roles: Vec<RoleName>,
+    pub roles: Vec<OrgRoleName>,
     /// How long its secret is accepted.
     #[schema(minimum = 8, maximum = 8760)]
     pub secret_expires_after_hours: i32,

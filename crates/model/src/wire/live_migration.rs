@@ -1,6 +1,7 @@
 //! Bodies of the Cloud Migration Service. Their schemas are what the API document shows and what requests are held
 //! against; keys are in alphabetical order, as on the wire.
 
+use super::address::AddressOrBlock;
 use crate::{GroupId, Migration, Status, ValidationId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -288,7 +289,7 @@ pub struct AvailableClustersDeployment {
 pub struct TargetOrgRequest {
     /// Addresses and CIDR blocks; empty is everywhere.
     #[serde(default)]
-    #[schema(required = false)]
+    #[schema(value_type = Vec<AddressOrBlock>, required = false)]
     pub access_list_ips: Vec<String>,
 }
 

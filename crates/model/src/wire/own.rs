@@ -1,6 +1,6 @@
 //! Bodies of what Atlas's API lacks.
 
-use crate::{PhaseKind, Progress, Status};
+use crate::{Limits, PhaseKind, Progress, Status};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -66,6 +66,8 @@ pub struct MigrationDetail {
     pub lag_history: Vec<LagSample>,
     /// Seconds behind the source while replicating.
     pub lag_time_seconds: Option<i64>,
+    /// How much it may take of its clusters.
+    pub limits: Limits,
     /// The one host that runs it.
     pub migration_hosts: Vec<String>,
     /// Where it is.
@@ -76,6 +78,8 @@ pub struct MigrationDetail {
     pub progress: Progress,
     /// Whether the cutover would be accepted.
     pub ready_for_cutover: bool,
+    /// The migration whose way back this one is.
+    pub reversal_of: Option<String>,
     /// What is read.
     pub source: ClusterRef,
     /// As Atlas's clients see it.
@@ -113,6 +117,28 @@ pub struct LagSample {
     pub time: String,
 }
 
+/// How far a migration was at one time. Ten seconds lie between two of the last hour, ten minutes between older ones.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MigrationSample {
+    /// Bytes copied.
+    pub bytes_copied: u64,
+    /// Documents copied.
+    pub documents_copied: u64,
+    /// Change events applied.
+    pub events_applied: u64,
+    /// Seconds behind the source while replicating.
+    pub lag_seconds: Option<i64>,
+    /// Seconds until the source's oplog would no longer have reached back to where it was read.
+    pub oplog_window_seconds: Option<i64>,
+    /// Where it was.
+    pub phase: PhaseKind,
+    /// Bytes in the spool.
+    pub spool_bytes: u64,
+    /// When.
+    pub time: String,
+}
+
 /// What happened to a migration.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct MigrationEvent {
@@ -133,6 +159,15 @@ pub struct CancelRequest {
     /// Drop what was copied to the destination.
     #[schema(default = false, required = false)]
     pub drop_copied: bool,
+}
+
+/// How to go on.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ResumeRequest {
+    /// Make the copy again; what is equal on the destination stays, what differs is replaced.
+    #[schema(default = false, required = false)]
+    pub recopy: bool,
 }
 
 /// How much longer the cutover may wait.

@@ -2,7 +2,7 @@
 //! them apart.
 
 use super::{Principal, nonce::Nonce};
-use crate::App;
+use crate::{App, ServerError};
 use limosa_model::{Timestamp, digest};
 use subtle::ConstantTimeEq;
 
@@ -10,10 +10,12 @@ use subtle::ConstantTimeEq;
 pub(crate) const REALM: &str = "MMS Public API";
 
 /// Why the credentials don't serve.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Refused {
     Wrong,
     Stale,
+    /// The store can't be asked.
+    Unknown(ServerError),
 }
 
 /// The header that asks for credentials. Go's client splits it on `", "` and knows just these parameters.
@@ -30,7 +32,7 @@ pub(crate) fn check(app: &App, header: &str, method: &str, target: &str, now: Ti
     if (uri != target && uri != path) || get("realm") != REALM || get("qop") != "auth" {
         return Err(Refused::Wrong);
     }
-    let key = app.store.api_key(get("username")).ok().flatten();
+    let key = app.store.api_key(get("username")).map_err(Refused::Unknown)?;
     let ha1 = key.as_ref().map_or_else(|| digest::ha1("", REALM, ""), |key| key.ha1.expose().to_owned());
     let signed =
         digest::Challenge { method, uri, nonce: get("nonce"), nc: get("nc"), cnonce: get("cnonce"), qop: "auth" };

@@ -1,10 +1,11 @@
-//! Who is asking: digest or bearer, both yield one [`Principal`].
+//! Who is asking: digest, bearer or a session, all yield one [`Principal`].
 
 pub(crate) mod access_list;
 pub(crate) mod bearer;
 pub(crate) mod digest;
 pub(crate) mod nonce;
 pub(crate) mod roles;
+pub(crate) mod session;
 
 use limosa_model::{OrgId, Secret, ids::ApiKeyId, wire::account::Role};
 use rand::RngExt;

@@ -1,63 +1,94 @@
-//! Nonces of digest authentication: given out, aged, and never accepted twice with one count.
+//! Nonces of digest authentication: each says when it was given out and is signed, so that asking for one costs no
+//! memory, however many ask; only what an authenticated request used is remembered, for as long as it could be replayed.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use hmac::{Hmac, KeyInit, Mac};
 use limosa_model::Timestamp;
+use sha2::Sha256;
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
+    mem,
     sync::{Mutex, PoisonError},
 };
 
 /// How long a nonce is good for.
 const LIFE_SECONDS: i64 = 300;
 
-/// Nonces kept at most; beyond, the oldest go.
-const MOST: usize = 100_000;
+/// When it was given out, in milliseconds, and as many random bytes.
+const SIGNED_BYTES: usize = 12;
 
 /// What became of a nonce.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Nonce {
     Fresh,
-    /// Known but too old, or unknown: the client is to take a new one.
+    /// Too old, or not one of ours: the client is to take a new one.
     Stale,
     /// This count was used before.
     Replayed,
 }
 
-/// All nonces given out.
+/// Gives nonces out and takes them back. The key is of this process: after a restart all are stale.
+pub(crate) struct Nonces {
+    key: [u8; 64],
+    used: Mutex<Used>,
+}
+
+/// Nonces with their counts. The older half is forgotten as a whole, when the last of it can't be replayed any more.
 #[derive(Default)]
-pub(crate) struct Nonces(Mutex<HashMap<String, (Timestamp, HashSet<u32>)>>);
+struct Used {
+    since: Timestamp,
+    newer: HashSet<(String, u32)>,
+    older: HashSet<(String, u32)>,
+}
+
+impl Default for Nonces {
+    fn default() -> Self {
+        Self { key: rand::random(), used: Mutex::default() }
+    }
+}
 
 impl Nonces {
-    /// A new one: 24 random bytes, 32 characters.
+    /// A new one: 24 bytes, 32 characters.
     pub fn issue(&self, now: Timestamp) -> String {
-        let bytes: [u8; 24] = rand::random();
-        let nonce = STANDARD.encode(bytes);
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= MOST {
-            known.retain(|_, (issued, _)| now.seconds_since(*issued) < LIFE_SECONDS / 2);
-        }
-        known.insert(nonce.clone(), (now, HashSet::new()));
-        nonce
+        let mut bytes: [u8; 24] = rand::random();
+        bytes[..6].copy_from_slice(&now.0.to_be_bytes()[2..]);
+        let signature = self.signer(&bytes[..SIGNED_BYTES]).finalize().into_bytes();
+        bytes[SIGNED_BYTES..].copy_from_slice(&signature[..24 - SIGNED_BYTES]);
+        STANDARD.encode(bytes)
+    }
+
+    fn signer(&self, signed: &[u8]) -> Hmac<Sha256> {
+        let mut signer = Hmac::<Sha256>::new(&self.key.into());
+        signer.update(signed);
+        signer
+    }
+
+    /// When this nonce was given out, if it is one of ours.
+    fn issued(&self, nonce: &str) -> Option<Timestamp> {
+        let bytes: [u8; 24] = STANDARD.decode(nonce).ok()?.try_into().ok()?;
+        let (signed, signature) = bytes.split_at(SIGNED_BYTES);
+        self.signer(signed).verify_truncated_left(signature).ok()?;
+        let mut millis = [0; 8];
+        millis[2..].copy_from_slice(&bytes[..6]);
+        Some(Timestamp(i64::from_be_bytes(millis)))
     }
 
     /// Takes note of a use.
     pub fn take(&self, nonce: &str, nc: &str, now: Timestamp) -> Nonce {
         let Ok(count) = u32::from_str_radix(nc, 16) else { return Nonce::Replayed };
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match known.get_mut(nonce) {
-            Some((issued, _)) if now.seconds_since(*issued) >= LIFE_SECONDS => {
-                known.remove(nonce);
-                Nonce::Stale
-            }
-            Some((_, used)) => {
-                if used.insert(count) {
-                    Nonce::Fresh
-                } else {
-                    Nonce::Replayed
-                }
-            }
-            None => Nonce::Stale,
+        if self.issued(nonce).is_none_or(|issued| now.seconds_since(issued) >= LIFE_SECONDS) {
+            return Nonce::Stale;
         }
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.seconds_since(used.since) >= LIFE_SECONDS {
+            used.since = now;
+            used.older = mem::take(&mut used.newer);
+        }
+        let use_of_it = (nonce.to_owned(), count);
+        if used.older.contains(&use_of_it) || !used.newer.insert(use_of_it) {
+            return Nonce::Replayed;
+        }
+        Nonce::Fresh
     }
 }
 
@@ -68,12 +99,31 @@ mod tests {
     #[test]
     fn a_nonce_ages_and_serves_each_count_once() {
         let nonces = Nonces::default();
-        let nonce = nonces.issue(Timestamp(0));
+        let start = Timestamp(1_800_000_000_000);
+        let nonce = nonces.issue(start);
         assert_eq!(nonce.len(), 32);
-        assert_eq!(nonces.take(&nonce, "00000001", Timestamp(0)), Nonce::Fresh);
-        assert_eq!(nonces.take(&nonce, "00000001", Timestamp(0)), Nonce::Replayed);
-        assert_eq!(nonces.take(&nonce, "00000002", Timestamp(0)), Nonce::Fresh);
-        assert_eq!(nonces.take(&nonce, "00000003", Timestamp(LIFE_SECONDS * 1000)), Nonce::Stale);
-        assert_eq!(nonces.take("other", "00000001", Timestamp(0)), Nonce::Stale);
+        assert_ne!(nonces.issue(start), nonce);
+        let take = |count: &str, seconds: i64| nonces.take(&nonce, count, start.plus_seconds(seconds));
+        assert_eq!(take("00000001", 0), Nonce::Fresh);
+        assert_eq!(take("00000001", 0), Nonce::Replayed);
+        assert_eq!(take("00000002", LIFE_SECONDS - 2), Nonce::Fresh);
+        // What was used is remembered until the nonce is too old, whenever the memory is turned over.
+        nonces.take(&nonces.issue(start), "00000001", start.plus_seconds(LIFE_SECONDS - 1));
+        assert_eq!(take("00000001", LIFE_SECONDS - 1), Nonce::Replayed);
+        assert_eq!(take("00000002", LIFE_SECONDS - 1), Nonce::Replayed);
+        assert_eq!(take("00000003", LIFE_SECONDS), Nonce::Stale);
+        assert_eq!(take("odd", 0), Nonce::Replayed);
+    }
+
+    #[test]
+    fn a_nonce_of_another_hand_is_stale() {
+        let nonces = Nonces::default();
+        let foreign = Nonces::default().issue(Timestamp(0));
+        let own = nonces.issue(Timestamp(0));
+        let (head, tail) = own.split_at(4);
+        let redated = format!("{}{tail}", if head == "AAAA" { "AAAB" } else { "BAAA" });
+        for nonce in [foreign.as_str(), redated.as_str(), "", "A", &"A".repeat(32)] {
+            assert_eq!(nonces.take(nonce, "00000001", Timestamp(0)), Nonce::Stale, "{nonce}");
+        }
     }
 }

@@ -4,8 +4,8 @@ use super::Principal;
 use crate::render::ApiError;
 use axum::http::StatusCode;
 use limosa_model::{
-    GroupId,
-    wire::account::{Role, RoleName},
+    GroupId, OrgId,
+    wire::account::{GroupRoleName, OrgRoleName, Role, RoleName},
 };
 
 impl Principal {
@@ -14,8 +14,7 @@ impl Principal {
     }
 
     fn has_in(&self, group: GroupId, wanted: &[RoleName]) -> bool {
-        let group = group.to_string();
-        self.roles.iter().any(|r| r.group_id.as_ref() == Some(&group) && wanted.contains(&r.role_name))
+        self.roles.iter().any(|role| is_in(role, group) && wanted.contains(&role.role_name))
     }
 
     /// May change anything in the organization.
@@ -26,6 +25,11 @@ impl Principal {
     /// May read the organization itself.
     pub fn reads_org(&self) -> Result<(), ApiError> {
         require(!self.is_link && !self.roles.is_empty())
+    }
+
+    /// May read what all groups' figures are.
+    pub fn reads_all(&self) -> Result<(), ApiError> {
+        require(self.has(&[RoleName::OrgOwner, RoleName::OrgMember, RoleName::OrgReadOnly]))
     }
 
     /// May read what belongs to a group.
@@ -66,14 +70,18 @@ pub(crate) fn denied(code: &'static str) -> ApiError {
 }
 
 /// Organization roles as a key carries them.
-pub(crate) fn of_org(org: limosa_model::OrgId, names: &[RoleName]) -> Result<Vec<Role>, ApiError> {
-    let is_group = |name: &&RoleName| matches!(name, RoleName::GroupOwner | RoleName::GroupReadOnly);
-    if names.iter().any(|name| is_group(&name)) {
-        return Err(ApiError::bad(
-            "INVALID_ATTRIBUTE",
-            "Invalid attribute roles specified: a group role needs the group it is for.",
-            &["roles"],
-        ));
-    }
-    Ok(names.iter().map(|name| Role { group_id: None, org_id: Some(org.to_string()), role_name: *name }).collect())
+pub(crate) fn of_org(org: OrgId, names: &[OrgRoleName]) -> Vec<Role> {
+    let org_id = Some(org.to_string());
+    names.iter().map(|name| Role { group_id: None, org_id: org_id.clone(), role_name: (*name).into() }).collect()
+}
+
+/// Group roles as a key carries them.
+pub(crate) fn of_group(group: GroupId, names: &[GroupRoleName]) -> Vec<Role> {
+    let group_id = Some(group.to_string());
+    names.iter().map(|name| Role { group_id: group_id.clone(), org_id: None, role_name: (*name).into() }).collect()
+}
+
+/// Whether a role is one in this group.
+pub(crate) fn is_in(role: &Role, group: GroupId) -> bool {
+    role.group_id.as_deref() == Some(group.to_string().as_str())
 }

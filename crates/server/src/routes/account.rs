@@ -2,7 +2,7 @@
 
 use super::{group as find_group, org as find_org, reply};
 use crate::{
-    auth::access_list,
+    auth::{access_list, roles},
     call::Call,
     paging,
     render::{ApiError, Reply},
@@ -11,7 +11,7 @@ use crate::{
 use axum::http::StatusCode;
 use limosa_model::{
     GroupId, OrgId, Timestamp,
-    wire::account::{AtlasOrganization, CallerKey, CreateGroup, Group, SystemStatus},
+    wire::account::{AtlasOrganization, CallerKey, CreateGroup, Group, GroupRoleName, SystemStatus},
     wire::live_migration::Link,
 };
 
@@ -118,6 +118,12 @@ pub(crate) fn create_group(call: &Call) -> Result<Reply, ApiError> {
         let name = wanted.name.as_str();
         let detail = format!("A group with name \"{name}\" already exists.");
         return Err(ApiError::conflict("GROUP_ALREADY_EXISTS", detail, &[name]));
+    }
+    // Who may create groups and nothing else owns what it created.
+    if call.principal.owns_group(id).is_err() {
+        roles::of_group(id, &[GroupRoleName::GroupOwner])
+            .into_iter()
+            .try_for_each(|role| call.app.store.grant(&call.principal, role))?;
     }
     let group = call.app.store.group(id)?.ok_or_else(|| ApiError::resource(&id.to_string()))?;
     Ok(Reply { status: StatusCode::CREATED, ..reply(&shown(call, &group)) })

@@ -7,7 +7,9 @@ use crate::{
     store::{Agent, NotChanged},
 };
 use limosa_model::{
-    AgentId, GroupId, Migration, MigrationId, Phase, Secret, Timestamp, protocol,
+    AgentId, Finding, GroupId, Migration, MigrationId, Phase, PhaseKind, Secret, Timestamp,
+    cutover::{CutoverOptions, Reversal, TurningPoint, Wishes},
+    protocol,
     state::{DestinationRef, SourceRef},
     transition::Event,
     wire::live_migration::{AvailableClustersDeployment, LiveImportAvailableProject},
@@ -36,6 +38,7 @@ pub(crate) fn join(call: &Call) -> Result<Reply, ApiError> {
         host_name: join.host_name,
         deployments: join.deployments,
         seen_at: Timestamp::now(),
+        version: join.agent_version,
     };
     call.app.store.put_agent(org, &agent)?;
     let lease_seconds = LEASE_SECONDS as u64;
@@ -112,7 +115,9 @@ fn assignment(call: &Call, migration: &Migration) -> Result<Option<protocol::Mig
         epoch: migration.epoch,
         source: access(&migration.source, credentials),
         destination_uri,
-        drop_destination_data: migration.drop_destination_data,
+        recopies: migration.carried.recopies,
+        drop_destination_data: migration.drop_destination_data && migration.reversal.is_none(),
+        reversal_from: migration.reversal.map(|reversal| reversal.from),
     }))
 }
 
@@ -143,29 +148,97 @@ pub(crate) fn report(call: &Call) -> Result<Reply, ApiError> {
     let text = call.param("liveMigrationId");
     let id = text.parse::<MigrationId>().map_err(|_| ApiError::resource(text))?;
     let report: protocol::Report = call.parse()?;
-    let protocol::Report { epoch, phase, progress, failure } = report;
-    let window_seconds = call.app.cutover_window_seconds;
+    let protocol::Report { epoch, phase, progress, failure, rehearsal, record } = report;
+    let progress = Box::new(progress);
+    let is_way_back = call.app.store.migration(id)?.is_some_and(|m| m.reversal.is_some());
+    let window_seconds = if is_way_back { WAY_BACK_SECONDS } else { call.app.cutover_window_seconds };
     let lease_seconds = LEASE_SECONDS;
+    if let Some(record) = &record {
+        let holder = call.app.store.migration(id)?.and_then(|m| m.lease).filter(|lease| lease.agent == agent.id);
+        if holder.is_some_and(|lease| lease.epoch == epoch) {
+            call.app.store.put_record(id, record)?;
+            if let Some(from) = record.turning_point {
+                begin_way_back(call, id, from)?;
+            }
+        }
+    }
     let event = Event::Report { agent: agent.id, epoch, phase, progress, failure, lease_seconds, window_seconds };
-    let directive = match call.app.store.change(id, event, Timestamp::now()) {
-        Ok(migration) => migration.directive(agent.id, epoch),
+    let told = |migration: &Migration| protocol::Ordered {
+        directive: migration.directive(agent.id, epoch),
+        wishes: migration.wishes(),
+    };
+    let mut ordered = match call.app.store.change(id, event, Timestamp::now()) {
+        Ok(migration) => {
+            if migration.phase.kind() == PhaseKind::Complete {
+                super::reports::report(&call.app.store, &migration)?;
+            }
+            told(&migration)
+        }
         Err(NotChanged::Illegal(_)) => match call.app.store.migration(id)? {
-            Some(migration) => migration.directive(agent.id, epoch),
-            None => protocol::Directive::Stop,
+            Some(migration) => told(&migration),
+            None => protocol::Ordered { directive: protocol::Directive::Stop, wishes: Wishes::default() },
         },
         Err(NotChanged::Unknown) => return Err(ApiError::resource(text)),
         Err(NotChanged::Store(error)) => return Err(error.into()),
     };
-    Ok(reply(&protocol::Ordered { directive }))
+    if let Some(rehearsal) = rehearsal {
+        let event = Event::Rehearsed { agent: agent.id, epoch, rehearsal };
+        match call.app.store.change(id, event, Timestamp::now()) {
+            Ok(migration) => ordered = told(&migration),
+            Err(NotChanged::Store(error)) => return Err(error.into()),
+            Err(NotChanged::Illegal(_) | NotChanged::Unknown) => {}
+        }
+    }
+    Ok(reply(&ordered))
+}
+
+/// A way back goes on until it is told to end.
+const WAY_BACK_SECONDS: i64 = 100 * 365 * 24 * 3600;
+
+/// Creates the migration in the other direction, once, before the one that it belongs to is complete: whatever dies then,
+/// it is there.
+fn begin_way_back(call: &Call, of: MigrationId, from: TurningPoint) -> Result<(), ApiError> {
+    let store = &call.app.store;
+    let Some(forth) = store.migration(of)? else { return Ok(()) };
+    if store.has_way_back(of)? {
+        return Ok(());
+    }
+    let now = Timestamp::now();
+    let back = Migration {
+        id: MigrationId::generate(),
+        phase: Phase::Scheduled,
+        lease: None,
+        epoch: limosa_model::Epoch(0),
+        progress: limosa_model::Progress::default(),
+        created_at: now,
+        phase_since: now,
+        cutover: CutoverOptions::default(),
+        rehearsal: None,
+        carried: Default::default(),
+        reversal: Some(Reversal { of, from }),
+        ..forth
+    };
+    let credentials = store.credentials(of)?;
+    store.create_migration(call.principal.org_id, &back, credentials.as_deref())?;
+    Ok(())
 }
 
 pub(crate) fn report_validation(call: &Call) -> Result<Reply, ApiError> {
     agent(call)?;
     let report: protocol::ValidationReport = call.parse()?;
-    let findings: Vec<String> =
-        report.findings.iter().map(|f| format!("{}: {}. {}", f.code.name(), f.message, f.code.remedy())).collect();
-    let message = if findings.is_empty() { None } else { Some(findings.join("\n")) };
-    call.app.store.finish_validation(call.param("validationId"), message.as_deref())?;
+    let failed = report.findings.iter().any(Finding::is_error);
+    let mut findings = report.findings;
+    findings.sort_by_key(|finding| finding.severity);
+    let findings: Vec<String> = findings
+        .iter()
+        .map(|f| {
+            let severity = if f.is_error() { "" } else { "Warning: " };
+            format!("{severity}{}: {}. {}", f.code.name(), f.evidence, f.remedy)
+        })
+        .collect();
+    // Clients take any message for a failure: warnings alone are told by `limosa check`.
+    let message = if failed { Some(findings.join("\n")) } else { None };
+    call.app.store.finish_validation(call.param("validationId"), failed, message.as_deref())?;
     Ok(Reply::ok(json!({})))
 }
 
@@ -181,12 +254,15 @@ pub(crate) fn available_projects(call: &Call) -> Result<Reply, ApiError> {
         if own.is_empty() {
             continue;
         }
-        let mut deployments: Vec<&protocol::Deployment> = own.iter().flat_map(|a| &a.deployments).collect();
+        let mut deployments: Vec<AvailableClustersDeployment> =
+            own.iter().flat_map(|a| a.deployments.iter().map(|d| announced(a, d))).collect();
         deployments.sort_by(|a, b| a.name.cmp(&b.name));
         deployments.dedup_by(|a, b| a.name == b.name);
+        let mut hosts: Vec<String> = own.iter().map(|a| a.host_name.clone()).collect();
+        hosts.dedup();
         projects.push(LiveImportAvailableProject {
-            deployments: deployments.into_iter().map(announced).collect(),
-            migration_hosts: own.iter().map(|a| a.host_name.clone()).collect(),
+            deployments,
+            migration_hosts: hosts,
             name: group.name,
             project_id: group.id,
         });
@@ -194,9 +270,9 @@ pub(crate) fn available_projects(call: &Call) -> Result<Reply, ApiError> {
     Ok(reply(&projects))
 }
 
-fn announced(d: &protocol::Deployment) -> AvailableClustersDeployment {
+fn announced(agent: &Agent, d: &protocol::Deployment) -> AvailableClustersDeployment {
     AvailableClustersDeployment {
-        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        agent_version: agent.version.clone(),
         cluster_id: d.cluster_id.to_string(),
         db_size_bytes: d.db_size_bytes,
         feature_compatibility_version: d.feature_compatibility_version.clone(),

@@ -3,26 +3,18 @@
 use super::owned_org;
 use crate::{
     call::Call,
-    paging,
+    paging::Window,
     render::{ApiError, Reply},
 };
 use limosa_model::wire::own::AuditEntry;
 
 pub(crate) fn list(call: &Call) -> Result<Reply, ApiError> {
     let org = owned_org(call)?;
-    let all: Vec<AuditEntry> = call
-        .app
-        .store
-        .audited(org)?
-        .into_iter()
-        .map(|(id, at, actor, address, operation, target)| AuditEntry {
-            actor,
-            address,
-            id,
-            operation,
-            target,
-            time: at.rfc3339(),
-        })
-        .collect();
-    paging::page(call, &all)
+    let window = Window::of(call)?;
+    let (entries, total) = call.app.store.audited(org, window.first(), window.size)?;
+    let shown = entries.into_iter().map(|(id, at, actor, address, operation, target)| {
+        let time = at.rfc3339();
+        AuditEntry { actor, address, id, operation, target, time }
+    });
+    Ok(window.reply(call, &shown.collect::<Vec<_>>(), total))
 }

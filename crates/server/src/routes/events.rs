@@ -3,8 +3,9 @@
 use super::migration;
 use crate::{
     call::Call,
-    paging,
+    paging::Window,
     render::{ApiError, Reply},
+    store::EventRow,
 };
 use axum::{
     body::Body,
@@ -23,12 +24,18 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 pub(crate) fn list(call: &Call) -> Result<Reply, ApiError> {
     let migration = migration(call)?;
-    paging::page(call, &after(call, migration.id, 0)?)
+    let window = Window::of(call)?;
+    let (events, total) = call.app.store.events_page(migration.id, window.first(), window.size)?;
+    let events: Vec<MigrationEvent> = events.into_iter().map(shown).collect();
+    Ok(window.reply(call, &events, total))
+}
+
+fn shown((id, at, kind, message): EventRow) -> MigrationEvent {
+    MigrationEvent { id, kind, message, time: at.rfc3339() }
 }
 
 fn after(call: &Call, migration: MigrationId, number: i64) -> Result<Vec<MigrationEvent>, ApiError> {
-    let events = call.app.store.events(migration, number)?.into_iter();
-    Ok(events.map(|(id, at, kind, message)| MigrationEvent { id, kind, message, time: at.rfc3339() }).collect())
+    Ok(call.app.store.events(migration, number)?.into_iter().map(shown).collect())
 }
 
 /// Where a stream is.

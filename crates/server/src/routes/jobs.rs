@@ -3,13 +3,13 @@
 use super::{group, live_migrations::refused, migration, reply};
 use crate::{
     call::Call,
-    paging,
+    paging::Window,
     render::{ApiError, Reply},
 };
 use limosa_model::{
-    Migration, Phase, PhaseKind, Status, Timestamp,
+    Limits, Migration, Phase, PhaseKind, Status, Timestamp,
     transition::Event,
-    wire::own::{CancelRequest, ClusterRef, ExtendRequest, FailureDetail, LagSample, MigrationDetail},
+    wire::own::{CancelRequest, ClusterRef, ExtendRequest, FailureDetail, LagSample, MigrationDetail, ResumeRequest},
 };
 use serde_json::Value;
 
@@ -18,13 +18,12 @@ pub(crate) fn list(call: &Call) -> Result<Reply, ApiError> {
     call.principal.reads_migrations(group.id)?;
     let status: Option<Status> = wanted(call, "status")?;
     let phase: Option<PhaseKind> = wanted(call, "phase")?;
-    let mut found = call.app.store.migrations(group.id)?;
-    found.retain(|m| {
-        let kind = m.phase.kind();
-        phase.is_none_or(|phase| phase == kind) && status.is_none_or(|status| status == kind.into())
-    });
+    let window = Window::of(call)?;
+    let mut phases = PhaseKind::ALL.to_vec();
+    phases.retain(|kind| phase.is_none_or(|p| p == *kind) && status.is_none_or(|s| s == (*kind).into()));
+    let (found, total) = call.app.store.migrations(group.id, &phases, window.first(), window.size)?;
     let shown = found.iter().map(|m| detail(call, m)).collect::<Result<Vec<_>, _>>()?;
-    paging::page(call, &shown)
+    Ok(window.reply(call, &shown, total))
 }
 
 fn wanted<T: serde::de::DeserializeOwned>(call: &Call, name: &str) -> Result<Option<T>, ApiError> {
@@ -36,10 +35,16 @@ pub(crate) fn describe(call: &Call) -> Result<Reply, ApiError> {
     Ok(reply(&detail(call, &migration(call)?)?))
 }
 
+/// How far it was over time.
+pub(crate) fn history(call: &Call) -> Result<Reply, ApiError> {
+    Ok(reply(&call.app.store.history(migration(call)?.id)?))
+}
+
 fn detail(call: &Call, m: &Migration) -> Result<MigrationDetail, ApiError> {
     let expires_at = match m.phase {
         Phase::Synced { expires_at } | Phase::Paused { expires_at: Some(expires_at), .. } => Some(expires_at.rfc3339()),
-        _ => None,
+        _ if m.phase.kind().is_final() => None,
+        _ => m.carried.cutover_by.map(Timestamp::rfc3339),
     };
     let failure = match &m.phase {
         Phase::Failed { failure } => Some(FailureDetail {
@@ -54,22 +59,30 @@ fn detail(call: &Call, m: &Migration) -> Result<MigrationDetail, ApiError> {
         cluster_name: name.to_owned(),
         group_id: group.to_string(),
     };
+    let mut ends =
+        (end(&m.source.cluster_name, m.source.group_id), end(&m.destination.cluster_name, m.destination.group_id));
+    if m.reversal.is_some() {
+        ends = (ends.1, ends.0);
+    }
+    let (source, destination) = ends;
     Ok(MigrationDetail {
         attempts: m.epoch.0,
         created_at: m.created_at.rfc3339(),
-        destination: end(&m.destination.cluster_name, m.destination.group_id),
+        destination,
         expires_at,
         failure,
         group_id: m.group_id.to_string(),
         id: m.id.to_string(),
         lag_history: lags.map(|(at, seconds)| LagSample { seconds, time: at.rfc3339() }).collect(),
         lag_time_seconds: m.lag_time_seconds(),
+        limits: m.limits,
         migration_hosts: vec![m.migration_host.clone()],
         phase: m.phase.kind(),
         phase_since: m.phase_since.rfc3339(),
         progress: m.progress.clone(),
         ready_for_cutover: m.ready_for_cutover(),
-        source: end(&m.source.cluster_name, m.source.group_id),
+        reversal_of: m.reversal.map(|reversal| reversal.of.to_string()),
+        source,
         status: m.phase.kind().into(),
     })
 }
@@ -79,7 +92,8 @@ pub(crate) fn pause(call: &Call) -> Result<Reply, ApiError> {
 }
 
 pub(crate) fn resume(call: &Call) -> Result<Reply, ApiError> {
-    act(call, Event::Resume)
+    let ResumeRequest { recopy } = call.parse()?;
+    act(call, Event::Resume { recopy })
 }
 
 pub(crate) fn cancel(call: &Call) -> Result<Reply, ApiError> {
@@ -90,6 +104,12 @@ pub(crate) fn cancel(call: &Call) -> Result<Reply, ApiError> {
 pub(crate) fn extend(call: &Call) -> Result<Reply, ApiError> {
     let ExtendRequest { seconds } = call.parse()?;
     act(call, Event::Extend { seconds })
+}
+
+pub(crate) fn limit(call: &Call) -> Result<Reply, ApiError> {
+    let limits: Limits = call.parse()?;
+    limits.validate().map_err(ApiError::invalid)?;
+    act(call, Event::Limit(limits))
 }
 
 fn act(call: &Call, event: Event) -> Result<Reply, ApiError> {

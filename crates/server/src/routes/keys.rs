@@ -1,6 +1,6 @@
-//! `/api/atlas/v2/orgs/{orgId}/apiKeys`: keys for digest authentication, and from where they work.
+//! `/api/atlas/v2/orgs/{orgId}/apiKeys` and `…/groups/{groupId}/apiKeys`: keys for digest authentication, and from where they work.
 
-use super::{account::self_link, org, owned_org, reply};
+use super::{account::self_link, group, org, owned_org, reply};
 use crate::{
     auth::{self, access_list, roles},
     call::Call,
@@ -9,7 +9,9 @@ use crate::{
     store::ApiKey,
 };
 use axum::http::StatusCode;
-use limosa_model::wire::account::{AccessListEntry, ApiKeyUserDetails, CreateApiKey};
+use limosa_model::wire::account::{
+    AccessListEntry, ApiKeyUserDetails, CreateApiKey, CreateGroupApiKey, GroupRoleAssignment, GroupRoleName, Role,
+};
 
 fn shown(call: &Call, key: &ApiKey) -> ApiKeyUserDetails {
     ApiKeyUserDetails {
@@ -32,9 +34,13 @@ pub(crate) fn list(call: &Call) -> Result<Reply, ApiError> {
 pub(crate) fn create(call: &Call) -> Result<Reply, ApiError> {
     let org = owned_org(call)?;
     let wanted: CreateApiKey = call.parse()?;
+    make(call, &wanted.desc, roles::of_org(org, &wanted.roles))
+}
+
+/// A new key.
+fn make(call: &Call, description: &str, roles: Vec<Role>) -> Result<Reply, ApiError> {
     let (public_key, private_key) = (auth::new_public_key(), auth::new_private_key());
-    let roles = roles::of_org(org, &wanted.roles)?;
-    let key = ApiKey::new(org, &public_key, &private_key, &wanted.desc, roles);
+    let key = ApiKey::new(call.principal.org_id, &public_key, &private_key, description, roles);
     call.app.store.create_api_key(&key)?;
     // The only answer that has it whole.
     Ok(reply(&ApiKeyUserDetails { private_key: private_key.expose().to_owned(), ..shown(call, &key) }))
@@ -65,6 +71,46 @@ pub(crate) fn delete(call: &Call) -> Result<Reply, ApiError> {
     }
     call.app.store.delete_api_key(key.id)?;
     Ok(Reply::with(StatusCode::NO_CONTENT, None))
+}
+
+/// `GET /api/atlas/v2/groups/{groupId}/apiKeys`: those that have a role in the group.
+pub(crate) fn list_of_group(call: &Call) -> Result<Reply, ApiError> {
+    let group = group(call)?;
+    call.principal.reads_group(group.id)?;
+    let mut all = call.app.store.api_keys(group.org_id)?;
+    all.retain(|key| key.roles.iter().any(|role| roles::is_in(role, group.id)));
+    let all: Vec<ApiKeyUserDetails> = all.iter().map(|key| shown(call, key)).collect();
+    paging::page(call, &all)
+}
+
+pub(crate) fn create_in_group(call: &Call) -> Result<Reply, ApiError> {
+    let group = group(call)?;
+    call.principal.owns_group(group.id)?;
+    let wanted: CreateGroupApiKey = call.parse()?;
+    make(call, &wanted.desc, roles::of_group(group.id, &wanted.roles))
+}
+
+/// Gives a key of the organization other roles in the group than it had.
+pub(crate) fn assign_in_group(call: &Call) -> Result<Reply, ApiError> {
+    let wanted: Vec<GroupRoleAssignment> = call.parse()?;
+    let names: Vec<_> = wanted.into_iter().flat_map(|one| one.roles).collect();
+    change_in_group(call, &names)
+}
+
+/// Takes a key out of the group; it stays the organization's.
+pub(crate) fn remove_from_group(call: &Call) -> Result<Reply, ApiError> {
+    change_in_group(call, &[])?;
+    Ok(Reply::with(StatusCode::NO_CONTENT, None))
+}
+
+fn change_in_group(call: &Call, names: &[GroupRoleName]) -> Result<Reply, ApiError> {
+    let group = group(call)?;
+    call.principal.owns_group(group.id)?;
+    let mut key = find(call)?;
+    key.roles.retain(|role| !roles::is_in(role, group.id));
+    key.roles.extend(roles::of_group(group.id, names));
+    call.app.store.set_roles(key.id, &key.roles)?;
+    Ok(reply(&shown(call, &key)))
 }
 
 fn entries(call: &Call, list: &[String]) -> Result<Reply, ApiError> {

@@ -8,7 +8,7 @@ use crate::{
 };
 use axum::http::StatusCode;
 use limosa_model::{
-    ApiVersion, Epoch, GroupId, Migration, MigrationId, Phase, Progress, Timestamp,
+    ApiVersion, Epoch, GroupId, Limits, Migration, MigrationId, Phase, Progress, Timestamp,
     state::{DestinationRef, SourceRef},
     transition::Event,
     wire::live_migration::{
@@ -43,12 +43,17 @@ pub(crate) fn create(call: &Call) -> Result<Reply, ApiError> {
         destination: request.destination,
         migration_host: request.host,
         drop_destination_data: request.drop_destination_data,
+        limits: Limits::default(),
         phase: Phase::Scheduled,
         lease: None,
         epoch: Epoch(0),
         progress: Progress::default(),
         created_at: now,
         phase_since: now,
+        cutover: limosa_model::cutover::CutoverOptions::default(),
+        rehearsal: None,
+        carried: Default::default(),
+        reversal: None,
     };
     let credentials = request.credentials.map(|(user, password)| json!([user, password]).to_string());
     if let Some(active) = call.app.store.create_migration(call.principal.org_id, &migration, credentials.as_deref())? {
@@ -100,10 +105,6 @@ impl Request {
                 source,
             }
         };
-        if request.sharding.is_some() {
-            let detail = "Invalid attribute sharding specified: the destination is a replica set.";
-            return Err(ApiError::bad("INVALID_ATTRIBUTE", detail, &["sharding"]));
-        }
         let wanted = request.destination;
         if wanted.group_id != group {
             let text = wanted.group_id.to_string();
@@ -117,6 +118,10 @@ impl Request {
             private_link_id: wanted.private_link_id,
         };
         reachable(call, &destination)?;
+        if request.sharding.is_some() {
+            let detail = "Invalid attribute sharding specified: the destination is a replica set.";
+            return Err(ApiError::bad("INVALID_ATTRIBUTE", detail, &["sharding"]));
+        }
         let host = request.migration_hosts.into_iter().next().unwrap_or_default();
         let (source, credentials) = source(request.source)?;
         announced(call, &source, &host)?;

@@ -4,11 +4,13 @@ pub(crate) mod account;
 pub(crate) mod agents;
 pub(crate) mod audit;
 pub(crate) mod clusters;
+pub(crate) mod cutover;
 pub(crate) mod events;
 pub(crate) mod jobs;
 pub(crate) mod keys;
 pub(crate) mod link_tokens;
 pub(crate) mod live_migrations;
+pub(crate) mod reports;
 pub(crate) mod service_accounts;
 pub(crate) mod validations;
 

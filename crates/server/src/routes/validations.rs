@@ -40,13 +40,15 @@ pub(crate) fn get(call: &Call) -> Result<Reply, ApiError> {
     shown(found.ok_or_else(|| ApiError::resource(id))?)
 }
 
+/// Clients take an `errorMessage` for a failure: warnings beside a success are not shown in it.
 fn shown(validation: Validation) -> Result<Reply, ApiError> {
+    let failed = validation.status == ValidationStatus::Failed;
     let unreadable = || crate::ServerError::Corrupt(format!("validation {}", validation.id));
     let source: SourceRef =
         serde_json::from_value(validation.request["source"].clone()).map_err(|_| ApiError::from(unreadable()))?;
     Ok(reply(&LiveImportValidation {
         id: validation.id.parse().map_err(|_| ApiError::from(unreadable()))?,
-        error_message: validation.error_message,
+        error_message: validation.error_message.filter(|_| failed),
         group_id: validation.group_id,
         source_group_id: source.group_id,
         status: Some(validation.status),

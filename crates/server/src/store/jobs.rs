@@ -3,7 +3,7 @@
 use super::{Store, id, unreadable};
 use crate::ServerError;
 use limosa_model::{
-    AgentId, GroupId, Migration, MigrationId, OrgId, Timestamp, protocol,
+    AgentId, GroupId, Migration, MigrationId, OrgId, PhaseKind, Timestamp, protocol,
     transition::{Action, Event, IllegalTransition, step},
     wire::live_migration::ValidationStatus,
 };
@@ -22,6 +22,8 @@ pub(crate) struct Agent {
     pub host_name: String,
     pub deployments: Vec<protocol::Deployment>,
     pub seen_at: Timestamp,
+    /// The version of its program.
+    pub version: String,
 }
 
 /// A requested preflight.
@@ -56,17 +58,18 @@ impl Store {
             agent.group_id.to_string(),
             agent.host_name,
             deployments,
-            agent.seen_at.0
+            agent.seen_at.0,
+            agent.version
         ];
-        self.lock().execute("INSERT OR REPLACE INTO agents VALUES (?1, ?2, ?3, ?4, ?5, ?6)", row)?;
+        self.lock().execute("INSERT OR REPLACE INTO agents VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)", row)?;
         Ok(())
     }
 
     /// All agents of an organization.
     pub fn agents(&self, org: OrgId) -> Result<Vec<Agent>, ServerError> {
-        let connection = self.lock();
+        let connection = self.reader();
         let mut query = connection.prepare(
-            "SELECT id, group_id, host_name, deployments, seen_at FROM agents WHERE org_id = ?1 ORDER BY host_name",
+            "SELECT id, group_id, host_name, deployments, seen_at, agent_version FROM agents WHERE org_id = ?1 ORDER BY host_name",
         )?;
         let rows = query.query_map([org.to_string()], |r| {
             Ok((
@@ -75,12 +78,13 @@ impl Store {
                 r.get(2)?,
                 r.get::<_, String>(3)?,
                 r.get(4)?,
+                r.get(5)?,
             ))
         })?;
         rows.map(|row| {
-            let (id, group_id, host_name, deployments, seen) = row?;
+            let (id, group_id, host_name, deployments, seen, version) = row?;
             let deployments = serde_json::from_str(&deployments).map_err(|e| unreadable(&e))?;
-            Ok(Agent { id, group_id, host_name, deployments, seen_at: Timestamp(seen) })
+            Ok(Agent { id, group_id, host_name, deployments, seen_at: Timestamp(seen), version })
         })
         .collect()
     }
@@ -94,7 +98,9 @@ impl Store {
     ) -> Result<Option<MigrationId>, ServerError> {
         let mut connection = self.lock();
         let transaction = connection.transaction()?;
-        for other in read_migrations(&transaction, "final = 0 AND group_id = ?1", &migration.group_id.to_string())? {
+        // A way back has the ends of the migration that it belongs to, which is just ending.
+        let others = if migration.reversal.is_some() { "final = 0 AND ?1 = ''" } else { "final = 0 AND group_id = ?1" };
+        for other in read_migrations(&transaction, others, &migration.group_id.to_string())? {
             if other.destination.cluster_name == migration.destination.cluster_name {
                 return Ok(Some(other.id));
             }
@@ -118,27 +124,65 @@ impl Store {
     pub fn credentials(&self, migration: MigrationId) -> Result<Option<String>, ServerError> {
         let query = "SELECT credentials FROM migrations WHERE id = ?1";
         let found: Option<Option<String>> =
-            self.lock().query_row(query, [migration.to_string()], |r| r.get(0)).optional()?;
+            self.reader().query_row(query, [migration.to_string()], |r| r.get(0)).optional()?;
         found.flatten().map(|sealed| self.seal.unseal(&sealed)).transpose()
     }
 
     pub fn migration(&self, migration: MigrationId) -> Result<Option<Migration>, ServerError> {
-        Ok(read_migrations(&self.lock(), "id = ?1", &migration.to_string())?.pop())
+        Ok(read_migrations(&self.reader(), "id = ?1", &migration.to_string())?.pop())
     }
 
-    /// A group's, newest first.
-    pub fn migrations(&self, group: GroupId) -> Result<Vec<Migration>, ServerError> {
-        read_migrations(&self.lock(), "group_id = ?1", &group.to_string())
+    /// Whether a migration's way back was created.
+    pub fn has_way_back(&self, of: MigrationId) -> Result<bool, ServerError> {
+        let condition = "json_extract(body, '$.reversal.of') = ?1";
+        Ok(!read_migrations(&self.lock(), condition, &of.to_string())?.is_empty())
+    }
+
+    /// A group's in these phases, newest first: `size` of them after the `first`, and how many there are.
+    pub fn migrations(
+        &self,
+        group: GroupId,
+        phases: &[PhaseKind],
+        first: usize,
+        size: usize,
+    ) -> Result<(Vec<Migration>, usize), ServerError> {
+        let condition = if phases.len() == PhaseKind::ALL.len() {
+            "group_id = ?1".to_owned()
+        } else {
+            let names: Vec<String> = phases.iter().map(|phase| format!("'{}'", phase.name())).collect();
+            format!("group_id = ?1 AND phase IN ({})", names.join(", "))
+        };
+        let connection = self.reader();
+        let count = format!("SELECT count(*) FROM migrations WHERE {condition}");
+        let total: i64 = connection.prepare_cached(&count)?.query_row([group.to_string()], |r| r.get(0))?;
+        let page = format!("SELECT body FROM migrations WHERE {condition} ORDER BY id DESC LIMIT ?2 OFFSET ?3");
+        let mut query = connection.prepare_cached(&page)?;
+        let rows =
+            query.query_map(params![group.to_string(), size as i64, offset(first)], |r| r.get::<_, String>(0))?;
+        Ok((parse(rows)?, total as usize))
+    }
+
+    /// How many there are in each phase.
+    pub fn migrations_by_phase(&self) -> Result<Vec<(String, i64)>, ServerError> {
+        let connection = self.reader();
+        let mut query = connection.prepare_cached("SELECT phase, count(*) FROM migrations GROUP BY phase")?;
+        let rows = query.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// How many agents were heard of since.
+    pub fn agents_since(&self, since: Timestamp) -> Result<i64, ServerError> {
+        Ok(self.reader().query_row("SELECT count(*) FROM agents WHERE seen_at >= ?1", [since.0], |r| r.get(0))?)
     }
 
     /// An organization's that aren't over.
     pub fn active_of_org(&self, org: OrgId) -> Result<Vec<Migration>, ServerError> {
-        read_migrations(&self.lock(), "final = 0 AND org_id = ?1", &org.to_string())
+        read_migrations(&self.reader(), "final = 0 AND org_id = ?1", &org.to_string())
     }
 
     /// Everyone's that aren't over.
     pub fn active(&self) -> Result<Vec<Migration>, ServerError> {
-        read_migrations(&self.lock(), "final = 0 AND ?1 = ''", "")
+        read_migrations(&self.reader(), "final = 0 AND ?1 = ''", "")
     }
 
     /// Carries a transition out: state and events in one transaction, over just the version that was read.
@@ -156,6 +200,7 @@ impl Store {
         let update = "UPDATE migrations SET version = ?2 + 1, final = ?3, body = ?4 WHERE id = ?1 AND version = ?2";
         transaction.execute(update, params![migration.to_string(), version, next.phase.kind().is_final(), body])?;
         sample_lag(&transaction, &next, now)?;
+        super::history::sample(&transaction, &next, now)?;
         for Action::Record { kind, message } in &actions {
             record(&transaction, migration, now, kind, message)?;
         }
@@ -163,24 +208,36 @@ impl Store {
         Ok(next)
     }
 
-    /// Events after number `after`, oldest first: number, time, kind, message.
-    pub fn events(
-        &self,
-        migration: MigrationId,
-        after: i64,
-    ) -> Result<Vec<(i64, Timestamp, String, String)>, ServerError> {
-        let connection = self.lock();
+    /// Events after number `after`, oldest first.
+    pub fn events(&self, migration: MigrationId, after: i64) -> Result<Vec<EventRow>, ServerError> {
+        let connection = self.reader();
         let mut query = connection
             .prepare_cached("SELECT n, at, kind, message FROM events WHERE migration_id = ?1 AND n > ?2 ORDER BY n")?;
-        let rows = query.query_map(params![migration.to_string(), after], |r| {
-            Ok((r.get(0)?, Timestamp(r.get(1)?), r.get(2)?, r.get(3)?))
-        })?;
+        let rows = query.query_map(params![migration.to_string(), after], read_event)?;
         Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// A page of its events, oldest first, and how many there are.
+    pub fn events_page(
+        &self,
+        migration: MigrationId,
+        first: usize,
+        size: usize,
+    ) -> Result<(Vec<EventRow>, usize), ServerError> {
+        let connection = self.reader();
+        let id = migration.to_string();
+        let mut count = connection.prepare_cached("SELECT count(*) FROM events WHERE migration_id = ?1")?;
+        let total: i64 = count.query_row([&id], |r| r.get(0))?;
+        let mut query = connection.prepare_cached(
+            "SELECT n, at, kind, message FROM events WHERE migration_id = ?1 ORDER BY n LIMIT ?2 OFFSET ?3",
+        )?;
+        let rows = query.query_map(params![id, size as i64, offset(first)], read_event)?;
+        Ok((rows.collect::<Result<_, _>>()?, total as usize))
     }
 
     /// Samples of the lag, oldest first.
     pub fn lags(&self, migration: MigrationId) -> Result<Vec<(Timestamp, i64)>, ServerError> {
-        let connection = self.lock();
+        let connection = self.reader();
         let mut query =
             connection.prepare_cached("SELECT at, seconds FROM lags WHERE migration_id = ?1 ORDER BY at")?;
         let rows = query.query_map([migration.to_string()], |r| Ok((Timestamp(r.get(0)?), r.get(1)?)))?;
@@ -202,7 +259,7 @@ impl Store {
     }
 
     fn read_validations(&self, condition: &str, values: &[String]) -> Result<Vec<Validation>, ServerError> {
-        let connection = self.lock();
+        let connection = self.reader();
         let mut query = connection.prepare_cached(&format!(
             "SELECT id, group_id, status, error_message, request FROM validations WHERE {condition}"
         ))?;
@@ -228,8 +285,13 @@ impl Store {
     }
 
     /// Ends a validation; repeated, it changes nothing.
-    pub fn finish_validation(&self, validation: &str, error_message: Option<&str>) -> Result<(), ServerError> {
-        let status = if error_message.is_some() { "FAILED" } else { "SUCCESS" };
+    pub fn finish_validation(
+        &self,
+        validation: &str,
+        failed: bool,
+        error_message: Option<&str>,
+    ) -> Result<(), ServerError> {
+        let status = if failed { "FAILED" } else { "SUCCESS" };
         let update = "UPDATE validations SET status = ?2, error_message = ?3 WHERE id = ?1 AND status = 'PENDING'";
         self.lock().execute(update, params![validation, status, error_message])?;
         Ok(())
@@ -242,6 +304,13 @@ impl Store {
         self.lock().execute(update, [before.0])?;
         Ok(())
     }
+}
+
+/// Number, time, kind, message.
+pub(crate) type EventRow = (i64, Timestamp, String, String);
+
+fn read_event(r: &rusqlite::Row<'_>) -> rusqlite::Result<EventRow> {
+    Ok((r.get(0)?, Timestamp(r.get(1)?), r.get(2)?, r.get(3)?))
 }
 
 fn record(
@@ -271,5 +340,14 @@ fn read_migrations(connection: &Connection, condition: &str, value: &str) -> Res
     let mut query =
         connection.prepare_cached(&format!("SELECT body FROM migrations WHERE {condition} ORDER BY id DESC"))?;
     let rows = query.query_map([value], |r| r.get::<_, String>(0))?;
-    rows.map(|body| serde_json::from_str(&body?).map_err(|e| unreadable(&e))).collect()
+    parse(rows)
+}
+
+fn parse(bodies: impl Iterator<Item = rusqlite::Result<String>>) -> Result<Vec<Migration>, ServerError> {
+    bodies.map(|body| serde_json::from_str(&body?).map_err(|e| unreadable(&e))).collect()
+}
+
+/// A number of rows to leave out, as SQLite takes it.
+pub(super) fn offset(first: usize) -> i64 {
+    i64::try_from(first).unwrap_or(i64::MAX)
 }

@@ -1,6 +1,6 @@
 //! Who may ask: keys, service accounts, tokens, links; and what they did.
 
-use super::{Store, id, read, text, unreadable};
+use super::{Store, id, jobs::offset, read, text, unreadable};
 use crate::{
     ServerError,
     auth::{Principal, bearer, digest::REALM},
@@ -98,7 +98,7 @@ impl Store {
     }
 
     fn keys(&self, condition: &str, value: &str) -> Result<Vec<ApiKey>, ServerError> {
-        let connection = self.lock();
+        let connection = self.reader();
         let mut query = connection.prepare_cached(&format!("{KEY} WHERE {condition}"))?;
         let rows = query.query_map([value], |r| {
             let key = ApiKey {
@@ -136,6 +136,28 @@ impl Store {
         Ok(self.lock().execute("DELETE FROM api_keys WHERE is_link = 0 AND id = ?1", [key.to_string()])? == 1)
     }
 
+    pub fn set_roles(&self, key: ApiKeyId, roles: &[Role]) -> Result<(), ServerError> {
+        let row = params![key.to_string(), text(&roles)?];
+        self.lock().execute("UPDATE api_keys SET roles = ?2 WHERE id = ?1", row)?;
+        Ok(())
+    }
+
+    /// Gives whoever asks one more role.
+    pub fn grant(&self, principal: &Principal, role: Role) -> Result<(), ServerError> {
+        let roles = text(&[&principal.roles[..], &[role]].concat())?;
+        let connection = self.lock();
+        match principal.key {
+            Some(key) => {
+                connection.execute("UPDATE api_keys SET roles = ?2 WHERE id = ?1", params![key.to_string(), roles])?
+            }
+            None => connection.execute(
+                "UPDATE service_accounts SET roles = ?2 WHERE client_id = ?1",
+                params![principal.name, roles],
+            )?,
+        };
+        Ok(())
+    }
+
     pub fn set_access_list(&self, key: ApiKeyId, list: &[String]) -> Result<(), ServerError> {
         let row = params![key.to_string(), text(&list)?];
         self.lock().execute("UPDATE api_keys SET access_list = ?2 WHERE id = ?1", row)?;
@@ -160,7 +182,7 @@ impl Store {
     }
 
     fn accounts(&self, condition: &str, value: &str) -> Result<Vec<ServiceAccount>, ServerError> {
-        let connection = self.lock();
+        let connection = self.reader();
         let mut query = connection.prepare_cached(&format!("{ACCOUNT} WHERE {condition}"))?;
         let rows = query.query_map([value], read_account)?;
         rows.map(|row| {
@@ -193,10 +215,17 @@ impl Store {
 
     /// Whose token this is.
     pub fn token(&self, token: &str, now: Timestamp) -> Result<Option<ServiceAccount>, ServerError> {
-        let query = "SELECT client_id FROM tokens WHERE hash = ?1 AND expires_at > ?2";
-        let client: Option<String> =
-            self.lock().query_row(query, params![bearer::hash(token), now.0], |r| r.get(0)).optional()?;
-        client.map_or(Ok(None), |client| self.service_account(&client))
+        match self.client_of(token, now)? {
+            Some(client) => self.service_account(&client),
+            None => Ok(None),
+        }
+    }
+
+    fn client_of(&self, token: &str, now: Timestamp) -> Result<Option<String>, ServerError> {
+        let connection = self.reader();
+        let mut query =
+            connection.prepare_cached("SELECT client_id FROM tokens WHERE hash = ?1 AND expires_at > ?2")?;
+        Ok(query.query_row(params![bearer::hash(token), now.0], |r| r.get(0)).optional()?)
     }
 
     pub fn delete_token(&self, token: &str, client: &str) -> Result<(), ServerError> {
@@ -244,15 +273,18 @@ impl Store {
         Ok(())
     }
 
-    /// Newest first.
-    pub fn audited(&self, org: OrgId) -> Result<Vec<Audit>, ServerError> {
-        let connection = self.lock();
-        let mut query = connection
-            .prepare("SELECT n, at, actor, address, operation, target FROM audit WHERE org_id = ?1 ORDER BY n DESC")?;
-        let rows = query.query_map([org.to_string()], |r| {
+    /// Newest first: `size` entries after the `first`, and how many there are.
+    pub fn audited(&self, org: OrgId, first: usize, size: usize) -> Result<(Vec<Audit>, usize), ServerError> {
+        let connection = self.reader();
+        let count = "SELECT count(*) FROM audit WHERE org_id = ?1";
+        let total: i64 = connection.query_row(count, [org.to_string()], |r| r.get(0))?;
+        let mut query = connection.prepare_cached(
+            "SELECT n, at, actor, address, operation, target FROM audit WHERE org_id = ?1 ORDER BY n DESC LIMIT ?2 OFFSET ?3",
+        )?;
+        let rows = query.query_map(params![org.to_string(), size as i64, offset(first)], |r| {
             Ok((r.get(0)?, Timestamp(r.get(1)?), r.get(2)?, r.get(3)?, r.get(4)?, r.get(5)?))
         })?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        Ok((rows.collect::<Result<_, _>>()?, total as usize))
     }
 }
 

@@ -1,15 +1,18 @@
 //! The store: SQLite, one file. A migration is written only over the version that was read, its events in the same
 //! transaction; secrets are sealed, or hashed where that is enough, before they are written.
 
+mod history;
 mod jobs;
 mod keys;
+mod outbox;
+mod reports;
 
-pub(crate) use jobs::{Agent, NotChanged, Validation};
+pub(crate) use jobs::{Agent, EventRow, NotChanged, Validation};
 pub(crate) use keys::{ApiKey, ServiceAccount};
 
 use crate::{ServerError, seal::Seal};
 use limosa_model::{DeploymentId, GroupId, OrgId, Secret, Timestamp, wire::live_migration::HostnameSchemaType};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
 use std::{
     path::Path,
@@ -17,8 +20,32 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-const SCHEMA: &str = "
-    PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
+const SETTINGS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;";
+
+/// Statements kept ready: more than there are.
+const STATEMENTS: usize = 64;
+
+/// What makes a new file this version's, step by step; a file's `user_version` counts the steps that it has had. Steps
+/// are added and never changed.
+const STEPS: &[&str] = &[TABLES, AGENT_VERSIONS, QUICK_LISTS, SEALED_BY];
+
+/// Which key the secrets are sealed under.
+const SEALED_BY: &str = "CREATE TABLE sealed_by (one INTEGER PRIMARY KEY CHECK (one = 1), fingerprint TEXT NOT NULL)";
+
+const AGENT_VERSIONS: &str = "ALTER TABLE agents ADD COLUMN agent_version TEXT NOT NULL DEFAULT ''";
+
+/// What lists are filtered and ordered by.
+const QUICK_LISTS: &str = "
+    ALTER TABLE migrations ADD COLUMN phase TEXT GENERATED ALWAYS AS (json_extract(body, '$.phase.kind')) VIRTUAL;
+    CREATE INDEX migrations_of_group ON migrations (group_id, id);
+    CREATE INDEX migrations_of_group_by_phase ON migrations (group_id, phase, id);
+    CREATE INDEX migrations_by_phase ON migrations (phase);
+    CREATE INDEX agents_of_org ON agents (org_id, host_name);
+    CREATE INDEX audit_of_org ON audit (org_id, n);
+    CREATE INDEX validations_by_status ON validations (status, org_id, host_name);
+";
+
+const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS orgs (id TEXT PRIMARY KEY, name TEXT NOT NULL);
     CREATE TABLE IF NOT EXISTS groups (id TEXT PRIMARY KEY, org_id TEXT NOT NULL, name TEXT NOT NULL, created_at INTEGER NOT NULL,
         UNIQUE (org_id, name));
@@ -44,13 +71,22 @@ const SCHEMA: &str = "
     CREATE INDEX IF NOT EXISTS events_of_migration ON events (migration_id, n);
     CREATE TABLE IF NOT EXISTS lags (migration_id TEXT NOT NULL, at INTEGER NOT NULL, seconds INTEGER NOT NULL,
         PRIMARY KEY (migration_id, at)) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS records (migration_id TEXT PRIMARY KEY, body TEXT NOT NULL);
+    CREATE TABLE IF NOT EXISTS reports (migration_id TEXT PRIMARY KEY, body TEXT NOT NULL);
+    CREATE TABLE IF NOT EXISTS announced (what TEXT PRIMARY KEY, n INTEGER NOT NULL);
+    CREATE TABLE IF NOT EXISTS outbox (n INTEGER PRIMARY KEY AUTOINCREMENT, channel TEXT NOT NULL, body TEXT NOT NULL,
+        since INTEGER NOT NULL, next_at INTEGER NOT NULL, attempts INTEGER NOT NULL);
+    CREATE TABLE IF NOT EXISTS samples (migration_id TEXT NOT NULL, at INTEGER NOT NULL, body TEXT NOT NULL,
+        PRIMARY KEY (migration_id, at)) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS validations (id TEXT PRIMARY KEY, org_id TEXT NOT NULL, group_id TEXT NOT NULL, host_name TEXT NOT NULL,
         created_at INTEGER NOT NULL, status TEXT NOT NULL, error_message TEXT, request TEXT NOT NULL);
 ";
 
 /// See the module.
 pub(crate) struct Store {
-    connection: Mutex<Connection>,
+    writer: Mutex<Connection>,
+    /// Beside the writer, so that nobody who reads waits for a write to reach the disk.
+    reader: Mutex<Connection>,
     seal: Seal,
 }
 
@@ -124,16 +160,78 @@ fn read<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, ServerError> {
     serde_json::from_str(text).map_err(|e| unreadable(&e))
 }
 
+/// Carries out the steps that this file hasn't had, all or none.
+fn upgrade(connection: &mut Connection) -> Result<(), ServerError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let had: u32 = transaction.query_row("PRAGMA user_version", [], |r| r.get(0))?;
+    let missing = STEPS.get(had as usize..).ok_or_else(|| {
+        ServerError::Corrupt("it was written by a later version of limosa; use that version, or a later one".to_owned())
+    })?;
+    for step in missing {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "user_version", STEPS.len() as u32)?;
+    Ok(transaction.commit()?)
+}
+
 impl Store {
-    pub fn open(file: &Path, seal: Seal) -> Result<Self, ServerError> {
+    /// The fingerprint of the key under which the secrets in `file` are sealed, where that was noted.
+    pub fn sealed_by(file: &Path) -> Result<Option<String>, ServerError> {
         let connection = Connection::open(file)?;
-        connection.busy_timeout(std::time::Duration::from_secs(10))?;
-        connection.execute_batch(SCHEMA)?;
-        Ok(Self { connection: Mutex::new(connection), seal })
+        let known = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'sealed_by'";
+        if connection.query_row(known, [], |r| r.get::<_, i64>(0))? == 0 {
+            return Ok(None);
+        }
+        Ok(connection.query_row("SELECT fingerprint FROM sealed_by", [], |r| r.get(0)).optional()?)
+    }
+
+    /// Seals everything that is sealed under another key, in one transaction; returns how many secrets there are.
+    pub fn seal_anew(&mut self, seal: Seal) -> Result<usize, ServerError> {
+        let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let transaction = writer.transaction()?;
+        let mut count = 0;
+        for (table, column) in [("clusters", "uris"), ("migrations", "credentials"), ("validations", "request")] {
+            let mut query =
+                transaction.prepare(&format!("SELECT rowid, {column} FROM {table} WHERE {column} IS NOT NULL"))?;
+            let sealed = query
+                .query_map([], |r| Ok((r.get::<_, i64>(0)?, r.get::<_, String>(1)?)))?
+                .collect::<Result<Vec<_>, _>>()?;
+            for (row, old) in sealed {
+                let new = seal.seal(&self.seal.unseal(&old)?);
+                transaction
+                    .execute(&format!("UPDATE {table} SET {column} = ?2 WHERE rowid = ?1"), params![row, new])?;
+                count += 1;
+            }
+        }
+        transaction.execute("UPDATE sealed_by SET fingerprint = ?1", [&seal.fingerprint])?;
+        transaction.commit()?;
+        self.seal = seal;
+        Ok(count)
+    }
+
+    pub fn open(file: &Path, seal: Seal) -> Result<Self, ServerError> {
+        let open = || {
+            let connection = Connection::open(file)?;
+            connection.busy_timeout(std::time::Duration::from_secs(10))?;
+            connection.set_prepared_statement_cache_capacity(STATEMENTS);
+            Ok::<_, ServerError>(connection)
+        };
+        let mut writer = open()?;
+        writer.execute_batch(SETTINGS)?;
+        upgrade(&mut writer)?;
+        writer.execute("INSERT OR IGNORE INTO sealed_by VALUES (1, ?1)", [&seal.fingerprint])?;
+        let reader = open()?;
+        reader.pragma_update(None, "query_only", true)?;
+        Ok(Self { writer: Mutex::new(writer), reader: Mutex::new(reader), seal })
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For what only reads, and sees all that was committed before.
+    fn reader(&self) -> MutexGuard<'_, Connection> {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn create_org(&self, org: OrgId, name: &str) -> Result<(), ServerError> {
@@ -142,7 +240,9 @@ impl Store {
     }
 
     pub fn org_name(&self, org: OrgId) -> Result<Option<String>, ServerError> {
-        Ok(self.lock().query_row("SELECT name FROM orgs WHERE id = ?1", [org.to_string()], |r| r.get(0)).optional()?)
+        let connection = self.reader();
+        let mut query = connection.prepare_cached("SELECT name FROM orgs WHERE id = ?1")?;
+        Ok(query.query_row([org.to_string()], |r| r.get(0)).optional()?)
     }
 
     /// Adds a group; `false` if the organization has one of that name.
@@ -152,18 +252,20 @@ impl Store {
     }
 
     pub fn group_by_name(&self, org: OrgId, name: &str) -> Result<Option<Group>, ServerError> {
-        let query = format!("{GROUP} WHERE org_id = ?1 AND name = ?2");
-        Ok(self.lock().query_row(&query, params![org.to_string(), name], read_group).optional()?)
+        let connection = self.reader();
+        let mut query = connection.prepare_cached(&format!("{GROUP} WHERE org_id = ?1 AND name = ?2"))?;
+        Ok(query.query_row(params![org.to_string(), name], read_group).optional()?)
     }
 
     pub fn group(&self, group: GroupId) -> Result<Option<Group>, ServerError> {
-        let query = format!("{GROUP} WHERE id = ?1");
-        Ok(self.lock().query_row(&query, [group.to_string()], read_group).optional()?)
+        let connection = self.reader();
+        let mut query = connection.prepare_cached(&format!("{GROUP} WHERE id = ?1"))?;
+        Ok(query.query_row([group.to_string()], read_group).optional()?)
     }
 
     /// All groups of an organization, by name.
     pub fn groups(&self, org: OrgId) -> Result<Vec<Group>, ServerError> {
-        let connection = self.lock();
+        let connection = self.reader();
         let mut query = connection.prepare(&format!("{GROUP} WHERE org_id = ?1 ORDER BY name"))?;
         Ok(query.query_map([org.to_string()], read_group)?.collect::<Result<_, _>>()?)
     }
@@ -179,9 +281,13 @@ impl Store {
 
     /// All destinations of a group, by name.
     pub fn clusters(&self, group: GroupId) -> Result<Vec<Cluster>, ServerError> {
-        let connection = self.lock();
-        let mut query = connection.prepare("SELECT id, name, uris FROM clusters WHERE group_id = ?1 ORDER BY name")?;
-        let rows = query.query_map([group.to_string()], |r| {
+        self.read_clusters("group_id = ?1 ORDER BY name", &[&group.to_string()])
+    }
+
+    fn read_clusters(&self, condition: &str, values: &[&str]) -> Result<Vec<Cluster>, ServerError> {
+        let connection = self.reader();
+        let mut query = connection.prepare_cached(&format!("SELECT id, name, uris FROM clusters WHERE {condition}"))?;
+        let rows = query.query_map(rusqlite::params_from_iter(values), |r| {
             Ok((id(&r.get::<_, String>(0)?)?, r.get(1)?, r.get::<_, String>(2)?))
         })?;
         rows.map(|row| {
@@ -192,12 +298,66 @@ impl Store {
     }
 
     pub fn cluster(&self, group: GroupId, name: &str) -> Result<Option<Cluster>, ServerError> {
-        Ok(self.clusters(group)?.into_iter().find(|cluster| cluster.name == name))
+        Ok(self.read_clusters("group_id = ?1 AND name = ?2", &[&group.to_string(), name])?.pop())
     }
 
     /// `false` if there is none of that name.
     pub fn delete_cluster(&self, group: GroupId, name: &str) -> Result<bool, ServerError> {
         let delete = "DELETE FROM clusters WHERE group_id = ?1 AND name = ?2";
         Ok(self.lock().execute(delete, params![group.to_string(), name])? == 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store(dir: &Path) -> Store {
+        Store::open(&dir.join("limosa.db"), Seal::open(&dir.join("key")).expect("makes a key")).expect("opens")
+    }
+
+    /// What is asked often, or of a table that grows without end, may not read all of it.
+    #[test]
+    fn no_frequent_question_reads_a_whole_table() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = store(dir.path());
+        let connection = store.lock();
+        for query in [
+            "SELECT body FROM migrations WHERE id = ?1 ORDER BY id DESC",
+            "SELECT body FROM migrations WHERE group_id = ?1 ORDER BY id DESC LIMIT ?2 OFFSET ?3",
+            "SELECT body FROM migrations WHERE group_id = ?1 AND phase IN ('synced') ORDER BY id DESC LIMIT ?2 OFFSET ?3",
+            "SELECT body FROM migrations WHERE final = 0 AND org_id = ?1 ORDER BY id DESC",
+            "SELECT n FROM events WHERE migration_id = ?1 AND n > ?2 ORDER BY n",
+            "SELECT n FROM audit WHERE org_id = ?1 ORDER BY n DESC LIMIT ?2 OFFSET ?3",
+            "SELECT id FROM agents WHERE org_id = ?1 ORDER BY host_name",
+            "SELECT id FROM validations WHERE status = 'PENDING' AND org_id = ?1 AND host_name = ?2",
+            "SELECT client_id FROM tokens WHERE hash = ?1 AND expires_at > ?2",
+            "SELECT id FROM api_keys WHERE public_key = ?1",
+        ] {
+            let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {query}")).expect("is SQL");
+            let steps: Vec<String> = plan
+                .query_map(rusqlite::params_from_iter(vec![""; plan.parameter_count()]), |r| r.get(3))
+                .and_then(Iterator::collect)
+                .expect("is explained");
+            assert!(steps.iter().all(|step| !step.starts_with("SCAN")), "{query}: {steps:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_an_earlier_version_is_brought_up_and_of_a_later_one_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("limosa.db");
+        let connection = Connection::open(&file).expect("opens");
+        connection.execute_batch(TABLES).expect("makes tables");
+        connection.execute("INSERT INTO orgs VALUES (?1, 'old')", ["0123456789abcdef01234567"]).expect("inserts");
+        drop(connection);
+        let brought = store(dir.path());
+        let org = "0123456789abcdef01234567".parse().expect("an id");
+        assert_eq!(brought.org_name(org).expect("reads").as_deref(), Some("old"));
+        assert_eq!(brought.agents(org).expect("reads").len(), 0);
+        brought.lock().pragma_update(None, "user_version", 1000).expect("writes");
+        drop(brought);
+        let refused = Store::open(&file, Seal::open(&dir.path().join("key")).expect("reads it"));
+        assert!(refused.is_err_and(|error| error.to_string().contains("later version")));
     }
 }

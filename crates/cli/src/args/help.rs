@@ -1,0 +1,111 @@
+//! What `--help` says below the options: examples first, then what a script needs.
+
+pub(super) const LIMOSA: &str = "\
+Examples:
+  A whole migration on this machine; the source goes on being used until the cutover:
+    export LIMOSA_SOURCE_URI='mongodb://user:password@old:27017/?replicaSet=rs0'
+    export LIMOSA_DESTINATION_URI='mongodb://user:password@new:27017/?replicaSet=rs0'
+    limosa migrate
+  When it says that it is ready, stop the application's writes and, in another terminal:
+    limosa migrations cutover --wait
+
+Environment:
+  LIMOSA_SOURCE_URI, LIMOSA_DESTINATION_URI   keep passwords out of the process list
+  LIMOSA_PROFILE                              the file that --profile names
+  LIMOSA_LOG                                  what to log, for instance 'debug' or 'limosa_engine=debug'
+  NO_COLOR                                    no colours on the terminal";
+
+pub(super) const MIGRATE: &str = "\
+Examples:
+  limosa migrate
+  limosa migrate --include-ns 'shop.*' --exclude-ns shop.sessions
+  limosa migrate --cutover when-ready --output json
+  limosa migrate --listen 127.0.0.1:8080      with the page in the browser at a known address
+
+On a terminal it takes the whole screen: c cuts over, p pauses, q goes on in plain lines.
+
+Exit status:
+  0 complete   1 failed   2 wrong usage, or refused before anything was written   3 expired
+  130 interrupted; run the same command again and it goes on where it was
+
+Everything for people goes to stderr. With --output json, stdout has one object a line, each with
+\"event\", \"time\" and \"migrationId\": started, phase, progress, readyForCutover, complete, failed.";
+
+pub(super) const CHECK: &str = "\
+Examples:
+  limosa check
+  limosa check --output json
+
+Exit status:
+  0 it could start   2 it could not; each reason has a code, which 'limosa explain CODE' explains";
+
+pub(super) const VERIFY: &str = "\
+Examples:
+  limosa verify
+  limosa verify --settle 10 --include-ns 'shop.*'
+
+Exit status:
+  0 equal   1 different   2 it could not be said
+
+Works after any tool, and beside one that is still replicating: with --settle 10 only what still differs after ten
+seconds counts. Both users need readAnyDatabase and clusterMonitor. The report goes to stdout, progress to stderr.";
+
+pub(super) const SERVER: &str = "\
+Examples:
+  limosa server --data-dir /var/lib/limosa
+  limosa server --data-dir /var/lib/limosa --listen 0.0.0.0:8443 --tls-cert chain.pem --tls-key key.pem
+
+The first start writes the first owner's keys to bootstrap.json in the data directory. The page in the browser is at
+the address that it listens on; sign in with those keys.";
+
+pub(super) const AGENT: &str = "\
+Example:
+  limosa agent --server https://limosa.example.com --link-token \"$TOKEN\" --host-name mover1.example.com \\
+         --source orders=mongodb://user:password@old:27017/?replicaSet=rs0
+
+A source may be given as NAME=@FILE: the URI is then read from the file's first line.";
+
+pub(super) const MIGRATIONS: &str = "\
+Examples:
+  limosa migrations list
+  limosa migrations watch
+  limosa migrations cutover --wait
+  limosa migrations extend --hours 48
+  limosa migrations describe 6721f0c5a1b2c3d4e5f60718 --profile /var/lib/limosa/profile.toml --output json";
+
+pub(super) const CLUSTERS: &str = "\
+Examples:
+  limosa clusters add --name new --uri \"$LIMOSA_DESTINATION_URI\" --profile /var/lib/limosa/profile.toml
+  limosa clusters list";
+
+pub(super) const LINK: &str = "\
+Examples:
+  limosa link create --profile /var/lib/limosa/profile.toml
+  limosa link delete --profile /var/lib/limosa/profile.toml";
+
+pub(super) const NOTIFY: &str = "\
+Examples:
+  limosa notify test /etc/limosa/notify.toml
+  limosa server --data-dir /var/lib/limosa --notify /etc/limosa/notify.toml";
+
+pub(super) const EXPLAIN: &str = "\
+Examples:
+  limosa explain HISTORY_LOST
+  limosa explain               lists all codes";
+
+pub(super) const DOCTOR: &str = "\
+Examples:
+  limosa doctor
+  limosa doctor --profile /var/lib/limosa/profile.toml --file report.json
+
+Look it over before you send it: it names hosts and namespaces.";
+
+pub(super) const COMPLETIONS: &str = "\
+Examples:
+  limosa completions bash > /etc/bash_completion.d/limosa
+  limosa completions zsh > \"${fpath[1]}/_limosa\"
+  limosa completions fish > ~/.config/fish/completions/limosa.fish";
+
+pub(super) const MAN: &str = "\
+Example:
+  limosa man /usr/local/share/man/man1";

@@ -1,0 +1,598 @@
+//! The command line's words. What they mean is in [`crate::commands`].
+
+mod help;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use limosa_engine::{Tuning, tuning};
+use limosa_model::{Limits, NamespaceFilter, Secret, cutover::CutoverOptions, filter::NamespacePattern};
+use limosa_server::RequestLimits;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+/// Moves a live MongoDB cluster to another one: copies it, follows its changes, cuts over when told to.
+#[derive(Parser)]
+#[command(name = "limosa", version, after_help = help::LIMOSA, max_term_width = 110)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Migrate one cluster to another, on this machine, from beginning to end
+    #[command(after_help = help::MIGRATE)]
+    Migrate(Box<Migrate>),
+    /// Say whether a migration could start, and if not, why; writes nothing
+    #[command(after_help = help::CHECK)]
+    Check(Check),
+    /// Say whether two clusters hold the same, document by document; writes nothing
+    #[command(after_help = help::VERIFY)]
+    Verify(Verify),
+    /// List, watch and steer migrations of a running server
+    #[command(subcommand, after_help = help::MIGRATIONS)]
+    Migrations(Migrations),
+    /// Run the control plane: the API, the job store, the scheduler
+    #[command(after_help = help::SERVER)]
+    Server(Server),
+    /// Seal all secrets of a server under a new key; the server must be stopped
+    RotateKey {
+        /// The server's data directory
+        #[arg(long, value_name = "DIR")]
+        data_dir: PathBuf,
+    },
+    /// Run a migration host: joins a server with a link token and carries migrations out
+    #[command(after_help = help::AGENT)]
+    Agent(Agent),
+    /// Register and list the clusters that can be a destination
+    #[command(subcommand, after_help = help::CLUSTERS)]
+    Clusters(Clusters),
+    /// Create and delete the link token with which agents join
+    #[command(subcommand, after_help = help::LINK)]
+    Link(Link),
+    /// Try whether webhooks and e-mail arrive
+    #[command(subcommand, after_help = help::NOTIFY)]
+    Notify(Notify),
+    /// Say what an error code means and what to do about it
+    #[command(after_help = help::EXPLAIN)]
+    Explain {
+        /// As the error names it; without it: all of them
+        code: Option<String>,
+    },
+    /// Collect what someone who helps has to know, without secrets
+    #[command(after_help = help::DOCTOR)]
+    Doctor(Doctor),
+    /// Print the completions for a shell
+    #[command(after_help = help::COMPLETIONS)]
+    Completions {
+        /// Which
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages
+    #[command(after_help = help::MAN)]
+    Man {
+        /// Where to
+        dir: PathBuf,
+    },
+    /// Print docs/reference.md
+    #[command(hide = true)]
+    Reference,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Cutover {
+    /// Wait for 'limosa migrations cutover'
+    Manual,
+    /// Cut over as soon as the destination has caught up; only for a source that is no longer written to
+    WhenReady,
+}
+
+/// Which two clusters.
+#[derive(Args)]
+pub(crate) struct Ends {
+    /// The cluster to read: mongodb://… or mongodb+srv://…
+    #[arg(long, value_name = "URI", env = "LIMOSA_SOURCE_URI", hide_env_values = true, value_parser = secret)]
+    pub source: Secret,
+    /// The cluster to write
+    #[arg(long, value_name = "URI", env = "LIMOSA_DESTINATION_URI", hide_env_values = true, value_parser = secret)]
+    pub destination: Secret,
+    #[command(flatten)]
+    pub namespaces: Namespaces,
+    /// Drop what the destination holds under the namespaces to be migrated, before the copy
+    #[arg(long)]
+    pub drop_destination_data: bool,
+}
+
+/// Which namespaces.
+#[derive(Args)]
+pub(crate) struct Namespaces {
+    /// Only this: 'db.*' or 'db.collection'; may be given several times
+    #[arg(long = "include-ns", value_name = "NAMESPACE")]
+    include: Vec<NamespacePattern>,
+    /// Not this; wins over --include-ns
+    #[arg(long = "exclude-ns", value_name = "NAMESPACE")]
+    exclude: Vec<NamespacePattern>,
+}
+
+impl Namespaces {
+    pub fn filter(&self) -> NamespaceFilter {
+        NamespaceFilter { include: self.include.clone(), exclude: self.exclude.clone() }
+    }
+}
+
+/// How much a migration may take of its clusters.
+#[derive(Args, Clone, Copy)]
+#[command(next_help_heading = "Limits")]
+pub(crate) struct LimitArgs {
+    /// How hard the copy goes: 1 is the kindest, 3 as usual, 5 takes all that the clusters give
+    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(u8).range(1..=5))]
+    pub load_level: Option<u8>,
+    /// Megabits a second that may be read from the source; 0: no bound
+    #[arg(long, value_name = "MBPS")]
+    pub max_source_read_mbps: Option<u32>,
+    /// Megabits a second that may be written to the destination; 0: no bound
+    #[arg(long, value_name = "MBPS")]
+    pub max_destination_write_mbps: Option<u32>,
+}
+
+impl LimitArgs {
+    /// `held` with what was given changed; `None` when nothing was given.
+    pub fn change(self, held: Limits) -> Option<Limits> {
+        let Self { load_level, max_source_read_mbps: read, max_destination_write_mbps: write } = self;
+        let bound = |given: Option<u32>, held| given.map_or(held, |mbps| Some(mbps).filter(|mbps| *mbps > 0));
+        let any = load_level.is_some() || read.is_some() || write.is_some();
+        any.then(|| Limits {
+            load_level: load_level.and_then(|level| level.try_into().ok()).unwrap_or(held.load_level),
+            max_source_read_mbps: bound(read, held.max_source_read_mbps),
+            max_destination_write_mbps: bound(write, held.max_destination_write_mbps),
+        })
+    }
+}
+
+/// Which member of the source the copy reads from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum CopyReads {
+    /// No member lags behind it
+    Primary,
+    /// Spares the primary; the primary if there is no secondary
+    Secondary,
+}
+
+/// How an engine is set.
+#[derive(Args)]
+#[command(next_help_heading = "Tuning")]
+pub(crate) struct TuningArgs {
+    /// Collections copied side by side; about as many as the destination has cores
+    #[arg(long, value_name = "N", default_value_t = tuning::COPY_WORKERS)]
+    copy_workers: usize,
+    /// Which member of the source the copy reads from; changes are read from a majority of it in any case
+    #[arg(long, value_enum, default_value = "primary")]
+    copy_reads: CopyReads,
+    /// How much of this host's disk may be taken by changes that wait to be applied: 500MiB, 64GiB
+    #[arg(long, value_name = "SIZE", default_value = "64GiB", value_parser = bytes)]
+    spool_limit: u64,
+    /// How long a cause is waited out that someone may mend, before the migration has failed: 30s, 90m, 24h
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = seconds)]
+    patience: i64,
+}
+
+impl TuningArgs {
+    pub fn tuning(&self) -> Tuning {
+        Tuning {
+            copy_workers: self.copy_workers,
+            copy_reads: match self.copy_reads {
+                CopyReads::Primary => tuning::ReadFrom::Primary,
+                CopyReads::Secondary => tuning::ReadFrom::Secondary,
+            },
+            spool_disk_bytes: self.spool_limit,
+            patience: Duration::from_secs(self.patience.unsigned_abs()),
+            ..Tuning::default()
+        }
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct Migrate {
+    #[command(flatten)]
+    pub ends: Ends,
+    /// Where everything is kept that is needed to go on after an interruption
+    #[arg(long, value_name = "DIR", default_value = "./.limosa")]
+    pub state_dir: PathBuf,
+    /// Make the copy again, after the source's history was lost; what is equal on the destination stays
+    #[arg(long)]
+    pub recopy: bool,
+    /// When to cut over
+    #[arg(long, value_enum, default_value = "manual")]
+    pub cutover: Cutover,
+    #[command(flatten)]
+    pub how: CutoverHow,
+    /// Where the API listens while the migration runs
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    pub listen: SocketAddr,
+    /// How long it waits for the cutover once ready: 30s, 90m, 120h
+    #[arg(long, value_name = "TIME", default_value = "120h", value_parser = seconds)]
+    pub cutover_window: i64,
+    #[command(flatten)]
+    pub limits: LimitArgs,
+    /// What stdout gets
+    #[arg(long, value_enum, default_value = "text")]
+    pub output: Output,
+    /// Whom to tell what, by webhook and e-mail: a TOML file, see docs/notifications.md
+    #[arg(long, value_name = "FILE")]
+    pub notify: Option<PathBuf>,
+    /// Say only what someone must act on: ready, complete, failed
+    #[arg(long, short)]
+    pub quiet: bool,
+    #[command(flatten)]
+    pub tuning: TuningArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    pub ends: Ends,
+    /// What stdout gets
+    #[arg(long, value_enum, default_value = "text")]
+    pub output: Output,
+}
+
+#[derive(Args)]
+pub(crate) struct Verify {
+    /// One cluster
+    #[arg(long, value_name = "URI", env = "LIMOSA_SOURCE_URI", hide_env_values = true, value_parser = secret)]
+    pub source: Secret,
+    /// The other
+    #[arg(long, value_name = "URI", env = "LIMOSA_DESTINATION_URI", hide_env_values = true, value_parser = secret)]
+    pub destination: Secret,
+    #[command(flatten)]
+    pub namespaces: Namespaces,
+    /// Compare about this share of the documents, chosen at random, instead of all: 5%, 0.5%
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub sample: Option<f64>,
+    /// Only what still differs after so many seconds counts
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub settle: u64,
+    /// Ranges that are compared side by side
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub workers: u8,
+    /// What stdout gets
+    #[arg(long, value_enum, default_value = "text")]
+    pub output: Output,
+}
+
+/// How to reach the server.
+#[derive(Args)]
+pub(crate) struct Profile {
+    /// Written by 'limosa migrate' into its state directory and by 'limosa server' into its data directory
+    #[arg(long = "profile", value_name = "FILE", env = "LIMOSA_PROFILE", default_value = "./.limosa/profile.toml")]
+    pub file: PathBuf,
+    /// What stdout gets
+    #[arg(long, value_enum, default_value = "text")]
+    pub output: Output,
+}
+
+/// Which migration.
+#[derive(Args)]
+pub(crate) struct Which {
+    #[command(flatten)]
+    pub profile: Profile,
+    /// Without it: the only one that isn't over, else the newest
+    #[arg(value_name = "MIGRATION_ID")]
+    pub id: Option<String>,
+}
+
+/// How to cut over.
+#[derive(Args)]
+pub(crate) struct CutoverHow {
+    /// Make the source refuse its users' writes (MongoDB 6.0 or later); they may write again if the cutover fails
+    #[arg(long)]
+    pub block_source_writes: bool,
+    /// Once complete, carry the destination's changes back to the source's cluster, as a migration of its own: 'cancel' ends
+    /// it, 'cutover' returns to the source's cluster
+    #[arg(long)]
+    pub reversible: bool,
+}
+
+impl CutoverHow {
+    /// What the API takes; `None` if nothing was said.
+    pub fn options(&self) -> Option<CutoverOptions> {
+        let Self { block_source_writes, reversible } = *self;
+        let options = CutoverOptions { block_source_writes, reversible };
+        (options != CutoverOptions::default()).then_some(options)
+    }
+}
+
+/// Which migration, and whether to wait for the effect.
+#[derive(Args)]
+pub(crate) struct Waiting {
+    #[command(flatten)]
+    pub which: Which,
+    /// Return when it is done, not when it is accepted
+    #[arg(long)]
+    pub wait: bool,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Migrations {
+    /// All of the group, newest first
+    List(Profile),
+    /// Where one is
+    Describe(Which),
+    /// Follow one until it is over: full-screen on a terminal, else in lines
+    Watch {
+        #[command(flatten)]
+        which: Which,
+        /// Say only what someone must act on: ready, complete, failed
+        #[arg(long, short)]
+        quiet: bool,
+    },
+    /// Make the destination take over; stop the source's writers first
+    Cutover {
+        #[command(flatten)]
+        waiting: Waiting,
+        #[command(flatten)]
+        how: CutoverHow,
+    },
+    /// Say what a cutover would do and how long it would take; changes nothing
+    Rehearse(Which),
+    /// What happened to one so far
+    Events(Which),
+    /// The report of one that is over: a page in Markdown, or with --output json the whole document
+    Report(Which),
+    /// Stop where it is; 'resume' goes on
+    Pause(Which),
+    /// Go on after a pause or a failure
+    Resume {
+        #[command(flatten)]
+        which: Which,
+        /// Make the copy again, after the source's history was lost; what is equal on the destination stays
+        #[arg(long)]
+        recopy: bool,
+    },
+    /// Change how hard one goes, while it runs; what isn't given stays as it is
+    Limit {
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        limits: LimitArgs,
+    },
+    /// Give more time for the cutover
+    Extend {
+        #[command(flatten)]
+        which: Which,
+        /// How much
+        #[arg(long, default_value_t = 24)]
+        hours: u32,
+    },
+    /// Give up; the source is as it was
+    Cancel {
+        #[command(flatten)]
+        which: Which,
+        /// Drop what was copied to the destination
+        #[arg(long)]
+        drop_copied: bool,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct Server {
+    /// Store, keys, bootstrap.json and profile.toml
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Where to listen
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// How long a migration waits for its cutover once ready: 30s, 90m, 120h
+    #[arg(long, value_name = "TIME", default_value = "120h", value_parser = seconds)]
+    pub cutover_window: i64,
+    /// How long a session of the page in the browser lasts: 30s, 90m, 12h
+    #[arg(long, value_name = "TIME", default_value = "12h", value_parser = seconds)]
+    pub session_life: i64,
+    /// Whom to tell what, by webhook and e-mail: a TOML file, see docs/notifications.md
+    #[arg(long, value_name = "FILE")]
+    pub notify: Option<PathBuf>,
+    /// Serve HTTPS with this certificate chain, a PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's key, a PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// How many requests a minute one key may make for an organization's resources
+    #[arg(long, value_name = "COUNT", default_value_t = RequestLimits::default().orgs)]
+    pub org_requests: u32,
+    /// How many requests a minute one key may make for a group's resources
+    #[arg(long, value_name = "COUNT", default_value_t = RequestLimits::default().groups)]
+    pub group_requests: u32,
+}
+
+#[derive(Args)]
+pub(crate) struct Agent {
+    /// The control plane's URL
+    #[arg(long, value_name = "URL")]
+    pub server: String,
+    /// Speak plain HTTP to a server on another machine; anyone in between can read and change what is said
+    #[arg(long)]
+    pub plain_http: bool,
+    /// From 'limosa link create'
+    #[arg(long, value_name = "TOKEN", env = "LIMOSA_LINK_TOKEN", hide_env_values = true, value_parser = secret)]
+    pub link_token: Secret,
+    /// The name under which migrations ask for this host
+    #[arg(long, value_name = "NAME")]
+    pub host_name: String,
+    /// A deployment to announce: its name and its URI; may be given several times
+    #[arg(long = "source", value_name = "NAME=URI", required = true, value_parser = named_uri)]
+    pub sources: Vec<(String, Secret)>,
+    /// The group that the deployments belong to; made if there is none of that name
+    #[arg(long, value_name = "NAME", default_value = "limosa")]
+    pub group_name: String,
+    /// Identity and spool
+    #[arg(long, value_name = "DIR", default_value = "./.limosa-agent")]
+    pub data_dir: PathBuf,
+    #[command(flatten)]
+    pub namespaces: Namespaces,
+    #[command(flatten)]
+    pub tuning: TuningArgs,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Clusters {
+    /// Register a destination, or change its URI
+    Add {
+        #[command(flatten)]
+        profile: Profile,
+        /// The name by which migrations ask for it
+        #[arg(long)]
+        name: String,
+        /// How agents reach it; kept encrypted and never shown again
+        #[arg(long, env = "LIMOSA_DESTINATION_URI", hide_env_values = true, value_parser = secret)]
+        uri: Secret,
+    },
+    /// All of the group
+    List(Profile),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Notify {
+    /// Send a test message to everyone that the file names
+    Test {
+        /// What --notify gets
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct Doctor {
+    /// Written by 'limosa migrate' or 'limosa server'; the log beside it goes in too
+    #[arg(long, value_name = "FILE", env = "LIMOSA_PROFILE", default_value = "./.limosa/profile.toml")]
+    pub profile: PathBuf,
+    /// What to write
+    #[arg(long, value_name = "FILE", default_value = "./limosa-doctor.json")]
+    pub file: PathBuf,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Link {
+    /// Create the organization's link token and print it; it is shown only once
+    Create(Profile),
+    /// Revoke it: agents that joined with it are shut out
+    Delete(Profile),
+}
+
+fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
+    Ok(Secret::new(text))
+}
+
+/// A positive number of seconds, minutes or hours.
+fn seconds(text: &str) -> Result<i64, String> {
+    let (number, unit) = text.split_at(text.len().saturating_sub(1));
+    let factor = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => 0,
+    };
+    let span = number.parse::<u32>().ok().map(|n| i64::from(n) * factor).filter(|s| *s > 0);
+    span.ok_or_else(|| "write it as 30s, 90m or 120h".to_owned())
+}
+
+/// More than nothing, at most all.
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.trim_end_matches('%').parse().ok().filter(|n| *n > 0.0 && *n <= 100.0);
+    number.ok_or_else(|| "write it as 5%: more than 0, at most 100".to_owned())
+}
+
+/// A positive number of bytes, MiB or GiB.
+fn bytes(text: &str) -> Result<u64, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let factor: u64 = match unit {
+        "" => 1,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
+        _ => 0,
+    };
+    let size = number.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).filter(|n| *n > 0);
+    size.ok_or_else(|| "write it as 500MiB or 64GiB".to_owned())
+}
+
+fn named_uri(text: &str) -> Result<(String, Secret), String> {
+    let (name, uri) = text
+        .split_once('=')
+        .filter(|(name, _)| !name.is_empty() && !name.contains("://"))
+        .ok_or("write it as NAME=URI")?;
+    let uri = match uri.strip_prefix('@') {
+        None => uri.to_owned(),
+        Some(file) => {
+            let text = std::fs::read_to_string(file).map_err(|e| format!("{file}: {e}"))?;
+            text.lines().next().unwrap_or_default().trim().to_owned()
+        }
+    };
+    Ok((name.to_owned(), Secret::new(uri)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// The words of a line as a shell would take them, up to what isn't the command's any more.
+    fn words(line: &str) -> Vec<String> {
+        let (mut all, mut word, mut quote) = (Vec::new(), String::new(), None);
+        for letter in line.chars() {
+            match (quote, letter) {
+                (None, '\'' | '"') => quote = Some(letter),
+                (Some(open), letter) if letter == open => quote = None,
+                (None, '#' | '>' | '|' | '&' | ';') if word.is_empty() => break,
+                (None, ' ') => {
+                    if !word.is_empty() {
+                        all.push(std::mem::take(&mut word));
+                    }
+                }
+                (_, letter) => word.push(letter),
+            }
+        }
+        all.extend((!word.is_empty()).then_some(word));
+        all
+    }
+
+    #[test]
+    fn every_documented_command_is_one_that_there_is() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let mut files = vec![root.join("README.md")];
+        for entry in std::fs::read_dir(root.join("docs")).expect("is there") {
+            files.extend(Some(entry.expect("is readable").path()).filter(|p| p.extension().is_some_and(|e| e == "md")));
+        }
+        let mut seen = 0;
+        for file in files {
+            let text = std::fs::read_to_string(&file).expect("is text").replace("\\\n", " ");
+            let blocks = text.split("```").skip(1).step_by(2).flat_map(str::lines);
+            for line in blocks.map(str::trim).filter(|line| line.starts_with("limosa ")) {
+                // A file that a source is read from is not here.
+                let mut given = words(&line.replace("=@/", "=/"));
+                let reads_ends = matches!(given.get(1).map(String::as_str), Some("migrate" | "check" | "verify"));
+                let reads_ends = reads_ends && !given.iter().any(|word| word == "--source");
+                if reads_ends {
+                    given.extend(["--source", "mongodb://a/", "--destination", "mongodb://b/"].map(str::to_owned));
+                }
+                let help = given.iter().any(|word| word == "--help" || word == "--version");
+                let parsed = Arguments::try_parse_from(&given);
+                assert!(
+                    help || parsed.is_ok(),
+                    "{}: {line}: {}",
+                    file.display(),
+                    parsed.err().map(|e| e.to_string()).unwrap_or_default()
+                );
+                seen += 1;
+            }
+        }
+        assert!(seen > 15, "only {seen} commands were found");
+    }
+}

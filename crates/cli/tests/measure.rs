@@ -1,0 +1,122 @@
+//! Measurements on whole migrations; long, and only of use on a machine that does nothing else. They print what they
+//! measured.
+
+use crate::support::{Running, migrate};
+use bson::{Document, doc};
+use limosa_testkit::{ReplicaSet, tool};
+use mongodb::Client;
+use std::time::Instant;
+use tokio::task::JoinSet;
+
+/// Inserts documents number 0 to `count` made by `make`, by a few clients at once.
+async fn fill(client: &Client, count: i32, make: fn(i32) -> Document) {
+    let mut tasks = JoinSet::new();
+    for part in 0..4 {
+        let collection = client.database("app").collection::<Document>("c");
+        tasks.spawn(async move {
+            for first in (part * 5_000..count).step_by(20_000) {
+                let documents: Vec<Document> = (first..count.min(first + 5_000)).map(make).collect();
+                collection.insert_many(documents).await.expect("inserts");
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.expect("fills");
+    }
+}
+
+/// The most memory that a process ever held, in MiB.
+fn peak_memory(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("runs");
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("is told");
+    line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok()).expect("a number") / 1024
+}
+
+/// The pause of a client that writes to the source until it is refused, and then waits for the word to go on elsewhere.
+async fn write_pause(gigabytes: i32) -> u64 {
+    let (source, destination) = tokio::join!(ReplicaSet::start(), ReplicaSet::start());
+    let (source, destination) = (source.expect("starts"), destination.expect("starts"));
+    let (from, to) = (source.client().await, destination.client().await);
+    fill(&from, gigabytes * 1_000_000, |n| doc! {"_id": n, "u": n, "p": "p".repeat(980)}).await;
+    let index = doc! {"createIndexes": "c", "indexes": [{"key": {"u": 1}, "name": "u", "unique": true}]};
+    from.database("app").run_command(index).await.expect("indexes");
+    let dir = tempfile::tempdir().expect("a directory");
+    let state = dir.path().join("state");
+    let began = Instant::now();
+    let mut run = Running::start(migrate(&source.uri(), &destination.uri(), &state).arg("--block-source-writes"));
+    let profile = run.until_event("started")["profile"].as_str().expect("a path").to_owned();
+    run.until_event("readyForCutover");
+    let ready = began.elapsed().as_secs();
+    let writer = tokio::spawn({
+        let collection = from.database("app").collection("c");
+        async move {
+            let mut written = 0;
+            while collection.insert_one(doc! {"_id": format!("w{written}"), "u": -1 - written}).await.is_ok() {
+                written += 1;
+            }
+            (Instant::now(), written)
+        }
+    });
+    let (status, _, errors) =
+        crate::support::finish(crate::support::limosa().args(["migrations", "cutover", "--profile", &profile]));
+    assert_eq!(status, 0, "{errors}");
+    let complete = run.until_event("complete");
+    let (refused, written) = writer.await.expect("ends");
+    to.database("app").collection("c").insert_one(doc! {"_id": "new", "u": i32::MIN}).await.expect("inserts");
+    let pause = refused.elapsed().as_millis() as u64;
+    let arrived =
+        to.database("app").collection::<Document>("c").find_one(doc! {"_id": format!("w{}", written - 1)}).await;
+    assert!(arrived.expect("reads").is_some(), "the last acknowledged write is not there");
+    eprintln!(
+        "{gigabytes} GB: ready after {ready} s; {written} writes until refused; the client waited {pause} ms, Limosa measured {} ms; \
+         peak memory {} MiB",
+        complete["writePauseMillis"],
+        peak_memory(run.pid())
+    );
+    pause
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_write_pause_is_short_whatever_the_size() {
+    if !tool::in_full() {
+        return;
+    }
+    let (one, four) = (write_pause(1).await, write_pause(4).await);
+    assert!(one < 5_000 && four < 5_000 && one.abs_diff(four) < 1_000, "{one} ms and {four} ms");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_million_documents_and_a_million_dirty_ones_are_verified_in_flat_memory() {
+    if !tool::in_full() {
+        return;
+    }
+    let (source, destination) = tokio::join!(ReplicaSet::start(), ReplicaSet::start());
+    let (source, destination) = (source.expect("starts"), destination.expect("starts"));
+    let from = source.client().await;
+    fill(&from, 5_000_000, |n| doc! {"_id": n, "n": n}).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let state = dir.path().join("state");
+    let began = Instant::now();
+    let mut run = Running::start(&mut migrate(&source.uri(), &destination.uri(), &state));
+    run.until(|event| event["phase"] == "catchingUp");
+    let copied = began.elapsed().as_secs();
+    run.until_event("readyForCutover");
+    let ready = began.elapsed().as_secs();
+    let verified = peak_memory(run.pid());
+    eprintln!("5,000,000 documents: copied after {copied} s, verified after {ready} s, peak memory {verified} MiB");
+    let million = doc! {"n": {"$lt": 1_000_000}};
+    let collection = from.database("app").collection::<Document>("c");
+    collection.update_many(million, doc! {"$set": {"n": -1}}).await.expect("updates");
+    let mut most = 0;
+    run.until(|event| {
+        most = most.max(event["documentsDirty"].as_u64().unwrap_or(0));
+        most > 100_000 && event["documentsDirty"] == 0
+    });
+    let clean = began.elapsed().as_secs();
+    let peak = peak_memory(run.pid());
+    eprintln!(
+        "1,000,000 of them changed: {most} dirty at most, clean after {} s, peak memory {peak} MiB",
+        clean - ready
+    );
+    assert!(peak < 256, "{peak} MiB");
+}

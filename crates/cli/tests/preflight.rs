@@ -1,0 +1,125 @@
+//! Every finding of `limosa check`, provoked on real servers; what only an error keeps from starting.
+
+use crate::support::{finish, limosa};
+use bson::{Document, doc};
+use limosa_testkit::{ReplicaSet, replica_set::ADMIN};
+use mongodb::Client;
+use serde_json::Value;
+
+/// Status and findings, by code.
+fn check(source: &str, destination: &str) -> (i32, Vec<Value>) {
+    let mut command = limosa();
+    command.env("LIMOSA_SOURCE_URI", source).env("LIMOSA_DESTINATION_URI", destination);
+    let (status, said, errors) = finish(command.args(["check", "--output", "json"]));
+    let report: Value = serde_json::from_str(&said).unwrap_or_else(|e| panic!("{e}: {said} {errors}"));
+    let findings = report["findings"].as_array().expect("a list").clone();
+    for finding in &findings {
+        let has = |name: &str| finding[name].as_str().is_some_and(|text| !text.is_empty());
+        assert!(has("evidence") && has("remedy") && has("subject"), "{finding}");
+        assert!(errors.contains(finding["code"].as_str().unwrap_or("-")), "{errors}");
+    }
+    assert_eq!(report["canStart"], status == 0, "{report}");
+    (status, findings)
+}
+
+#[track_caller]
+fn finds(findings: &[Value], code: &str, severity: &str, subject: &str, evidence: &str) {
+    let found =
+        findings.iter().find(|f| f["code"] == code && f["subject"].as_str().is_some_and(|s| s.contains(subject)));
+    let found = found.unwrap_or_else(|| panic!("no {code} about {subject} in {findings:#?}"));
+    assert_eq!(found["severity"], severity, "{found}");
+    assert!(found["evidence"].as_str().is_some_and(|e| e.contains(evidence)), "{found}");
+}
+
+async fn run(client: &Client, db: &str, command: Document) {
+    client.database(db).run_command(command).await.expect("is taken");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_source_holds_is_judged() {
+    let source = ReplicaSet::builder().oplog_mb(8).start().await.expect("starts");
+    let destination = ReplicaSet::builder().start().await.expect("starts");
+    let (from, to) = (source.client().await, destination.client().await);
+    assert_eq!(check(&destination.uri(), &source.uri()).0, 0);
+    run(
+        &from,
+        "app",
+        doc! {"createIndexes": "c", "indexes": [
+            {"key": {"a": 1}, "name": "plain"}, {"key": {"a": 1}, "name": "unique", "unique": true},
+        ]},
+    )
+    .await;
+    // Faster than its oplog can hold for an hour.
+    for _ in 0..12 {
+        let documents: Vec<Document> = (0..1_000).map(|_| doc! {"p": "p".repeat(1_000)}).collect();
+        from.database("app").collection("bulk").insert_many(documents).await.expect("inserts");
+    }
+    to.database("APP").collection("c").insert_one(doc! {"_id": 1}).await.expect("inserts");
+    let encrypted = doc! {"fields": [{"path": "secret", "bsonType": "string",
+    "keyId": bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: vec![7; 16] }}]};
+    run(&from, "vault", doc! {"create": "sealed", "encryptedFields": encrypted}).await;
+    let (status, findings) = check(&source.uri(), &destination.uri());
+    assert_eq!(status, 2, "{findings:#?}");
+    finds(&findings, "SAME_INDEX_KEYS", "WARNING", "app.c", "plain, unique");
+    finds(&findings, "SHORT_OPLOG", "WARNING", "source", "8 MiB");
+    finds(&findings, "NAMES_DIFFER_IN_CASE", "ERROR", "app", "APP");
+    finds(&findings, "UNSUPPORTED_COLLECTION", "ERROR", "vault.sealed", "encryption");
+    finds(&findings, "DESTINATION_NOT_EMPTY", "ERROR", "APP.c", "1 of");
+    // Without the errors the warnings don't stand in the way.
+    to.database("APP").drop().await.expect("drops");
+    from.database("vault").drop().await.expect("drops");
+    let (status, findings) = check(&source.uri(), &destination.uri());
+    assert_eq!((status, findings.len()), (0, 2), "{findings:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_and_what_follows_from_them_are_judged() {
+    let (old, newer) = tokio::join!(ReplicaSet::builder().version("5.0.4").start(), ReplicaSet::start());
+    let (old, newer) = (old.expect("starts"), newer.expect("starts"));
+    let other = ReplicaSet::builder().version("5.0.4").start().await.expect("starts");
+    let from = old.client().await;
+    run(&from, "app", doc! {"create": "series", "timeseries": {"timeField": "t"}}).await;
+    run(&from, "app", doc! {"createIndexes": "c", "indexes": [{"key": {"a": 1}, "name": "a", "unique": true}]}).await;
+    let (status, findings) = check(&old.uri(), &other.uri());
+    assert_eq!(status, 0, "{findings:#?}");
+    finds(&findings, "TIME_SERIES_AT_CUTOVER", "WARNING", "app.series", "time-series");
+    finds(&findings, "UNIQUE_BUILT_AT_CUTOVER", "WARNING", "app.c", "documents");
+    let (status, findings) = check(&newer.uri(), &other.uri());
+    assert_eq!(status, 2, "{findings:#?}");
+    finds(&findings, "UNSUPPORTED_VERSION", "ERROR", "destination", "older");
+    // New programs that still behave like the old ones.
+    run(&newer.client().await, "admin", doc! {"setFeatureCompatibilityVersion": "5.0"}).await;
+    let third = ReplicaSet::start().await.expect("starts");
+    let (status, findings) = check(&third.uri(), &newer.uri());
+    assert_eq!(status, 2, "{findings:#?}");
+    finds(&findings, "UNSUPPORTED_VERSION", "ERROR", "destination", "featureCompatibilityVersion is 5.0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_and_files_are_judged() {
+    let guarded = ReplicaSet::builder().auth(true).start().await.expect("starts");
+    let free = ReplicaSet::start().await.expect("starts");
+    let admin = guarded.client().await;
+    for (name, roles) in [
+        ("watcher", vec!["clusterMonitor"]),
+        ("reader", vec!["clusterMonitor", "readAnyDatabase"]),
+        ("writer", vec!["clusterMonitor", "readWriteAnyDatabase", "dbAdminAnyDatabase"]),
+    ] {
+        run(&admin, "admin", doc! {"createUser": name, "pwd": "hunter2", "roles": roles}).await;
+    }
+    let as_user = |name: &str| guarded.uri_with(Some((name, "hunter2")));
+    let (status, findings) = check(&as_user("watcher"), &free.uri());
+    assert_eq!(status, 2, "{findings:#?}");
+    finds(&findings, "INSUFFICIENT_PRIVILEGES", "ERROR", "source", "readAnyDatabase");
+    assert_eq!(check(&as_user("reader"), &free.uri()).0, 0);
+    let (status, findings) = check(&free.uri(), &as_user("reader"));
+    assert_eq!(status, 2, "{findings:#?}");
+    finds(&findings, "INSUFFICIENT_PRIVILEGES", "ERROR", "destination", "readWriteAnyDatabase");
+    assert_eq!(check(&free.uri(), &as_user("writer")).0, 0);
+    let (_, findings) = check(&free.uri(), &guarded.uri_with(Some((ADMIN.0, "wrong"))));
+    finds(&findings, "DESTINATION_AUTHENTICATION_FAILED", "ERROR", "destination", "");
+    let uri = format!("{}&tls=true&tlsCAFile=%2Fnowhere%2Fca.pem", free.uri());
+    let (status, findings) = check(&uri, &as_user("writer"));
+    assert_eq!(status, 2, "{findings:#?}");
+    finds(&findings, "CA_FILE_UNREADABLE", "ERROR", "source", "/nowhere/ca.pem");
+}

@@ -1,0 +1,131 @@
+//! Copies a collection anew, in the middle of replication: where its documents aren't in the stream because it came
+//! from outside of the migrated namespaces, where events name it ambiguously (before 6.0 they have no UUID), and where
+//! a comparison before the cutover found that it can't be brought to the source's state otherwise.
+
+use super::registry::Registry;
+use crate::{
+    catalog::{self, BUCKETS, Entry, Kind},
+    cluster::Cluster,
+    copy::{plan::CopyRange, slot::Slot, worker::Copier},
+    cutover, indexes,
+    progress::Tracker,
+    tuning::ReadFrom,
+};
+use bson::{RawBsonRef, Timestamp, doc};
+use futures::StreamExt;
+use limosa_model::{Failure, Namespace};
+use std::{collections::HashMap, sync::Arc};
+use xxhash_rust::xxh3::Xxh3;
+
+/// The number of a range that is in no plan.
+const UNPLANNED: i64 = -1;
+
+/// Makes the destination's `name` a fresh copy of the source's `entry`. Returns the source's time up to which it may
+/// be ahead.
+pub(crate) async fn adopt(
+    registry: &mut Registry,
+    slot: &Slot,
+    tracker: &Tracker,
+    entry: &Entry,
+    name: &Namespace,
+) -> Result<Timestamp, Failure> {
+    tracing::info!(source = %entry.ns, destination = %name, "copying a collection anew");
+    let destination = registry.destination().clone();
+    let former = entry.uuid.and_then(|uuid| registry.by_uuid(uuid)).map(|target| target.ns.clone());
+    for ns in former.into_iter().chain([name.clone()]) {
+        cutover::drop_namespace(&destination, &plain(&ns)).await?;
+        registry.remove(&ns);
+    }
+    if entry.ns.coll.starts_with(BUCKETS)
+        && let Some(series) = catalog::find(registry.source(), &plain(&entry.ns)).await?
+    {
+        catalog::create(&destination, &plain(name), &series.options).await?;
+    }
+    registry.create(entry, name).await?;
+    let source = registry.source().clone();
+    let (_, t0) = source.optimes().await?;
+    let copier = Copier {
+        source: source.clone(),
+        store: registry.store().clone(),
+        tracker: tracker.clone(),
+        again: false,
+        // Replication waits for it: no limit holds it back.
+        throttle: Arc::default(),
+        t0,
+        workers: 1,
+        reads: ReadFrom::Primary,
+    };
+    match copier.copy_whole(CopyRange::whole(entry, name, UNPLANNED), std::slice::from_ref(slot)).await? {
+        Some(true) if entry.ns.coll.starts_with(BUCKETS) => {}
+        Some(true) => {
+            indexes::sync(&source, &entry.ns, &destination, name, indexes::Properties::Deferred).await?;
+        }
+        Some(false) => return Box::pin(adopt(registry, slot, tracker, entry, name)).await,
+        None => {
+            cutover::drop_namespace(&destination, &plain(name)).await?;
+            registry.remove(name);
+        }
+    }
+    source.optimes().await.map(|(newest, _)| newest)
+}
+
+/// What is dropped and created in place of a time-series collection's buckets.
+fn plain(ns: &Namespace) -> Namespace {
+    Namespace::new(&ns.db, ns.coll.strip_prefix(BUCKETS).unwrap_or(&ns.coll))
+}
+
+/// Before a cutover: copies what differs from the source and can't be changed in place. That is a collection with other
+/// fixed options; a capped one whose documents or their order differ, since what was evicted during the copy may have
+/// come again; and before 6.0, whose streams don't show them, time-series collections. Returns as [`adopt`] does.
+pub(crate) async fn renew_unequal(
+    registry: &mut Registry,
+    slot: &Slot,
+    tracker: &Tracker,
+) -> Result<Option<Timestamp>, Failure> {
+    let (source, destination, filter) =
+        (registry.source().clone(), registry.destination().clone(), registry.filter().clone());
+    let silent = source.version < (6, 0, 0);
+    let have: HashMap<Namespace, Entry> =
+        catalog::list(&destination, &filter).await?.into_iter().map(|e| (e.ns.clone(), e)).collect();
+    let mut until = None;
+    for entry in catalog::list(&source, &filter).await? {
+        let buckets = entry.ns.coll.starts_with(BUCKETS);
+        if entry.kind != Kind::Collection || (buckets && !silent) {
+            continue;
+        }
+        let unequal = match have.get(&entry.ns) {
+            None if silent => true,
+            None => false,
+            Some(own) if catalog::must_be_recreated(&entry, own) => true,
+            Some(_) if entry.is_capped() => {
+                let order = doc! {"$natural": 1};
+                digest(&source, &entry.ns, &order).await? != digest(&destination, &entry.ns, &order).await?
+            }
+            Some(_) if buckets => {
+                let order = doc! {"_id": 1};
+                digest(&source, &entry.ns, &order).await? != digest(&destination, &entry.ns, &order).await?
+            }
+            Some(_) => false,
+        };
+        if unequal {
+            until = Some(adopt(registry, slot, tracker, &entry, &entry.ns).await?);
+        }
+    }
+    Ok(until)
+}
+
+/// Of all documents of a collection, in this order.
+async fn digest(cluster: &Cluster, ns: &Namespace, order: &bson::Document) -> Result<u64, Failure> {
+    let read = async {
+        let command = doc! {"find": &ns.coll, "sort": order, "readConcern": {"level": "majority"}};
+        let mut cursor = cluster.db(&ns.db).run_cursor_command(command).batch().await?;
+        let mut digest = Xxh3::new();
+        while let Some(batch) = cursor.next().await {
+            for document in batch?.doc_slices()?.into_iter().flatten().filter_map(RawBsonRef::as_document) {
+                digest.update(document.as_bytes());
+            }
+        }
+        Ok(digest.digest())
+    };
+    read.await.map_err(|e: mongodb::error::Error| cluster.failure(&e))
+}

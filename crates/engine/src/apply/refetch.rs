@@ -1,0 +1,163 @@
+//! Reads documents from the source as they are now, where an event doesn't say exactly what became of them.
+
+use super::{
+    coalesce::{Change, Op},
+    registry::Target,
+    writer::{Writer, id_document},
+};
+use crate::{
+    error,
+    raw::{self, RawArrayBuilder, RawDocBuilder},
+    retry::Backoff,
+};
+use bson::{RawBsonRef, RawDocumentBuf, Timestamp, doc};
+use futures::StreamExt;
+use limosa_model::{Failure, Namespace};
+use mongodb::error::Error;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+/// `_id`s in one read of documents from the source.
+const IDS: usize = 500;
+
+impl Writer {
+    /// Writes the documents of `ops` as the source has them after `until`, and deletes those that are gone. Returns the
+    /// time up to which the source may have been seen.
+    pub(super) async fn refetch(&self, ops: Vec<Op>, until: Timestamp) -> Result<Timestamp, Failure> {
+        let mut by_target: HashMap<Namespace, Vec<Op>> = HashMap::new();
+        for op in ops {
+            by_target.entry(op.target.ns.clone()).or_default().push(op);
+        }
+        for ops in by_target.into_values() {
+            let target = Arc::clone(&ops[0].target);
+            for chunk in ops.chunks(IDS) {
+                self.refetch_some(&target, chunk, until).await?;
+            }
+        }
+        self.source.optimes().await.map(|(_, majority)| majority.max(until))
+    }
+
+    /// A document whose `_id` is equal to the one asked for but isn't the same (another numeric type, another case
+    /// under a collation) is another document's successor: it goes in after what is gone has been deleted.
+    async fn refetch_some(&self, target: &Arc<Target>, ops: &[Op], until: Timestamp) -> Result<(), Failure> {
+        let mut missing: HashMap<&[u8], &Op> = ops.iter().map(|op| (op.id.as_bytes(), op)).collect();
+        let mut found: Vec<(RawDocumentBuf, Vec<u8>)> = Vec::new();
+        let ids: Vec<&RawDocumentBuf> = ops.iter().map(|op| &op.id).collect();
+        let mut reading = self.reading(target, &ids, until);
+        while let Some(documents) = reading.next(self).await? {
+            let mut puts = Vec::with_capacity(documents.len());
+            for document in documents {
+                let Some(id) = id_document(&document) else { continue };
+                let canonical = id.get("_id").ok().flatten().map(|v| raw::canonical_id(v, target.folds));
+                found.push((id.clone(), canonical.unwrap_or_default()));
+                if missing.remove(id.as_bytes()).is_some() {
+                    puts.push(put(target, id, document));
+                }
+            }
+            self.write_refetched(puts).await?;
+        }
+        if reading.gone {
+            return Ok(());
+        }
+        let gone: HashSet<&[u8]> = missing.values().map(|op| op.canonical.as_slice()).collect();
+        let deletes = missing.values().map(|op| Op { change: Change::Delete, ..(*op).clone() }).collect();
+        self.write_refetched(deletes).await?;
+        let again: Vec<&RawDocumentBuf> =
+            found.iter().filter(|(_, canonical)| gone.contains(canonical.as_slice())).map(|(id, _)| id).collect();
+        if !again.is_empty() {
+            let mut reading = self.reading(target, &again, until);
+            while let Some(documents) = reading.next(self).await? {
+                let puts = documents.into_iter().filter_map(|d| Some(put(target, id_document(&d)?, d)));
+                self.write_refetched(puts.collect()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_refetched(&self, ops: Vec<Op>) -> Result<(), Failure> {
+        self.tracker.count(|p| p.documents_refetched += ops.len() as u64);
+        self.write_all(ops.into_iter().map(|op| (0, op)).collect(), &mut Vec::new()).await
+    }
+
+    fn reading(&self, target: &Target, ids: &[&RawDocumentBuf], until: Timestamp) -> Reading {
+        let mut array = RawArrayBuilder::with_capacity(ids.iter().map(|id| id.as_bytes().len()).sum());
+        for id in ids {
+            if let Ok(Some(id)) = id.get("_id") {
+                array.push_value(id);
+            }
+        }
+        let filter = RawDocBuilder::new().document("_id", &RawDocBuilder::new().array("$in", array).into_bytes());
+        Reading {
+            ns: target.ns.clone(),
+            uuid: target.uuid,
+            filter: filter.into_bytes(),
+            until,
+            cursor: None,
+            backoff: Backoff::default(),
+            gone: false,
+        }
+    }
+}
+
+fn put(target: &Arc<Target>, id: RawDocumentBuf, document: RawDocumentBuf) -> Op {
+    Op { target: Arc::clone(target), id, canonical: Vec::new(), change: Change::Put { document, fresh: false } }
+}
+
+/// A read that goes on under a collection's new name, and begins again after an error that passes.
+struct Reading {
+    ns: Namespace,
+    uuid: Option<crate::catalog::Uuid>,
+    filter: Vec<u8>,
+    until: Timestamp,
+    cursor: Option<mongodb::raw_batch_cursor::RawBatchCursor>,
+    backoff: Backoff,
+    /// The collection is no longer on the source.
+    gone: bool,
+}
+
+impl Reading {
+    async fn next(&mut self, writer: &Writer) -> Result<Option<Vec<RawDocumentBuf>>, Failure> {
+        loop {
+            let e = match self.try_next(writer).await {
+                Ok(batch) => return Ok(batch),
+                Err(e) => e,
+            };
+            self.cursor = None;
+            if error::is_gone(&e) {
+                let found = match self.uuid {
+                    Some(uuid) => crate::catalog::find_by_uuid(&writer.source, &self.ns.db, uuid).await?,
+                    None => None,
+                };
+                match found {
+                    Some(entry) if entry.ns != self.ns || self.backoff.wait().await => self.ns = entry.ns,
+                    _ => {
+                        self.gone = true;
+                        return Ok(None);
+                    }
+                }
+            } else if !error::is_transient(&e) || !self.backoff.wait().await {
+                return Err(writer.source.failure(&e));
+            }
+        }
+    }
+
+    async fn try_next(&mut self, writer: &Writer) -> Result<Option<Vec<RawDocumentBuf>>, Error> {
+        if self.cursor.is_none() {
+            let mut head =
+                doc! {"find": &self.ns.coll, "readConcern": {"level": "majority", "afterClusterTime": self.until}};
+            if let (Some(uuid), true) = (self.uuid, writer.source.version >= (6, 0, 0)) {
+                let bytes = uuid.to_vec();
+                head.insert("collectionUUID", bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes });
+            }
+            let command = RawDocBuilder::new().extend(&head)?.document("filter", &self.filter).build()?;
+            self.cursor = Some(writer.source.db(&self.ns.db).run_raw_cursor_command(command).batch().await?);
+        }
+        let Some(cursor) = self.cursor.as_mut() else { return Ok(None) };
+        let Some(batch) = cursor.next().await else { return Ok(None) };
+        let batch = batch?;
+        let documents = batch.doc_slices()?.into_iter().flatten().filter_map(RawBsonRef::as_document);
+        Ok(Some(documents.map(ToOwned::to_owned).collect()))
+    }
+}

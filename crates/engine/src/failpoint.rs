@@ -1,0 +1,95 @@
+//! Places at which a test lets an engine die: after something took effect and before that is noted, or the other way
+//! round. Each stands where a crash would hurt if the order of the two were wrong. They exist only with the feature
+//! `failpoints`, which nothing but tests turns on; without it reaching one is nothing at all.
+
+/// All fences carry the new epoch; nothing else is done yet.
+pub const FENCES_RAISED: &str = "fences raised";
+/// Collections are created in part, the plan isn't written.
+pub const COLLECTION_CREATED: &str = "collection created";
+/// A batch of the copy is acknowledged, its range isn't marked.
+pub const COPY_BATCH_ACKNOWLEDGED: &str = "copy batch acknowledged";
+/// A range is written whole and the destination's majority has it; it isn't marked as done.
+pub const RANGE_WRITTEN: &str = "range written";
+/// All ranges are done, the stage isn't noted.
+pub const COPIED: &str = "copied";
+/// The indexes of one collection are built, the stage isn't noted.
+pub const INDEXES_BUILT: &str = "indexes built";
+/// A window of changes is acknowledged, the checkpoint is before it.
+pub const WINDOW_ACKNOWLEDGED: &str = "window acknowledged";
+/// What a definition is about to act on is noted, and it isn't applied.
+pub const INTENT_NOTED: &str = "intent noted";
+/// A definition is applied, and the position is still before it.
+pub const DEFINITION_APPLIED: &str = "definition applied";
+/// An index has `prepareUnique` and isn't unique.
+pub const UNIQUE_PREPARED: &str = "unique prepared";
+/// The cutover has done all its steps, the end isn't noted.
+pub const CUT_OVER: &str = "cut over";
+
+/// All of them.
+pub const ALL: &[&str] = &[
+    FENCES_RAISED,
+    COLLECTION_CREATED,
+    COPY_BATCH_ACKNOWLEDGED,
+    RANGE_WRITTEN,
+    COPIED,
+    INDEXES_BUILT,
+    WINDOW_ACKNOWLEDGED,
+    INTENT_NOTED,
+    DEFINITION_APPLIED,
+    UNIQUE_PREPARED,
+    CUT_OVER,
+];
+
+#[cfg(feature = "failpoints")]
+pub use armed::{Armed, arm};
+
+#[cfg(feature = "failpoints")]
+pub(crate) use armed::reach;
+
+/// Does nothing.
+#[cfg(not(feature = "failpoints"))]
+pub(crate) fn reach(_: &'static str, _: &(dyn std::fmt::Display + Sync)) -> std::future::Ready<()> {
+    std::future::ready(())
+}
+
+#[cfg(feature = "failpoints")]
+mod armed {
+    use std::{
+        fmt::Display,
+        sync::{Arc, Mutex, PoisonError},
+    };
+    use tokio::sync::Notify;
+
+    static ARMED: Mutex<Vec<(&'static str, String, Arc<Notify>)>> = Mutex::new(Vec::new());
+
+    /// Waits for an engine to come to a failpoint.
+    pub struct Armed(Arc<Notify>);
+
+    impl Armed {
+        /// When this returns the engine stands still at the failpoint, for good: the test ends it there.
+        pub async fn reached(&self) {
+            self.0.notified().await;
+        }
+    }
+
+    /// The first engine that comes to `name` within `scope`, a migration's id or a namespace, stands still there.
+    pub fn arm(name: &'static str, scope: impl Display) -> Armed {
+        let reached = Arc::new(Notify::new());
+        let mut all = ARMED.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push((name, scope.to_string(), Arc::clone(&reached)));
+        Armed(reached)
+    }
+
+    pub(crate) async fn reach(name: &'static str, scope: &(dyn Display + Sync)) {
+        let armed = {
+            let mut all = ARMED.lock().unwrap_or_else(PoisonError::into_inner);
+            let scope = if all.is_empty() { return } else { scope.to_string() };
+            let found = all.iter().position(|(n, s, _)| *n == name && *s == scope);
+            found.map(|index| all.swap_remove(index))
+        };
+        if let Some((_, _, reached)) = armed {
+            reached.notify_one();
+            std::future::pending::<()>().await;
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What a migration's report is made of and only its engine knows.
+
+use crate::{Settings, cutover::Done, indexes, replicate::Replicator, reversal};
+use limosa_model::{
+    Failure, Namespace,
+    report::{CutoverStep, NamespaceReport, Record, RepairedDocument},
+};
+use std::collections::BTreeMap;
+
+/// Of a migration that was just cut over.
+pub(crate) async fn of(
+    settings: &Settings,
+    replicator: &Replicator,
+    done: Done,
+    reversible: bool,
+) -> Result<Record, Failure> {
+    let (source, destination) = (replicator.registry.source(), replicator.registry.destination());
+    let version = |v: (u32, u32, u32)| format!("{}.{}.{}", v.0, v.1, v.2);
+    let (found, repaired) = replicator.verifier.found()?;
+    let mut namespaces = Vec::with_capacity(found.len());
+    for verification in found {
+        let ns = Namespace::try_from(verification.namespace.clone()).ok();
+        let index_count = match ns {
+            Some(ns) => indexes::list(destination, &ns).await?.len() as u64,
+            None => 0,
+        };
+        namespaces.push(NamespaceReport { verification, index_count });
+    }
+    Ok(Record {
+        source_version: version(source.version),
+        destination_version: version(destination.version),
+        limosa_version: env!("CARGO_PKG_VERSION").to_owned(),
+        configuration: configuration(settings),
+        namespaces,
+        verification_passes: replicator.verifier.passes()?,
+        repaired: repaired
+            .into_iter()
+            .filter_map(|one| {
+                let difference = bson::deserialize_from_document(one.difference).ok()?;
+                Some(RepairedDocument { namespace: one.ns, difference })
+            })
+            .collect(),
+        turning_point: match reversible {
+            true => Some(reversal::turning_point(destination).await?),
+            false => None,
+        },
+        brought_over: done.brought_over,
+        cutover_steps: done
+            .steps
+            .into_iter()
+            .map(|(step, took)| CutoverStep { step: step.to_string(), millis: took.as_millis() as i64 })
+            .collect(),
+    })
+}
+
+/// No URI is among it.
+fn configuration(settings: &Settings) -> BTreeMap<String, String> {
+    let list = |patterns: &[limosa_model::filter::NamespacePattern]| {
+        let all: Vec<String> = patterns.iter().cloned().map(String::from).collect();
+        if all.is_empty() { "none".to_owned() } else { all.join(", ") }
+    };
+    let tuning = &settings.tuning;
+    [
+        ("included namespaces", list(&settings.filter.include).replace("none", "all")),
+        ("excluded namespaces", list(&settings.filter.exclude)),
+        ("drop destination data", settings.drop_destination_data.to_string()),
+        ("copy workers", tuning.copy_workers.to_string()),
+        ("spool limit in bytes", tuning.spool_disk_bytes.to_string()),
+        ("patience in seconds", tuning.patience.as_secs().to_string()),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
+    .collect()
+}

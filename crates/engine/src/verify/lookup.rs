@@ -1,0 +1,172 @@
+//! Looks documents up by `_id` on both sides and holds them against each other. The slower way to compare, and the one
+//! that settles every doubt.
+
+use super::{
+    path::first_difference,
+    scan::{Broken, Counted, Ends, Pair, Stream, find_command, id_of},
+};
+use crate::{
+    catalog,
+    cluster::Cluster,
+    error,
+    raw::{self, RawArrayBuilder, RawDocBuilder},
+};
+use bson::{Bson, Document, RawDocument, RawDocumentBuf, doc};
+use futures::{StreamExt, future::BoxFuture};
+use limosa_model::{
+    Failure, Namespace,
+    verification::{Departure, Difference},
+};
+use mongodb::error::Error;
+use std::collections::HashMap;
+use xxhash_rust::xxh3::xxh3_128;
+
+/// `_id`s in one read.
+pub(crate) const IDS: usize = 1000;
+
+/// What is known of one `_id`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub source: Option<Digest>,
+    pub destination: Option<Digest>,
+}
+
+/// A document's length and hash.
+pub(crate) type Digest = (u64, u128);
+
+impl Seen {
+    pub fn is_equal(&self) -> bool {
+        self.source == self.destination
+    }
+
+    /// What is the matter, if they differ.
+    pub fn departure(&self) -> Option<Departure> {
+        match (self.source, self.destination) {
+            (a, b) if a == b => None,
+            (Some(_), None) => Some(Departure::Missing),
+            (None, Some(_)) => Some(Departure::Extra),
+            _ => Some(Departure::Value),
+        }
+    }
+}
+
+/// Looks `ids`, each `{_id: …}`, up on both sides, in their order. A side whose collection is gone has none of them.
+pub(crate) async fn look_up(ends: &Ends, pair: &Pair, ids: &[RawDocumentBuf]) -> Result<Vec<Seen>, Broken> {
+    let (source, destination) = tokio::join!(
+        digests(&ends.source, &pair.source, ends.collection_uuid(pair), ids),
+        digests(&ends.destination, &pair.destination, None, ids),
+    );
+    let (source, destination) = (source.map_err(Broken::Source)?, destination.map_err(Broken::Destination)?);
+    Ok(ids
+        .iter()
+        .map(|id| {
+            let key = key(id);
+            Seen { source: source.get(&key).copied(), destination: destination.get(&key).copied() }
+        })
+        .collect())
+}
+
+/// The canonical form of a document's `_id`.
+pub(crate) fn key(document: &RawDocument) -> Vec<u8> {
+    document.get("_id").ok().flatten().map(|id| raw::canonical_id(id, false)).unwrap_or_default()
+}
+
+/// Digests of the documents with these `_id`s that `ns` has; none if it doesn't exist.
+pub(crate) async fn digests(
+    cluster: &Cluster,
+    ns: &Namespace,
+    uuid: Option<catalog::Uuid>,
+    ids: &[RawDocumentBuf],
+) -> Result<HashMap<Vec<u8>, Digest>, Error> {
+    let mut found = HashMap::with_capacity(ids.len());
+    for chunk in ids.chunks(IDS) {
+        let mut wanted = RawArrayBuilder::with_capacity(chunk.iter().map(|id| id.as_bytes().len()).sum());
+        chunk.iter().filter_map(|id| id.get("_id").ok().flatten()).for_each(|id| wanted.push_value(id));
+        let filter =
+            RawDocBuilder::new().document("_id", &RawDocBuilder::new().array("$in", wanted).into_bytes()).into_bytes();
+        let head = find_command(ns, uuid, &Document::new());
+        let command = RawDocBuilder::new().extend(&head)?.document("filter", &filter).build()?;
+        let mut cursor = match cluster.db(&ns.db).run_raw_cursor_command(command).batch().await {
+            Ok(cursor) => cursor,
+            Err(e) if error::is_gone(&e) => return Ok(HashMap::new()),
+            Err(e) => return Err(e),
+        };
+        while let Some(batch) = cursor.next().await {
+            for document in batch?.doc_slices()?.into_iter().flatten().filter_map(|value| value.as_document()) {
+                let bytes = document.as_bytes();
+                found.insert(key(document), (bytes.len() as u64, xxh3_128(bytes)));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Compares a whole collection, or the share of it that `filter` picks, by streaming the `_id`s of each side and looking
+/// them up on the other. For collections whose order only the server knows, and for samples.
+pub(crate) async fn both_ways(
+    ends: &Ends,
+    pair: &Pair,
+    filter: Option<&Document>,
+    suspect: &mut (dyn FnMut(RawDocumentBuf) -> Result<(), Failure> + Send),
+    go_on: &(dyn Fn() -> BoxFuture<'static, ()> + Send + Sync),
+) -> Result<Counted, Broken> {
+    let mut query = doc! {"projection": {"_id": 1}};
+    query.extend(filter.map(|filter| ("filter".to_owned(), Bson::Document(filter.clone()))));
+    let mut counted = Counted::default();
+    for from_source in [true, false] {
+        let mut ids = match from_source {
+            true => Stream::open(&ends.source, &pair.source, ends.collection_uuid(pair), &query),
+            false => Stream::open(&ends.destination, &pair.destination, None, &query),
+        };
+        let broken = |e| if from_source { Broken::Source(e) } else { Broken::Destination(e) };
+        let mut wanted = Vec::with_capacity(IDS);
+        loop {
+            if ids.needs_reply() {
+                go_on().await;
+                ids.fill().await.map_err(broken)?;
+            }
+            let id = ids.current().and_then(|d| RawDocBuilder::new().value("_id", id_of(d)?).build().ok());
+            let at_end = id.is_none();
+            wanted.extend(id);
+            ids.advance();
+            if wanted.len() >= IDS || at_end && !wanted.is_empty() {
+                for (id, seen) in wanted.iter().zip(look_up(ends, pair, &wanted).await?) {
+                    // Once for each document of the source; the way back looks only for what the source doesn't have.
+                    if let Some((bytes, hash)) = seen.source.filter(|_| from_source) {
+                        counted.compared += 1;
+                        counted.bytes += bytes;
+                        if seen.is_equal() {
+                            counted.digest = counted.digest.wrapping_add(hash);
+                        }
+                    }
+                    if !seen.is_equal() && (from_source || seen.source.is_none()) {
+                        suspect(id.clone()).map_err(Broken::Noting)?;
+                    }
+                }
+                wanted.clear();
+            }
+            if at_end {
+                break;
+            }
+        }
+    }
+    Ok(counted)
+}
+
+/// The difference of one document as it is told; `None` if there is none any more.
+pub(crate) async fn explain(ends: &Ends, pair: &Pair, id: &RawDocumentBuf) -> Result<Option<Difference>, Broken> {
+    let one = async |cluster: &Cluster, ns: &Namespace| {
+        let filter = Document::try_from(id.as_ref()).unwrap_or_default();
+        cluster.db(&ns.db).collection::<RawDocumentBuf>(&ns.coll).find_one(filter).await
+    };
+    let (source, destination) =
+        tokio::join!(one(&ends.source, &pair.source), one(&ends.destination, &pair.destination));
+    let shown = Document::try_from(id.as_ref()).unwrap_or_default().remove("_id").unwrap_or(Bson::Null);
+    let told = |departure, path| Some(Difference { id: shown.into_relaxed_extjson(), departure, path });
+    Ok(match (source.map_err(Broken::Source)?, destination.map_err(Broken::Destination)?) {
+        (None, None) => None,
+        (Some(_), None) => told(Departure::Missing, None),
+        (None, Some(_)) => told(Departure::Extra, None),
+        (Some(a), Some(b)) => first_difference(&a, &b).and_then(|(path, departure)| told(departure, Some(path))),
+    })
+}

@@ -1,0 +1,308 @@
+//! Reads one range of a collection on both sides at once and joins the two streams on `_id`. Documents are compared by
+//! their bytes, in the server's replies as they came: nothing is decoded but the `_id`s of documents that differ.
+//!
+//! Ranges are read in the order of the `_id` index, by `min` and `max` as the copy reads them. A clustered collection has
+//! no such index and is itself in that order. A collated one has an order that only the server knows: there `_id`s are
+//! streamed from each side and looked up on the other.
+
+use super::{lookup, order};
+use crate::{
+    catalog::{self, Entry},
+    cluster::Cluster,
+    raw,
+};
+use bson::{Binary, Bson, Document, RawBsonRef, RawDocument, RawDocumentBuf, doc, spec::BinarySubtype};
+use futures::StreamExt;
+use limosa_model::Namespace;
+use mongodb::error::Error;
+use std::cmp::Ordering;
+use tokio::sync::mpsc;
+use xxhash_rust::xxh3::xxh3_128;
+
+/// Documents a reply; the server ends one at 16 MB by itself.
+const BATCH_DOCUMENTS: i32 = 2000;
+
+/// One collection, where it is on either side.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Pair {
+    pub source: Namespace,
+    pub destination: Namespace,
+    /// The source's collection; what is read under its name must be this one.
+    pub uuid: Option<catalog::Uuid>,
+    pub order: IdOrder,
+    pub is_capped: bool,
+}
+
+/// How a collection can be read in the order of its `_id`s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IdOrder {
+    /// By the `_id` index.
+    Index,
+    /// By reading it from beginning to end.
+    Natural,
+    /// The server's alone.
+    Collated,
+}
+
+impl Pair {
+    pub fn of(entry: &Entry, destination: &Namespace) -> Self {
+        let order = if entry.is_collated() {
+            IdOrder::Collated
+        } else if entry.options.contains_key("clusteredIndex") || entry.ns.coll.starts_with(catalog::BUCKETS) {
+            IdOrder::Natural
+        } else {
+            IdOrder::Index
+        };
+        Self {
+            source: entry.ns.clone(),
+            destination: destination.clone(),
+            uuid: entry.uuid,
+            order,
+            is_capped: entry.is_capped(),
+        }
+    }
+}
+
+/// An interval of `_id`s: from `min`, inclusive, to `max`, exclusive; all of it where both are absent.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Interval {
+    pub min: Option<Bson>,
+    pub max: Option<Bson>,
+}
+
+/// What a scan counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counted {
+    /// Documents of the source that were compared.
+    pub compared: u64,
+    pub bytes: u64,
+    /// The sum of the digests of the documents that are equal.
+    pub digest: u128,
+}
+
+impl Counted {
+    pub fn add(&mut self, other: Self) {
+        self.compared += other.compared;
+        self.bytes += other.bytes;
+        self.digest = self.digest.wrapping_add(other.digest);
+    }
+
+    fn equal(&mut self, document: &[u8]) {
+        self.compared += 1;
+        self.bytes += document.len() as u64;
+        self.digest = self.digest.wrapping_add(xxh3_128(document));
+    }
+}
+
+/// Why a scan ended early.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    Source(Error),
+    Destination(Error),
+    /// What was found can't be noted down.
+    Noting(limosa_model::Failure),
+}
+
+/// Both ends of a comparison.
+#[derive(Clone, Debug)]
+pub(crate) struct Ends {
+    pub source: Cluster,
+    pub destination: Cluster,
+}
+
+impl Ends {
+    /// Compares `interval` of `pair`. `suspect` gets `{_id: …}` of each document that isn't the same on both sides;
+    /// `go_on` is awaited before each pair of replies and may hold the scan up.
+    pub async fn scan(
+        &self,
+        pair: &Pair,
+        interval: &Interval,
+        suspect: &mut (dyn FnMut(RawDocumentBuf) -> Result<(), limosa_model::Failure> + Send),
+        go_on: &(dyn Fn() -> futures::future::BoxFuture<'static, ()> + Send + Sync),
+    ) -> Result<Counted, Broken> {
+        if pair.order == IdOrder::Collated {
+            return lookup::both_ways(self, pair, None, suspect, go_on).await;
+        }
+        let mut counted = Counted::default();
+        let mut queries = vec![find(interval, pair.order)];
+        if interval.min.is_some() && interval.max.is_none() {
+            // `min` without `max` leaves out the one document whose `_id` is MaxKey.
+            queries.push(doc! {"filter": {"_id": Bson::MaxKey}});
+        }
+        for query in queries {
+            let mut left = Stream::open(&self.source, &pair.source, self.collection_uuid(pair), &query);
+            let mut right = Stream::open(&self.destination, &pair.destination, None, &query);
+            loop {
+                if left.needs_reply() || right.needs_reply() {
+                    go_on().await;
+                    let (a, b) = tokio::join!(left.fill(), right.fill());
+                    a.map_err(Broken::Source)?;
+                    b.map_err(Broken::Destination)?;
+                }
+                match (left.current(), right.current()) {
+                    (None, None) => break,
+                    (Some(x), Some(y)) if x == y => {
+                        counted.equal(x);
+                        left.advance();
+                        right.advance();
+                    }
+                    (x, y) => {
+                        let (x, y) = (x.and_then(id_of), y.and_then(id_of));
+                        let order = match (x, y) {
+                            (Some(x), Some(y)) => order::compare(x, y),
+                            (Some(_), None) => Ordering::Less,
+                            _ => Ordering::Greater,
+                        };
+                        let id = if order.is_le() { x } else { y };
+                        if let Some(id) = id.and_then(id_document) {
+                            suspect(id).map_err(Broken::Noting)?;
+                        }
+                        if order.is_le() {
+                            counted.compared += 1;
+                            counted.bytes += left.current().map_or(0, |d| d.len() as u64);
+                            left.advance();
+                        }
+                        if order.is_ge() {
+                            right.advance();
+                        }
+                    }
+                }
+            }
+        }
+        Ok(counted)
+    }
+
+    /// The UUID to read the source under, where the source can be asked to hold to it.
+    pub fn collection_uuid(&self, pair: &Pair) -> Option<catalog::Uuid> {
+        pair.uuid.filter(|_| self.source.version >= (6, 0, 0))
+    }
+}
+
+fn find(interval: &Interval, order: IdOrder) -> Document {
+    let mut query = match order {
+        IdOrder::Natural => doc! {"hint": {"$natural": 1}},
+        IdOrder::Index | IdOrder::Collated => doc! {"hint": {"_id": 1}},
+    };
+    query.extend(interval.min.clone().map(|id| ("min".to_owned(), Bson::Document(doc! {"_id": id}))));
+    query.extend(interval.max.clone().map(|id| ("max".to_owned(), Bson::Document(doc! {"_id": id}))));
+    query
+}
+
+/// A whole `find`, majority-committed, of `ns`.
+pub(crate) fn find_command(ns: &Namespace, uuid: Option<catalog::Uuid>, query: &Document) -> Document {
+    let mut command = doc! {"find": &ns.coll, "batchSize": BATCH_DOCUMENTS, "readConcern": {"level": "majority"}};
+    if let Some(uuid) = uuid {
+        command.insert("collectionUUID", Binary { subtype: BinarySubtype::Uuid, bytes: uuid.to_vec() });
+    }
+    command.extend(query.clone());
+    command
+}
+
+/// The value of a document's `_id`.
+pub(crate) fn id_of(document: &[u8]) -> Option<RawBsonRef<'_>> {
+    RawDocument::from_bytes(document).ok()?.get("_id").ok().flatten()
+}
+
+fn id_document(id: RawBsonRef<'_>) -> Option<RawDocumentBuf> {
+    raw::RawDocBuilder::new().value("_id", id).build().ok()
+}
+
+/// The documents of one side, in the replies that they came in; the next reply is fetched while one is gone through.
+pub(crate) struct Stream {
+    replies: mpsc::Receiver<Result<Reply, Error>>,
+    reply: Reply,
+    next: usize,
+    ended: bool,
+}
+
+/// One reply's documents.
+#[derive(Default)]
+struct Reply {
+    bytes: Vec<u8>,
+    /// Where each document begins and ends.
+    documents: Vec<(usize, usize)>,
+}
+
+impl Reply {
+    fn of(array: &bson::RawArray) -> Self {
+        let bytes = array.as_bytes().to_vec();
+        let mut documents = Vec::new();
+        // Each element is a type, a name that ends with a zero, and a document that begins with its length.
+        let mut at = 4;
+        while bytes.get(at).is_some_and(|kind| *kind != 0) {
+            let Some(name) = bytes[at + 1..].iter().position(|b| *b == 0) else { break };
+            let begin = at + 1 + name + 1;
+            let Some(length) = bytes.get(begin..begin + 4).and_then(|b| b.try_into().ok()).map(i32::from_le_bytes)
+            else {
+                break;
+            };
+            let end = begin + length as usize;
+            documents.push((begin, end));
+            at = end;
+        }
+        Self { bytes, documents }
+    }
+}
+
+impl Stream {
+    pub fn open(cluster: &Cluster, ns: &Namespace, uuid: Option<catalog::Uuid>, query: &Document) -> Self {
+        let (sender, replies) = mpsc::channel(1);
+        let (db, command) = (cluster.db(&ns.db), find_command(ns, uuid, query));
+        let batch_size = command.get_i32("batchSize").unwrap_or(BATCH_DOCUMENTS) as u32;
+        tokio::spawn(async move {
+            let mut cursor = match db.run_cursor_command(command).batch_size(batch_size).batch().await {
+                Ok(cursor) => cursor,
+                Err(e) => return drop(sender.send(Err(e)).await),
+            };
+            while let Some(batch) = cursor.next().await {
+                let reply = batch.and_then(|batch| batch.doc_slices().map(Reply::of));
+                let failed = reply.is_err();
+                // Nobody listens any more: the scan ended.
+                if sender.send(reply).await.is_err() || failed {
+                    return;
+                }
+            }
+        });
+        Self { replies, reply: Reply::default(), next: 0, ended: false }
+    }
+
+    pub fn needs_reply(&self) -> bool {
+        !self.ended && self.next >= self.reply.documents.len()
+    }
+
+    pub async fn fill(&mut self) -> Result<(), Error> {
+        while self.needs_reply() {
+            match self.replies.recv().await {
+                Some(reply) => (self.reply, self.next) = (reply?, 0),
+                None => self.ended = true,
+            }
+        }
+        Ok(())
+    }
+
+    /// The document at hand, if there is one.
+    pub fn current(&self) -> Option<&[u8]> {
+        self.reply.documents.get(self.next).map(|(begin, end)| &self.reply.bytes[*begin..*end])
+    }
+
+    pub fn advance(&mut self) {
+        self.next += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bson::{RawArrayBuf, rawdoc};
+
+    #[test]
+    fn documents_of_a_reply_are_found_in_place() {
+        let mut array = RawArrayBuf::new();
+        let all: Vec<RawDocumentBuf> = (0..120).map(|n| rawdoc! {"_id": n, "x": ["a", {"b": n}]}).collect();
+        all.iter().for_each(|d| array.push(d.clone()));
+        let reply = Reply::of(&array);
+        let found: Vec<&[u8]> = reply.documents.iter().map(|(b, e)| &reply.bytes[*b..*e]).collect();
+        assert_eq!(found, all.iter().map(|d| d.as_bytes()).collect::<Vec<_>>());
+        assert!(Reply::of(&RawArrayBuf::new()).documents.is_empty());
+    }
+}

@@ -1,0 +1,165 @@
+//! The verifier beside replication: what somebody else does to the destination is found, repaired and counted.
+
+use crate::support::{Pair, Run, settings};
+use bson::{Document, doc};
+use limosa_engine::Outcome;
+use limosa_model::{AgentId, Epoch, ErrorCode, PhaseKind};
+use limosa_testkit::{compare, workload::Workload};
+use mongodb::{Client, Collection};
+
+/// Documents that no writer of a test touches.
+const STILL: i32 = 4_000;
+
+async fn seed(client: &Client) {
+    let db = client.database("app");
+    for command in [
+        doc! {"create": "folded", "collation": {"locale": "en", "strength": 2}},
+        doc! {"create": "clustered", "clusteredIndex": {"key": {"_id": 1}, "unique": true}},
+        doc! {"create": "ring", "capped": true, "size": 10_000_000},
+        doc! {"create": "ruled", "validator": {"a": 1}, "validationLevel": "strict", "validationAction": "error"},
+        doc! {"create": "series", "timeseries": {"timeField": "t", "metaField": "m"}},
+    ] {
+        db.run_command(command).await.expect("is taken");
+    }
+    for name in ["still", "folded", "clustered", "ring"] {
+        let documents: Vec<Document> = (0..STILL).map(|n| doc! {"_id": n, "a": 1, "b": {"c": "x", "n": n}}).collect();
+        db.collection(name).insert_many(documents).await.expect("inserts");
+    }
+    let measured: Vec<Document> =
+        (0..300).map(|n| doc! {"t": bson::DateTime::from_millis(n * 60_000), "m": n % 3, "v": n}).collect();
+    db.collection("series").insert_many(measured).await.expect("inserts");
+    let indexes = doc! {"createIndexes": "still", "indexes": [
+        {"key": {"a": 1}, "name": "a"}, {"key": {"b.n": 1}, "name": "n", "unique": true},
+    ]};
+    db.run_command(indexes).await.expect("indexes");
+}
+
+fn still(to: &Client, name: &str) -> Collection<Document> {
+    to.database("app").collection(name)
+}
+
+async fn set(to: &Client, name: &str, id: i32, update: Document) {
+    let done = still(to, name).update_one(doc! {"_id": id}, update).await.expect("updates");
+    assert_eq!(done.modified_count, 1, "{name} {id}");
+}
+
+/// Six ways to spoil a collection, from document `first` on.
+async fn spoil(to: &Client, name: &str, first: i32) -> u64 {
+    set(to, name, first, doc! {"$set": {"b.c": "y"}}).await;
+    set(to, name, first + 1, doc! {"$set": {"a": 1_i64}}).await;
+    let swapped = doc! {"_id": first + 2, "b": {"c": "x", "n": first + 2}, "a": 1};
+    still(to, name).replace_one(doc! {"_id": first + 2}, swapped).await.expect("replaces");
+    set(to, name, first + 3, doc! {"$rename": {"a": "z"}}).await;
+    still(to, name).delete_one(doc! {"_id": first + 4}).await.expect("deletes");
+    still(to, name).insert_one(doc! {"_id": STILL + first, "a": 1}).await.expect("inserts");
+    6
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_else_spoils_is_found_in_every_phase_repaired_and_counted() {
+    let Pair { source, destination, from, to } = Pair::start().await;
+    seed(&from).await;
+    let bulk: Vec<Document> = (0..60_000).map(|n| doc! {"_id": n, "p": "p".repeat(300)}).collect();
+    from.database("app").collection("bulk").insert_many(bulk).await.expect("inserts");
+    let writers = Workload::start(&from, "app", 21, 2);
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut run = Run::start(&settings(&source, &destination, dir.path()));
+    run.reach(PhaseKind::Copying).await;
+    // Copied already or still to be copied: the copy leaves what is there. The last ones may still be in the stream.
+    let mut spoilt = 0;
+    for id in [0, 30_000, 70_000] {
+        still(&to, "bulk").replace_one(doc! {"_id": id}, doc! {"_id": id}).upsert(true).await.expect("replaces");
+        spoilt += 1;
+    }
+    run.reach(PhaseKind::CatchingUp).await;
+    for name in ["still", "folded", "clustered"] {
+        spoilt += spoil(&to, name, 100).await;
+    }
+    set(&to, "ring", 7, doc! {"$set": {"a": 2}}).await;
+    still(&to, "system.buckets.series").delete_one(doc! {}).await.expect("deletes");
+    spoilt += 2;
+    run.reach(PhaseKind::Synced).await;
+    run.count(|p| p.documents_repaired == spoilt).await;
+    for name in ["still", "folded"] {
+        spoilt += spoil(&to, name, 200).await;
+    }
+    run.count(|p| p.documents_repaired == spoilt).await;
+    for command in [
+        doc! {"dropIndexes": "still", "index": "a"},
+        doc! {"createIndexes": "still", "indexes": [{"key": {"x": 1}, "name": "x"}]},
+        doc! {"collMod": "ruled", "validator": {"a": 5}},
+    ] {
+        to.database("app").run_command(command).await.expect("is taken");
+    }
+    let acknowledged = writers.stop("app").await.expect("writes");
+    // At the last moment: the number of documents gives it away.
+    still(&to, "still").insert_one(doc! {"_id": "late"}).await.expect("inserts");
+    still(&to, "clustered").delete_one(doc! {"_id": 300}).await.expect("deletes");
+    spoilt += 2;
+    let progress = run.cut_over().await;
+    assert_eq!(progress.documents_repaired, spoilt, "{progress:?}");
+    acknowledged.check(&to).await.expect("acknowledged writes are there");
+    // A document that was brought back stands last in a capped collection; none was.
+    compare(&from, &to, &["app"]).await.expect("equal");
+    assert!(progress.verification_passes >= 2, "{progress:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_that_differs_again_after_its_repair_ends_the_migration() {
+    let Pair { source, destination, from, to } = Pair::start().await;
+    seed(&from).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut run = Run::start(&settings(&source, &destination, dir.path()));
+    run.reach(PhaseKind::Synced).await;
+    set(&to, "still", 5, doc! {"$set": {"a": 2}}).await;
+    run.count(|p| p.documents_repaired == 1).await;
+    while still(&to, "still").find_one(doc! {"_id": 5, "a": 1}).await.expect("reads").is_none() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    set(&to, "still", 5, doc! {"$set": {"a": 3}}).await;
+    match run.end().await {
+        Outcome::Failed(failure) => {
+            assert_eq!(failure.code, ErrorCode::VerificationFailed);
+            assert!(failure.message.contains("app.still _id 5 at a"), "{failure}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verifying_goes_on_where_it_was_and_begins_anew_on_another_disk() {
+    let Pair { source, destination, from, to } = Pair::start().await;
+    seed(&from).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut settings = settings(&source, &destination, dir.path());
+    let mut run = Run::start(&settings);
+    run.reach(PhaseKind::Synced).await;
+    set(&to, "still", 5, doc! {"$set": {"a": 2}}).await;
+    run.count(|p| p.documents_repaired == 1 && p.verification_passes >= 2).await;
+    run.kill().await;
+    // The same disk: what was found is known.
+    settings.epoch = settings.epoch.next();
+    let mut run = Run::start(&settings);
+    let progress = run.count(|p| p.verification_passes > 0).await;
+    assert!(progress.verification_passes >= 2 && progress.documents_repaired == 1, "{progress:?}");
+    run.kill().await;
+    // Another agent has it for a while: what the first one noted is worth nothing then.
+    let other = tempfile::tempdir().expect("a directory");
+    let taker = limosa_engine::Settings {
+        epoch: Epoch(settings.epoch.0 + 1),
+        agent_id: AgentId::generate(),
+        data_dir: other.path().to_owned(),
+        ..settings.clone()
+    };
+    let mut run = Run::start(&taker);
+    let progress = run.reach(PhaseKind::Synced).await.progress;
+    assert!(progress.verification_passes >= 1 && progress.documents_repaired == 0, "{progress:?}");
+    from.database("app").collection("still").insert_one(doc! {"_id": "new", "b": {"n": -1}}).await.expect("inserts");
+    run.kill().await;
+    settings.epoch = Epoch(taker.epoch.0 + 1);
+    let mut run = Run::start(&settings);
+    let progress = run.reach(PhaseKind::Synced).await.progress;
+    assert!(progress.verification_passes >= 1 && progress.documents_repaired == 0, "{progress:?}");
+    run.cut_over().await;
+    compare(&from, &to, &["app"]).await.expect("equal");
+}

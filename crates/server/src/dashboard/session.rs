@@ -1,0 +1,113 @@
+//! `/api/limosa/v1/session`: in, out, and who is in.
+
+use crate::{
+    App,
+    auth::{Principal, access_list, session},
+    render::{self, ApiError, Reply},
+};
+use axum::{
+    body::{Body, Bytes},
+    extract::{ConnectInfo, State},
+    http::{HeaderMap, HeaderValue, Response, StatusCode, header},
+};
+use limosa_model::{Secret, Timestamp};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::{net::SocketAddr, sync::Arc};
+
+/// What the sign-in form sends.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Credentials {
+    /// A public key or a client id.
+    name: String,
+    /// The private key or the client's secret.
+    secret: Secret,
+}
+
+fn shown(principal: &Principal, until: Timestamp) -> Value {
+    json!({
+        "name": principal.name,
+        "orgId": principal.org_id.to_string(),
+        "roles": principal.roles,
+        "expiresAt": until.rfc3339(),
+        "version": env!("CARGO_PKG_VERSION"),
+    })
+}
+
+fn error(status: StatusCode, code: &'static str, detail: &str) -> Response<Body> {
+    render::respond(Err(ApiError::new(status, code, detail, &[])), None, render::Wishes::default())
+}
+
+fn set_cookie(mut response: Response<Body>, cookie: &str) -> Response<Body> {
+    if let Ok(value) = HeaderValue::from_str(cookie) {
+        response.headers_mut().insert(header::SET_COOKIE, value);
+    }
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// `GET`: the caller, and until when the session lasts.
+pub(super) async fn read(State(app): State<Arc<App>>, headers: HeaderMap) -> Response<Body> {
+    match session::caller(&app, &headers, Timestamp::now()) {
+        Some((principal, until)) => {
+            render::respond(Ok(Reply::ok(shown(&principal, until))), None, render::Wishes::default())
+        }
+        None => render::unauthorized("Session"),
+    }
+}
+
+/// `POST`: a session for a key or a service account.
+pub(super) async fn sign_in(
+    State(app): State<Arc<App>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response<Body> {
+    let now = Timestamp::now();
+    if !session::is_own(&headers) {
+        return error(StatusCode::FORBIDDEN, "CROSS_SITE_REQUEST", "This request must come from the page itself.");
+    }
+    let address = peer.ip().to_canonical();
+    if !app.limits.sign_in(&address.to_string(), now) {
+        return error(
+            StatusCode::TOO_MANY_REQUESTS,
+            "RATE_LIMITED",
+            "Too many attempts to sign in; wait a minute, then try again.",
+        );
+    }
+    let Ok(Credentials { name, secret }) = serde_json::from_slice(&body) else {
+        return error(StatusCode::BAD_REQUEST, "MALFORMED_JSON", "Received JSON is malformed.");
+    };
+    let Some(principal) = session::check(&app, name.trim(), secret.expose().trim(), now) else {
+        return error(
+            StatusCode::UNAUTHORIZED,
+            "WRONG_CREDENTIALS",
+            "There is no such key or service account, or its secret is another one.",
+        );
+    };
+    if !access_list::admits(&principal.access_list, address) {
+        let detail = format!("IP address {address} is not allowed to access this resource.");
+        return error(StatusCode::FORBIDDEN, "IP_ADDRESS_NOT_ON_ACCESS_LIST", &detail);
+    }
+    let noted = app.store.audit(&principal, &address.to_string(), "signIn", "/api/limosa/v1/session", now);
+    if let Err(error) = noted {
+        tracing::error!(%error, "a sign-in could not be noted in the audit");
+    }
+    let until = now.plus_seconds(app.session_seconds);
+    let token = app.sessions.open(&principal.name, until, now);
+    let answer = render::respond(Ok(Reply::ok(shown(&principal, until))), None, render::Wishes::default());
+    set_cookie(answer, &session::cookie(&app, token.expose(), app.session_seconds))
+}
+
+/// `DELETE`: the session ends, here and in the browser.
+pub(super) async fn sign_out(State(app): State<Arc<App>>, headers: HeaderMap) -> Response<Body> {
+    if !session::is_own(&headers) {
+        return error(StatusCode::FORBIDDEN, "CROSS_SITE_REQUEST", "This request must come from the page itself.");
+    }
+    if let Some(token) = session::token(&app, &headers) {
+        app.sessions.close(token);
+    }
+    let answer = render::respond(Ok(Reply::with(StatusCode::NO_CONTENT, None)), None, render::Wishes::default());
+    set_cookie(answer, &session::cookie(&app, "", 0))
+}

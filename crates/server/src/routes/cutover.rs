@@ -1,0 +1,45 @@
+//! `…/liveMigrations/{id}/cutover`: how to cut over, and what it would do.
+
+use super::{live_migrations::refused, migration, reply};
+use crate::{
+    call::Call,
+    render::{ApiError, Reply},
+};
+use axum::http::StatusCode;
+use limosa_model::{Migration, Timestamp, cutover::CutoverOptions, transition::Event};
+
+/// Holds for the next cutover, whoever asks for it and by which API.
+pub(crate) fn choose(call: &Call) -> Result<Reply, ApiError> {
+    let options: CutoverOptions = call.parse()?;
+    Ok(reply(&change(call, Event::ChooseCutover(options))?.cutover))
+}
+
+pub(crate) fn options(call: &Call) -> Result<Reply, ApiError> {
+    Ok(reply(&migration(call)?.cutover))
+}
+
+/// Asks for a rehearsal; its agent carries it out with its next report. One that is under way is this one.
+pub(crate) fn rehearse(call: &Call) -> Result<Reply, ApiError> {
+    let rehearsed = change(call, Event::Rehearse)?.rehearsal;
+    Ok(Reply { status: StatusCode::ACCEPTED, ..reply(&rehearsed) })
+}
+
+/// The newest rehearsal.
+pub(crate) fn rehearsal(call: &Call) -> Result<Reply, ApiError> {
+    let migration = migration(call)?;
+    let none = || {
+        let id = migration.id.to_string();
+        ApiError::not_found(
+            "REHEARSAL_NOT_FOUND",
+            format!("The cutover of live migration {id} was not rehearsed."),
+            &[&id],
+        )
+    };
+    migration.rehearsal.as_ref().map(reply).ok_or_else(none)
+}
+
+fn change(call: &Call, event: Event) -> Result<Migration, ApiError> {
+    let migration = migration(call)?;
+    call.principal.owns_group(migration.group_id)?;
+    call.app.store.change(migration.id, event, Timestamp::now()).map_err(|error| refused(&migration, error))
+}

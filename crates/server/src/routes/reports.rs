@@ -1,0 +1,39 @@
+//! `…/liveMigrations/{id}/report`: the report of a migration that is over.
+
+use super::migration;
+use crate::{
+    ServerError,
+    call::Call,
+    render::{ApiError, Reply},
+    store::Store,
+};
+use limosa_model::{Migration, PhaseKind, report::MigrationReport};
+use serde_json::Value;
+
+pub(crate) fn get(call: &Call) -> Result<Reply, ApiError> {
+    let migration = migration(call)?;
+    if migration.phase.kind().is_final() {
+        return Ok(Reply::ok(report(&call.app.store, &migration)?));
+    }
+    let id = migration.id.to_string();
+    let detail = format!("Live migration {id} is not over: there is no report yet.");
+    Err(ApiError::not_found("REPORT_NOT_READY", detail, &[&id]))
+}
+
+/// The report, which is kept from its first making on; that of a failed migration isn't, since it may go on.
+pub(crate) fn report(store: &Store, migration: &Migration) -> Result<Value, ServerError> {
+    if let Some(kept) = store.report(migration.id)? {
+        return Ok(kept);
+    }
+    let mut phases: Vec<(String, String)> = vec![("Scheduled".to_owned(), migration.created_at.rfc3339())];
+    for (_, at, kind, message) in store.events(migration.id, 0)? {
+        if let ("phase", Some((_, entered))) = (kind.as_str(), message.split_once(" to ")) {
+            phases.push((entered.to_owned(), at.rfc3339()));
+        }
+    }
+    let lags = store.lags(migration.id)?.into_iter().map(|(_, seconds)| seconds).collect();
+    let record = store.record(migration.id)?.unwrap_or_default();
+    let made = MigrationReport::new(migration, record, &phases, lags);
+    let made = serde_json::to_value(made).unwrap_or_default();
+    if migration.phase.kind() == PhaseKind::Failed { Ok(made) } else { store.keep_report(migration.id, &made) }
+}

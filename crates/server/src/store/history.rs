@@ -1,0 +1,95 @@
+//! How far a migration was over time: close by for the last hour, thinned out before, so that a month fits.
+
+use super::{Store, text, unreadable};
+use crate::ServerError;
+use limosa_model::{Migration, MigrationId, Timestamp, wire::own::MigrationSample};
+use rusqlite::{Connection, params};
+
+/// Samples of the last hour are this far apart at least.
+const CLOSE_MILLIS: i64 = 10_000;
+
+/// How long they stay so.
+const CLOSE_FOR_MILLIS: i64 = 3_600_000;
+
+/// Older ones are this far apart: a multiple of the close ones.
+const FAR_MILLIS: i64 = 600_000;
+
+/// What is older goes: at most 360 close samples and 4320 far ones are kept.
+const KEPT_MILLIS: i64 = 30 * 86_400_000;
+
+/// Keeps a sample now and then.
+pub(super) fn sample(connection: &Connection, migration: &Migration, now: Timestamp) -> Result<(), ServerError> {
+    let slot = now.0 / CLOSE_MILLIS * CLOSE_MILLIS;
+    let progress = &migration.progress;
+    let sample = MigrationSample {
+        bytes_copied: progress.bytes_copied,
+        documents_copied: progress.documents_copied,
+        events_applied: progress.events_applied,
+        lag_seconds: migration.lag_time_seconds(),
+        oplog_window_seconds: progress.oplog_window_seconds,
+        phase: migration.phase.kind(),
+        spool_bytes: progress.spool_bytes,
+        time: now.rfc3339(),
+    };
+    let id = migration.id.to_string();
+    let insert = "INSERT OR IGNORE INTO samples VALUES (?1, ?2, ?3)";
+    if connection.execute(insert, params![id, slot, text(&sample)?])? == 1 {
+        let thin = "DELETE FROM samples WHERE migration_id = ?1 AND (at <= ?2 OR (at <= ?3 AND at % ?4 <> 0))";
+        connection.execute(thin, params![id, slot - KEPT_MILLIS, slot - CLOSE_FOR_MILLIS, FAR_MILLIS])?;
+    }
+    Ok(())
+}
+
+impl Store {
+    /// Oldest first.
+    pub fn history(&self, migration: MigrationId) -> Result<Vec<MigrationSample>, ServerError> {
+        let connection = self.lock();
+        let mut query = connection.prepare_cached("SELECT body FROM samples WHERE migration_id = ?1 ORDER BY at")?;
+        let rows = query.query_map([migration.to_string()], |r| r.get::<_, String>(0))?;
+        rows.map(|body| serde_json::from_str(&body?).map_err(|e| unreadable(&e))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seal::Seal;
+    use limosa_model::GroupId;
+    use serde_json::json;
+
+    /// As it is stored, with what every version of it has.
+    fn migration() -> Migration {
+        let group = GroupId::generate();
+        let body = json!({
+            "id": MigrationId::generate(), "groupId": group, "migrationHost": "host", "dropDestinationData": false,
+            "source": {"groupId": group, "clusterName": "old", "managedAuthentication": true, "ssl": false},
+            "destination": {"groupId": group, "clusterName": "new"},
+            "phase": {"kind": "copying"}, "lease": null, "epoch": 0, "progress": {}, "createdAt": 0, "phaseSince": 0,
+        });
+        serde_json::from_value(body).expect("is one")
+    }
+
+    #[test]
+    fn a_history_is_close_for_an_hour_and_thin_before() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let seal = Seal::open(&dir.path().join("key")).expect("makes a key");
+        let store = Store::open(&dir.path().join("db"), seal).expect("opens");
+        let mut migration = migration();
+        let hours = 5;
+        let connection = store.lock();
+        let transaction = connection.unchecked_transaction().expect("begins");
+        for second in 0..hours * 3600 {
+            migration.progress.bytes_copied = second as u64;
+            sample(&transaction, &migration, Timestamp(second * 1000)).expect("is kept");
+        }
+        transaction.commit().expect("commits");
+        drop(connection);
+        let found = store.history(migration.id).expect("reads");
+        let seconds: Vec<u64> = found.iter().map(|s| s.bytes_copied).collect();
+        let thin = seconds.iter().filter(|s| **s < (hours - 1) as u64 * 3600).count();
+        assert!(seconds.is_sorted() && thin == 6 * (hours as usize - 1), "{thin} of {}", seconds.len());
+        assert_eq!(seconds.len() - thin, 360);
+        sample(&store.lock(), &migration, Timestamp(40 * 86_400_000)).expect("is kept");
+        assert_eq!(store.history(migration.id).expect("reads").len(), 1, "what is older than a month goes");
+    }
+}

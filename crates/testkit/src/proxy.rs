@@ -1,0 +1,207 @@
+//! A TCP proxy in front of one server that breaks the network on command. It reads the frames of MongoDB's protocol, so
+//! that it can also carry a command over and lose the answer.
+
+use crate::Error;
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinHandle,
+};
+
+/// How the network is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// Everything passes.
+    Whole,
+    /// Connections are ended, new ones too: as when a host is down or its name is gone.
+    Cut,
+    /// Nothing passes, and nobody is told: as when packets are dropped.
+    Silent,
+    /// Only what clients send passes.
+    ToServer,
+    /// Only what the server sends passes.
+    ToClient,
+    /// Every message takes so long more.
+    Slow(Duration),
+}
+
+/// The longest message of the protocol.
+const LONGEST: usize = 64 * 1024 * 1024;
+
+#[derive(Default)]
+struct Plan {
+    /// Commands whose answer is lost next.
+    lose: Vec<String>,
+    /// How many were.
+    lost: u64,
+}
+
+/// A running proxy; ends when dropped.
+pub struct Proxy {
+    addr: SocketAddr,
+    network: watch::Sender<Network>,
+    resets: watch::Sender<u64>,
+    plan: Arc<Mutex<Plan>>,
+    task: JoinHandle<()>,
+}
+
+impl Proxy {
+    /// Listens on a free loopback port for connections to `target`.
+    pub async fn start(target: SocketAddr) -> Result<Self, Error> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let addr = listener.local_addr()?;
+        let (network, resets) = (watch::Sender::new(Network::Whole), watch::Sender::new(0));
+        let plan = Arc::<Mutex<Plan>>::default();
+        let link = Link { target, network: network.clone(), resets: resets.clone(), plan: Arc::clone(&plan) };
+        let task = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(link.clone().carry(client));
+            }
+        });
+        Ok(Self { addr, network, resets, plan, task })
+    }
+
+    /// Where clients connect.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// From now on.
+    pub fn set(&self, network: Network) {
+        self.network.send_replace(network);
+    }
+
+    /// Ends all connections that there are; new ones pass.
+    pub fn reset(&self) {
+        self.resets.send_modify(|n| *n += 1);
+    }
+
+    /// Carries the next command of this name to the server and ends the connection instead of bringing the answer.
+    pub fn lose_answer_to(&self, command: &str) {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner).lose.push(command.to_owned());
+    }
+
+    /// How many answers were lost.
+    pub fn lost(&self) -> u64 {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner).lost
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.set(Network::Cut);
+    }
+}
+
+#[derive(Clone)]
+struct Link {
+    target: SocketAddr,
+    network: watch::Sender<Network>,
+    resets: watch::Sender<u64>,
+    plan: Arc<Mutex<Plan>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    ToServer,
+    ToClient,
+}
+
+impl Link {
+    async fn carry(self, client: TcpStream) {
+        let (mut network, mut resets) = (self.network.subscribe(), self.resets.subscribe());
+        if *network.borrow_and_update() == Network::Cut {
+            return;
+        }
+        let Ok(server) = TcpStream::connect(self.target).await else { return };
+        let _ = (client.set_nodelay(true), server.set_nodelay(true));
+        let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+            (client.into_split(), server.into_split());
+        // Set while the answer on its way is to be lost.
+        let losing = watch::Sender::new(false);
+        let up = async {
+            while let Some(message) = read(&mut from_client).await {
+                if command_of(&message).is_some_and(|name| self.is_to_lose(name)) {
+                    losing.send_replace(true);
+                }
+                self.pass(Direction::ToServer).await;
+                if to_server.write_all(&message).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let down = async {
+            while let Some(message) = read(&mut from_server).await {
+                if *losing.borrow() {
+                    self.plan.lock().unwrap_or_else(PoisonError::into_inner).lost += 1;
+                    return;
+                }
+                self.pass(Direction::ToClient).await;
+                if to_client.write_all(&message).await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = up => {}
+            () = down => {}
+            _ = network.wait_for(|now| *now == Network::Cut) => {}
+            _ = resets.changed() => {}
+        }
+    }
+
+    fn is_to_lose(&self, command: &str) -> bool {
+        let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = plan.lose.iter().position(|name| name == command);
+        found.map(|index| plan.lose.remove(index)).is_some()
+    }
+
+    /// Waits until the network lets something through.
+    async fn pass(&self, direction: Direction) {
+        let mut network = self.network.subscribe();
+        let open = |now: &Network| match now {
+            Network::Whole | Network::Slow(_) => true,
+            Network::ToServer => direction == Direction::ToServer,
+            Network::ToClient => direction == Direction::ToClient,
+            Network::Cut | Network::Silent => false,
+        };
+        let now = network.wait_for(open).await.map(|now| *now);
+        if let Ok(Network::Slow(delay)) = now {
+            tokio::time::sleep(delay).await;
+        }
+    }
+}
+
+/// One message; `None` at the end.
+async fn read(from: &mut (impl AsyncReadExt + Unpin)) -> Option<Vec<u8>> {
+    let mut head = [0; 4];
+    from.read_exact(&mut head).await.ok()?;
+    let length = u32::from_le_bytes(head) as usize;
+    if !(16..=LONGEST).contains(&length) {
+        return None;
+    }
+    let mut message = head.to_vec();
+    message.resize(length, 0);
+    from.read_exact(&mut message[4..]).await.ok()?;
+    Some(message)
+}
+
+/// The command in an `OP_MSG`: the name of its body's first field.
+fn command_of(message: &[u8]) -> Option<&str> {
+    const OP_MSG: [u8; 4] = 2013_i32.to_le_bytes();
+    // Header, flags, the kind of the first section (a body), the body's length, the field's type.
+    let body = message.get(16 + 4..)?;
+    if message.get(12..16)? != OP_MSG || *body.first()? != 0 {
+        return None;
+    }
+    let name = body.get(1 + 4 + 1..)?;
+    let end = name.iter().position(|b| *b == 0)?;
+    std::str::from_utf8(&name[..end]).ok()
+}

@@ -1,0 +1,49 @@
+//! The initial copy.
+
+use super::{
+    Arguments, anchor,
+    data::load,
+    program::{Migration, cpu_seconds},
+    report::{Measured, Report, Target},
+    server,
+};
+use limosa_testkit::Error;
+
+pub(crate) async fn measure(arguments: &Arguments, report: &mut Report) -> Result<(), Error> {
+    let oplog_mb = (arguments.gb * 3000.0) as u32 + 1000;
+    let mut source = server(1, oplog_mb).await?;
+    let loaded = load(&source.client().await, arguments.shape, arguments.seed, arguments.bytes()).await?;
+    let (mut copied, mut inserted, mut synced) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut memory, mut share) = (Vec::new(), Vec::new());
+    for _ in 0..arguments.runs {
+        {
+            let destination = server(1, oplog_mb).await?;
+            let seconds =
+                anchor::pure_insert(&destination.client().await, arguments.shape, arguments.seed, loaded, 2).await?;
+            inserted.push(seconds);
+        }
+        {
+            let destination = server(1, oplog_mb).await?;
+            let servers = [source.process(0), destination.process(0)];
+            let before: f64 = servers.iter().flatten().map(|p| cpu_seconds(*p)).sum();
+            let mut migration = Migration::start(&source, &destination, &[])?;
+            migration.until("readyForCutover").await?;
+            let servers: f64 = servers.iter().flatten().map(|p| cpu_seconds(*p)).sum::<f64>() - before;
+            copied.push(migration.seconds_in("copying").ok_or("no copying phase was told")?);
+            memory.push(migration.peak_megabytes());
+            share.push(100.0 * migration.cpu_seconds() / servers);
+        }
+        synced.push(anchor::initial_sync(&mut source).await?);
+    }
+    let (copied, inserted, synced) = (Measured(copied), Measured(inserted), Measured(synced));
+    report.figure("copy", "copy", "s", &copied, None);
+    report.figure("copy", "pure insert, 2 writers", "s", &inserted, None);
+    report.figure("copy", "initial sync", "s", &synced, None);
+    let rate = |m: &Measured| Measured(m.0.iter().map(|s| loaded.bytes as f64 / 1e6 / s).collect());
+    report.figure("copy", "copy", "MB/s", &rate(&copied), None);
+    report.ratio("copy", "copy", &copied, ("pure insert", &inserted), Target::AtMost(1.10));
+    report.ratio("copy", "copy", &copied, ("initial sync", &synced), Target::AtMost(1.4));
+    report.figure("copy", "memory, peak", "MB", &Measured(memory), Some(Target::AtMost(256.0)));
+    report.figure("copy", "processor, of the servers'", "%", &Measured(share), Some(Target::AtMost(15.0)));
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! `cargo x bench`: each figure beside an anchor that is measured in turn with it, in the same run. What counts is the
+//! ratio of the two: absolute figures of shared machines drift by tens of percent.
+
+mod anchor;
+mod catchup;
+mod copy;
+mod data;
+mod memory;
+mod pause;
+mod program;
+mod report;
+mod verify;
+mod whole;
+
+use crate::{cargo, run};
+use clap::{Args, ValueEnum};
+use data::Shape;
+use limosa_testkit::{Error, ReplicaSet};
+use report::Report;
+use std::path::PathBuf;
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Name {
+    /// The initial copy, beside pure inserts and the server's own initial sync.
+    Copy,
+    /// Updates spread evenly, beside a secondary that catches up on the same ones.
+    Catchup,
+    /// The same, nine of ten updates on a hundredth of the documents.
+    Hot,
+    /// A whole migration under writes, beside mongodump | mongorestore.
+    Migrate,
+    /// `limosa verify`, beside reading both sides.
+    Verify,
+    /// How long an application can't write, at a size and at four times that.
+    Pause,
+    /// Resident memory over a migration of many collections.
+    Memory,
+}
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Which; all without it.
+    #[arg(value_enum)]
+    names: Vec<Name>,
+    /// How much data, in gigabytes.
+    #[arg(long, default_value_t = 1.0)]
+    gb: f64,
+    /// What the documents look like.
+    #[arg(long, value_enum, default_value = "ycsb")]
+    shape: Shape,
+    /// How often each is measured.
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+    /// Updates of `catchup` and `hot`.
+    #[arg(long, default_value_t = 400_000)]
+    updates: u64,
+    /// Collections of `memory`.
+    #[arg(long, default_value_t = 10_000)]
+    collections: u64,
+    /// Where all randomness begins.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Where the JSON report goes.
+    #[arg(long, default_value = "target/bench.json")]
+    report: PathBuf,
+}
+
+impl Arguments {
+    fn bytes(&self) -> u64 {
+        (self.gb * 1e9) as u64
+    }
+}
+
+pub(crate) fn run_benches(arguments: &Arguments) -> Result<(), Error> {
+    run(cargo(&["build", "--release", "--package", "limosa"]))?;
+    tokio::runtime::Runtime::new()?.block_on(all(arguments))
+}
+
+async fn all(arguments: &Arguments) -> Result<(), Error> {
+    let names = match arguments.names.as_slice() {
+        [] => Name::value_variants(),
+        some => some,
+    };
+    let mut report = Report::new(arguments);
+    for name in names {
+        println!("{name:?}: {} runs", arguments.runs);
+        match name {
+            Name::Copy => copy::measure(arguments, &mut report).await?,
+            Name::Catchup => catchup::measure(arguments, false, &mut report).await?,
+            Name::Hot => catchup::measure(arguments, true, &mut report).await?,
+            Name::Migrate => whole::measure(arguments, &mut report).await?,
+            Name::Verify => verify::measure(arguments, &mut report).await?,
+            Name::Pause => pause::measure(arguments, &mut report).await?,
+            Name::Memory => memory::measure(arguments, &mut report).await?,
+        }
+        report.write(&arguments.report)?;
+    }
+    print!("{}", report.table());
+    println!("report: {}", arguments.report.display());
+    Ok(())
+}
+
+/// A server as it would stand alone on this machine: a cache of its own size, an oplog that holds the run.
+async fn server(members: usize, oplog_mb: u32) -> Result<ReplicaSet, Error> {
+    ReplicaSet::builder().members(members).cache_gb(1.0).oplog_mb(oplog_mb).start().await
+}
