@@ -112,7 +112,9 @@ async fn carry_out(
             }
             Err(error) => {
                 tracing::warn!(migration = %id, %error, "a report was not taken");
-                if reporter.lease_is_over() {
+                // A server that can't be asked gives the migration to nobody else, and whom it gives it to later raises
+                // the fences first: the work goes on. A server that answers and refuses may have done so already.
+                if error.is_refusal() && reporter.lease_is_over() {
                     orders.send_replace(Directive::Stop);
                 }
                 // Not at once again, whatever changes.
@@ -131,18 +133,19 @@ async fn carry_out(
         Err(error) => failed(last, Failure::new(ErrorCode::Internal, format!("the engine ended: {error}"))),
     };
     tracing::info!(migration = %id, phase = ?last.phase, failure = ?last.failure, "ended");
-    report_end(&mut reporter, &last).await;
+    report_end(&mut reporter, &last, &leaving).await;
 }
 
 fn failed(last: EngineReport, failure: Failure) -> EngineReport {
     EngineReport { phase: PhaseKind::Failed, failure: Some(failure), ..last }
 }
 
-/// The end is worth some patience; if the lease lapses first, whoever takes over finds it done and says so.
-async fn report_end(reporter: &mut Reporter, last: &EngineReport) {
+/// The end is told as soon as the server is there, however long that takes; if somebody else has got the migration
+/// meanwhile, or the agent leaves, whoever takes over finds it done and says so.
+async fn report_end(reporter: &mut Reporter, last: &EngineReport, leaving: &AtomicBool) {
     let mut pause = Duration::from_millis(200);
     while let Err(error) = reporter.send(last).await {
-        if reporter.lease_is_over() {
+        if reporter.lease_is_over() && (error.is_refusal() || leaving.load(Ordering::SeqCst)) {
             tracing::warn!(%error, "the end could not be reported");
             return;
         }
@@ -168,6 +171,7 @@ fn settings(agent: &Agent, given: MigrationAssignment) -> Result<Settings, Failu
         data_dir: agent.config.data_dir.clone(),
         tuning: agent.config.tuning.clone(),
         steering: Steering::default(),
+        metrics: agent.metrics.clone(),
         reversal_from: given.reversal_from,
     })
 }

@@ -28,6 +28,14 @@ pub enum HttpError {
     Insecure(String),
 }
 
+impl HttpError {
+    /// Whether the server understood and said no; asking again brings the same.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused(400..=499, ..)) && !matches!(self, Self::Refused(408 | 429, ..))
+    }
+}
+
 /// Signs with one API key.
 #[derive(Clone)]
 pub struct Client {

@@ -3,9 +3,10 @@
 
 mod assignment;
 pub mod http;
+mod metrics;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use limosa_engine::Tuning;
+use limosa_engine::{Metrics, Tuning};
 use limosa_model::{AgentId, ErrorCode, Failure, NamespaceFilter, Secret, protocol};
 use reqwest::Method;
 use serde::de::DeserializeOwned;
@@ -14,10 +15,12 @@ use std::{
     collections::HashSet,
     fs,
     future::Future,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::task::JoinSet;
 
 /// How often the announced facts are read anew.
 const REFRESH: Duration = Duration::from_secs(30);
@@ -43,6 +46,8 @@ pub struct AgentConfig {
     pub tuning: Tuning,
     /// Speak plain HTTP to a server on another machine.
     pub plain_http: bool,
+    /// Where `/metrics` is served, to anyone who can connect; nowhere if absent.
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 /// Why an agent ended.
@@ -57,6 +62,9 @@ pub enum AgentError {
     /// Its own disk.
     #[error("{0}: {1}")]
     File(PathBuf, #[source] std::io::Error),
+    /// Its metrics.
+    #[error("the metrics can't be served at {0}: {1}")]
+    Listen(SocketAddr, #[source] std::io::Error),
     /// The control plane.
     #[error(transparent)]
     Http(#[from] http::HttpError),
@@ -68,6 +76,7 @@ pub(crate) struct Agent {
     pub id: AgentId,
     pub client: http::Client,
     pub lease: Duration,
+    pub metrics: Metrics,
 }
 
 impl Agent {
@@ -119,6 +128,12 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send)
     config.tuning.validate().map_err(AgentError::Tuning)?;
     let client = client(&config)?;
     let id = identity(&config.data_dir)?;
+    let metrics = Metrics::default();
+    // Ends with this function.
+    let mut serving = JoinSet::new();
+    if let Some(address) = config.metrics_listen {
+        serving.spawn(metrics::listen(address, &metrics).await?);
+    }
     let mut deployments = describe(&config).await;
     let join = protocol::Join {
         agent_id: id,
@@ -127,7 +142,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send)
         group_name: config.group_name.clone(),
         deployments: deployments.clone(),
     };
-    let mut agent = Agent { config, id, client, lease: Duration::ZERO };
+    let mut agent = Agent { config, id, client, lease: Duration::ZERO, metrics };
     let joined: protocol::Joined = agent.post("", &join).await?;
     agent.lease = Duration::from_secs(joined.lease_seconds);
     let agent = Arc::new(agent);
@@ -220,6 +235,7 @@ mod tests {
             data_dir: PathBuf::new(),
             tuning: Tuning::default(),
             plain_http: false,
+            metrics_listen: None,
         };
         let mut access =
             protocol::SourceAccess { name: "a".into(), credentials: None, ca_certificate_path: None, ssl: false };

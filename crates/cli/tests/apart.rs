@@ -4,7 +4,14 @@ use crate::support::{Process, limosa, serves, verb, wait_for};
 use bson::{Document, doc};
 use limosa_testkit::{ReplicaSet, compare, workload::Workload};
 use serde_json::{Value, json};
-use std::{fs, process::Command};
+use std::{fs, process::Command, time::Duration};
+
+/// An agent that hears nothing of its server for so long holds no lease any more.
+const LONGER_THAN_A_LEASE: Duration = Duration::from_secs(25);
+
+fn free_address() -> String {
+    std::net::TcpListener::bind("127.0.0.1:0").expect("binds").local_addr().expect("has one").to_string()
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn server_and_agents_that_are_killed_lose_nothing() {
@@ -18,7 +25,8 @@ async fn server_and_agents_that_are_killed_lose_nothing() {
     }
     let writers = Workload::start(&from, "app", 9, 2);
     let dir = tempfile::tempdir().expect("a directory");
-    let listen = std::net::TcpListener::bind("127.0.0.1:0").expect("binds").local_addr().expect("has one").to_string();
+    let listen = free_address();
+    let metrics = free_address();
     let start_server = || {
         let mut command = limosa();
         command.args(["server", "--listen", &listen, "--data-dir"]).arg(dir.path().join("server"));
@@ -35,6 +43,7 @@ async fn server_and_agents_that_are_killed_lose_nothing() {
         let mut command = limosa();
         command.args(["agent", "--server", &format!("http://{listen}"), "--host-name", "mover1"]);
         command.args(["--source", &format!("old={}", source.uri()), "--data-dir"]).arg(dir.path().join(name));
+        command.args(["--metrics-listen", &metrics]);
         Process::start(command.env("LIMOSA_LINK_TOKEN", &token))
     };
     let mut agent = start_agent("agent");
@@ -84,6 +93,25 @@ async fn server_and_agents_that_are_killed_lose_nothing() {
     let mut agent = start_agent("another");
     detail("catchingUp");
     server.kill();
+    // For longer than a lease lives. What is written now is on the destination before the server is back.
+    tokio::time::sleep(LONGER_THAN_A_LEASE).await;
+    let mark = doc! {"_id": "written while the server was away"};
+    from.database("app").collection::<Document>("marks").insert_one(&mark).await.expect("inserts");
+    let there = to.database("app").collection::<Document>("marks");
+    let arrives = async {
+        while there.find_one(mark.clone()).await.ok().flatten().is_none() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), arrives).await.expect("the agent goes on without the server");
+    let scraped =
+        Command::new("curl").args(["--silent", &format!("http://{metrics}/metrics")]).output().expect("curl runs");
+    let scraped = String::from_utf8_lossy(&scraped.stdout).into_owned();
+    for name in ["change_events_total{kind=\"insert\"}", "destination_write_duration_seconds_count{writer=\"apply\"}"] {
+        let line = scraped.lines().find_map(|line| line.strip_prefix("limosa_engine_")?.strip_prefix(name));
+        let count = line.and_then(|count| count.trim().parse::<f64>().ok());
+        assert!(count.is_some_and(|count| count > 0.0), "{name} isn't counted in\n{scraped}");
+    }
     let mut server = start_server();
     detail("synced");
     agent.kill();

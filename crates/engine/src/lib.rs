@@ -10,6 +10,7 @@ mod cutover;
 mod error;
 pub mod failpoint;
 mod indexes;
+mod metrics;
 mod migration;
 mod oplog;
 mod preflight;
@@ -27,6 +28,7 @@ mod throttle;
 pub mod tuning;
 mod verify;
 
+pub use metrics::Metrics;
 pub use steering::Steering;
 pub use verify::standalone::{VerifyOptions, VerifyProgress};
 
@@ -66,6 +68,8 @@ pub struct Settings {
     pub tuning: Tuning,
     /// What it is told while it runs.
     pub steering: Steering,
+    /// Where it counts; shared by all migrations of one process.
+    pub metrics: Metrics,
     /// For a way back: nothing is copied, the destination is what the source was at this time.
     pub reversal_from: Option<TurningPoint>,
 }

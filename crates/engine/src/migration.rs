@@ -47,7 +47,7 @@ pub(crate) async fn run(
     if let Err(wrong) = settings.tuning.validate() {
         return Outcome::Failed(Failure::new(ErrorCode::ConfigurationInvalid, wrong));
     }
-    let tracker = Tracker::new(reports);
+    let tracker = Tracker::new(reports, settings.metrics.clone());
     let ticking = tokio::spawn({
         let tracker = tracker.clone();
         async move {

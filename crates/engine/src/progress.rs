@@ -1,6 +1,6 @@
 //! The counters while a migration runs, what it waits for, and their way out to whoever watches.
 
-use crate::EngineReport;
+use crate::{EngineReport, metrics::Metrics};
 use limosa_model::{Failure, PhaseKind, Progress, cutover::Rehearsal, progress::Waiting, report::Record};
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -25,6 +25,7 @@ pub(crate) enum Part {
 pub(crate) struct Tracker {
     state: Arc<Mutex<State>>,
     reports: watch::Sender<EngineReport>,
+    pub metrics: Metrics,
 }
 
 #[derive(Debug)]
@@ -35,9 +36,9 @@ struct State {
 }
 
 impl Tracker {
-    pub fn new(reports: watch::Sender<EngineReport>) -> Self {
+    pub fn new(reports: watch::Sender<EngineReport>, metrics: Metrics) -> Self {
         let report = EngineReport::begin();
-        let tracker = Self { state: Arc::new(Mutex::new(State { report, failing: [None, None] })), reports };
+        let tracker = Self { state: Arc::new(Mutex::new(State { report, failing: [None, None] })), reports, metrics };
         tracker.publish();
         tracker
     }
@@ -101,6 +102,7 @@ impl Tracker {
                 lasting.map(|(_, failure)| Waiting { code: failure.code, message: failure.message.clone() });
             state.report.clone()
         };
+        self.metrics.follow(&report.progress);
         self.reports.send_replace(report);
     }
 }

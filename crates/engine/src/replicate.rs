@@ -178,6 +178,7 @@ impl Replicator {
         let token = read.token.as_ref().and_then(|token| RawDocumentBuf::try_from(token).ok());
         if let Some(time) = token.and_then(|token| event::token_time(&token)) {
             self.watermark = self.watermark.max(time);
+            self.tracker.metrics.applied_to(self.watermark);
         }
         self.position = read;
         self.spool.applied(&self.position);
@@ -195,6 +196,7 @@ impl Replicator {
             let raw_event = raw_event.ok().and_then(|e| e.as_document()).ok_or_else(malformed)?;
             let event = Event::parse(raw_event).ok_or_else(malformed)?;
             window.events += 1;
+            self.tracker.metrics.event(event.operation());
             match event.kind {
                 Kind::Image | Kind::Update | Kind::Delete => {
                     let Some(target) = self.target(&event).await? else { continue };

@@ -83,6 +83,7 @@ pub(crate) async fn hold(part: Part, failure: Failure, tracker: &Tracker, patien
     if !may_be_mended(failure.code) {
         return Err(failure);
     }
+    tracker.metrics.waited(part);
     let waited = tracker.fails(part, &failure);
     if waited >= patience {
         let message = format!("{}; it was waited out for {} s", failure.message, waited.as_secs());
@@ -97,13 +98,13 @@ pub(crate) async fn hold(part: Part, failure: Failure, tracker: &Tracker, patien
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::EngineReport;
+    use crate::{EngineReport, metrics::Metrics};
     use tokio::sync::watch;
 
     fn tracker() -> (Tracker, watch::Receiver<EngineReport>) {
         let begin = EngineReport::begin();
         let (sender, receiver) = watch::channel(begin);
-        (Tracker::new(sender), receiver)
+        (Tracker::new(sender, Metrics::default()), receiver)
     }
 
     #[tokio::test]

@@ -46,6 +46,7 @@ pub fn settings(source: &ReplicaSet, destination: &ReplicaSet, dir: &std::path::
         data_dir: dir.to_owned(),
         tuning: limosa_engine::Tuning::default(),
         steering: limosa_engine::Steering::default(),
+        metrics: limosa_engine::Metrics::default(),
         reversal_from: None,
     }
 }

@@ -434,6 +434,9 @@ pub(crate) struct Agent {
     /// Identity and spool
     #[arg(long, value_name = "DIR", default_value = "./.limosa-agent")]
     pub data_dir: PathBuf,
+    /// Where /metrics is served for a Prometheus, without sign-in; not served unless given
+    #[arg(long, value_name = "ADDR")]
+    pub metrics_listen: Option<SocketAddr>,
     #[command(flatten)]
     pub namespaces: Namespaces,
     #[command(flatten)]

@@ -17,6 +17,7 @@ pub(crate) async fn run(given: args::Agent) -> Result<(), CliError> {
         data_dir: given.data_dir,
         tuning: given.tuning.tuning(),
         plain_http: given.plain_http,
+        metrics_listen: given.metrics_listen,
     };
     Ok(limosa_agent::run(config, async move { interrupt.came().await }).await?)
 }

@@ -34,6 +34,7 @@ pub(crate) async fn preflight(ends: &args::Ends, id: MigrationId) -> Vec<Finding
         data_dir: std::env::temp_dir(),
         tuning: limosa_engine::Tuning::default(),
         steering: limosa_engine::Steering::default(),
+        metrics: limosa_engine::Metrics::default(),
         reversal_from: None,
     };
     limosa_engine::preflight(&settings).await

@@ -196,6 +196,7 @@ fn agent(given: &Migrate, profile: &Profile, link_token: Secret) -> AgentConfig 
         data_dir: given.state_dir.join("agent"),
         tuning: given.tuning.tuning(),
         plain_http: false,
+        metrics_listen: None,
     }
 }
 

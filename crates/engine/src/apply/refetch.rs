@@ -78,6 +78,7 @@ impl Writer {
 
     async fn write_refetched(&self, ops: Vec<Op>) -> Result<(), Failure> {
         self.tracker.count(|p| p.documents_refetched += ops.len() as u64);
+        self.tracker.metrics.refetched(ops.len() as u64);
         self.write_all(ops.into_iter().map(|op| (0, op)).collect(), &mut Vec::new()).await
     }
 

@@ -14,6 +14,7 @@ use crate::{
     checkpoint::{DATABASE, Store},
     cluster::Cluster,
     error, indexes,
+    metrics::APPLY,
     progress::Tracker,
     raw::{RawDocBuilder, as_i64},
     retry::Backoff,
@@ -21,7 +22,7 @@ use crate::{
 use bson::{Bson, Document, RawDocument, RawDocumentBuf, Timestamp, doc, raw::cstr, rawdoc};
 use limosa_model::{Failure, Namespace};
 use mongodb::{ClientSession, error::Error, options::WriteConcern};
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 use tokio::sync::Mutex;
 
 /// Operations a transaction; measured to be past the knee.
@@ -86,8 +87,12 @@ impl Writer {
         let mut backoff = Backoff::default();
         let mut made_way = 0;
         loop {
+            let began = Instant::now();
             match self.try_transaction(&ops).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.tracker.metrics.written(APPLY, began.elapsed());
+                    return Ok(());
+                }
                 Err(Refused::Failed(failure)) => return Err(failure),
                 Err(Refused::Operation(code, message)) if ops.len() > 1 => {
                     tracing::debug!(code, message, "a transaction was refused; going one by one");
@@ -120,7 +125,10 @@ impl Writer {
                 Err(Refused::Transient(error)) if !backoff.wait().await => {
                     return Err(self.destination.failure(&error));
                 }
-                Err(Refused::Transient(error)) => tracing::debug!(%error, "a transaction is tried again"),
+                Err(Refused::Transient(error)) => {
+                    self.tracker.metrics.retried(APPLY);
+                    tracing::debug!(%error, "a transaction is tried again");
+                }
             }
         }
         for op in ops {

@@ -10,6 +10,7 @@ use crate::{
     checkpoint::{Store, Term},
     cluster::Cluster,
     error, failpoint,
+    metrics::COPY,
     progress::{Part, Tracker},
     retry::Backoff,
     throttle::Throttle,
@@ -109,11 +110,13 @@ impl Copier {
             let ended = match ended {
                 Ok(()) if self.outlives_a_failover(&range, &sum).await? => {
                     failpoint::reach(failpoint::RANGE_WRITTEN, &self.store.id()).await;
+                    self.tracker.metrics.range_copied();
                     return self.store.range_done(range.n, sum.documents, sum.bytes).await;
                 }
                 Ok(()) => None,
                 Err(ended) => Some(ended),
             };
+            self.tracker.metrics.retried(COPY);
             let ns = range.ns.to_string();
             self.tracker.count(|p| p.take_copied(&ns, sum.documents, sum.bytes));
             match ended {
@@ -250,12 +253,14 @@ impl Copier {
             let Some(slot) = free.pop() else {
                 return Err(Failure::new(ErrorCode::Internal, "more batches under way than slots").into());
             };
-            let (ns, array) = (range.ns.clone(), array.to_owned());
+            let (ns, array, metrics) = (range.ns.clone(), array.to_owned(), self.tracker.metrics.clone());
             writes.spawn(async move {
+                let began = Instant::now();
                 let written = match again {
                     true => slot.refresh(&ns, &array).await,
                     false => slot.insert(&ns, &array, in_transaction).await,
                 };
+                metrics.written(COPY, began.elapsed());
                 (slot, written)
             });
             self.throttle.rest(began.elapsed()).await;
@@ -280,6 +285,7 @@ impl Copier {
         free.push(slot);
         let written = written?;
         failpoint::reach(failpoint::COPY_BATCH_ACKNOWLEDGED, &self.store.id()).await;
+        self.tracker.metrics.copied(written.documents, written.bytes);
         sum.documents += written.documents;
         sum.bytes += written.bytes;
         sum.terms.extend(written.terms);

@@ -18,6 +18,7 @@ use futures::{FutureExt, TryStreamExt, future::BoxFuture};
 use limosa_model::PhaseKind;
 use limosa_testkit::{Error, ReplicaSet, compare};
 use mongodb::{Client, Collection, Database};
+use std::time::Duration;
 
 /// One thing that a database can hold or that can happen in it.
 pub struct Case {
@@ -162,6 +163,9 @@ fn is_transient(error: &Error) -> bool {
     driver.is_some_and(|e| e.contains_label("TransientTransactionError"))
 }
 
+/// The longest that a source may work at one case's change, on the busiest machine.
+const A_CHANGE: Duration = Duration::from_secs(120);
+
 /// Makes every read of the source wait: the copy has begun and gets no document.
 async fn hold_copy(source: &Client, hold: bool) {
     let mode = if hold { "alwaysOn" } else { "off" };
@@ -179,11 +183,15 @@ async fn run_cases(source: &str, destination: &str) {
     let change = async |when: &str| {
         let mut failed = Vec::new();
         for case in &cases {
-            let mut done = (case.change)(place(when, case)).await;
-            // What an application does: a transaction that met a conflict is begun again.
-            while done.as_ref().is_err_and(is_transient) {
-                done = (case.change)(place(when, case)).await;
-            }
+            let changed = tokio::time::timeout(A_CHANGE, async {
+                let mut done = (case.change)(place(when, case)).await;
+                // What an application does: a transaction that met a conflict is begun again.
+                while done.as_ref().is_err_and(is_transient) {
+                    done = (case.change)(place(when, case)).await;
+                }
+                done
+            });
+            let done = changed.await.unwrap_or_else(|_| Err("the source never answered".into()));
             failed.extend(done.err().map(|e| format!("{when}_{}: {e}", case.name)));
         }
         assert!(failed.is_empty(), "the source refused:\n{}", failed.join("\n"));
