@@ -15,7 +15,9 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     /// No answer.
-    #[error("{0} can't be reached: {1}")]
+    #[error(
+        "{0} can't be reached: {1}; is 'limosa server', or the 'limosa migrate' that wrote this profile, running there?"
+    )]
     Unreachable(String, String),
     /// An error answer: status, code, detail.
     #[error("{2} ({1}, HTTP {0})")]

@@ -66,8 +66,11 @@ async fn migrate(given: &Migrate, ui: &mut Ui) -> Result<(), CliError> {
     let resuming = given.state_dir.join("server").exists();
     if !resuming {
         // Nothing is written, here or anywhere, before this is over.
+        // What only has to be known is shown with the last look, right before the start.
         let findings = interruptible(&mut interrupt, check::preflight(&given.ends, MigrationId::generate())).await?;
-        refuse_errors(findings)?;
+        if findings.iter().any(Finding::is_error) {
+            return Err(CliError::Refused(findings));
+        }
     }
     let state = State::open(&given.state_dir, &given.ends).await?;
     ui::log_to(&given.state_dir.join("limosa.log"))?;
