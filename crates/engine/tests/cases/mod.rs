@@ -166,10 +166,14 @@ fn is_transient(error: &Error) -> bool {
 /// The longest that a source may work at one case's change, on the busiest machine.
 const A_CHANGE: Duration = Duration::from_secs(120);
 
-/// Makes every read of the source wait: the copy has begun and gets no document.
+/// The collection that the copy reads first.
+const HELD: (&str, &str) = ("0hold", "x");
+
+/// Makes reads of [`HELD`] wait: the copy has begun and gets no document. Whatever else reads on the source goes on.
 async fn hold_copy(source: &Client, hold: bool) {
     let mode = if hold { "alwaysOn" } else { "off" };
-    let command = doc! {"configureFailPoint": "waitInFindBeforeMakingBatch", "mode": mode};
+    let data = doc! {"nss": format!("{}.{}", HELD.0, HELD.1)};
+    let command = doc! {"configureFailPoint": "waitInFindBeforeMakingBatch", "mode": mode, "data": data};
     source.database("admin").run_command(command).await.expect("the server has this failpoint");
 }
 
@@ -202,13 +206,13 @@ async fn run_cases(source: &str, destination: &str) {
         }
     }
     change("before").await;
-    // The copy goes by name: these two hold its workers.
-    for name in ["x", "y"] {
-        from.database("0hold").collection(name).insert_one(doc! {"_id": 1}).await.expect("inserts");
-    }
+    from.database(HELD.0).collection(HELD.1).insert_one(doc! {"_id": 1}).await.expect("inserts");
     hold_copy(&from, true).await;
     let dir = tempfile::tempdir().expect("a directory");
-    let mut run = Run::start(&settings(&source, &destination, dir.path()));
+    let mut settings = settings(&source, &destination, dir.path());
+    // The copy goes by name, and this collection holds its only worker.
+    settings.tuning.copy_workers = 1;
+    let mut run = Run::start(&settings);
     run.reach(PhaseKind::Copying).await;
     change("during").await;
     assert_eq!(run.report().phase, PhaseKind::Copying, "the copy was not held");
