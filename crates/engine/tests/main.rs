@@ -6,6 +6,7 @@ mod hazards;
 mod limits;
 mod network;
 mod path;
+mod random;
 mod resume;
 mod support;
 mod verify;
