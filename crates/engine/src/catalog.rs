@@ -119,6 +119,9 @@ pub(crate) async fn create(destination: &Cluster, ns: &Namespace, options: &Docu
     command.remove("uuid");
     command.remove("autoIndexId");
     command.remove("temp"); // or an election would drop it
+    if !options.get_bool("recordPreImages").unwrap_or(true) {
+        command.remove("recordPreImages"); // which no release since 6.0 takes, not even turned off
+    }
     if options.contains_key("timeseries") || options.contains_key("clusteredIndex") {
         command.remove("expireAfterSeconds");
     }

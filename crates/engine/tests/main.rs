@@ -2,6 +2,7 @@
 
 mod cases;
 mod cutover;
+mod filter;
 mod hazards;
 mod limits;
 mod network;
@@ -9,4 +10,5 @@ mod path;
 mod random;
 mod resume;
 mod support;
+mod transactions;
 mod verify;
