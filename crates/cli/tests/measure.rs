@@ -120,3 +120,62 @@ async fn five_million_documents_and_a_million_dirty_ones_are_verified_in_flat_me
     );
     assert!(peak < 256, "{peak} MiB");
 }
+
+/// Collections, each with an index, made by a few clients at once.
+async fn define(client: &Client, prefix: &str, count: i32) {
+    let mut tasks = JoinSet::new();
+    for part in 0..8 {
+        let (db, prefix) = (client.database("many"), prefix.to_owned());
+        tasks.spawn(async move {
+            for n in (part..count).step_by(8) {
+                let indexes = vec![doc! {"key": {"a": 1}, "name": "a"}];
+                let made = db.run_command(doc! {"createIndexes": format!("{prefix}{n}"), "indexes": indexes}).await;
+                made.expect("creates");
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.expect("defines");
+    }
+}
+
+/// Migrates `count` empty collections with an index each; the seconds until it was ready, for the cutover, and MiB.
+async fn define_and_migrate(count: i32) -> (u64, u64, u64) {
+    let start = || ReplicaSet::builder().cache_gb(1.0).start();
+    let (source, destination) = tokio::join!(start(), start());
+    let (source, destination) = (source.expect("starts"), destination.expect("starts"));
+    let (from, to) = (source.client().await, destination.client().await);
+    define(&from, "c", count).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let state = dir.path().join("state");
+    let began = Instant::now();
+    let mut run = Running::start(&mut migrate(&source.uri(), &destination.uri(), &state));
+    let profile = run.until_event("started")["profile"].as_str().expect("a path").to_owned();
+    run.until_event("readyForCutover");
+    let ready = began.elapsed().as_secs();
+    // A tenth more of them, and each a definition to replicate.
+    define(&from, "later", count / 10).await;
+    let began = Instant::now();
+    let (status, _, errors) =
+        crate::support::finish(crate::support::limosa().args(["migrations", "cutover", "--profile", &profile]));
+    assert_eq!(status, 0, "{errors}");
+    run.until_event("complete");
+    let cutover = began.elapsed().as_secs();
+    let peak = peak_memory(run.pid());
+    eprintln!("{count} collections: ready after {ready} s, {cutover} s for the cutover, peak memory {peak} MiB");
+    let names = to.database("many").list_collection_names().await.expect("lists");
+    assert_eq!(names.len() as i32, count + count / 10);
+    limosa_testkit::compare(&from, &to, &["many"]).await.expect("equal");
+    (ready, cutover, peak)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_collections_and_indexes_migrate_in_bounded_memory_and_linear_time() {
+    if !tool::in_full() {
+        return;
+    }
+    let (few, many) = (define_and_migrate(2_500).await, define_and_migrate(10_000).await);
+    // Four times as many: sixteen times as long would be a quadratic step.
+    assert!(many.0 < few.0 * 8 && many.1 < few.1.max(1) * 8, "{few:?} and {many:?}");
+    assert!(many.2 < 256, "{} MiB", many.2);
+}

@@ -65,10 +65,15 @@ pub(crate) async fn find(cluster: &Cluster, ns: &Namespace) -> Result<Option<Ent
     Ok(list_database(cluster, &ns.db, doc! {"name": &ns.coll}).await?.pop())
 }
 
-/// The collection with this UUID in `db`, if it exists.
-pub(crate) async fn find_by_uuid(cluster: &Cluster, db: &str, uuid: Uuid) -> Result<Option<Entry>, Failure> {
+/// The collection with this UUID in the database of `last`, its last known name, if it exists. Looked for under that name
+/// first: to find a UUID the server goes through the whole database.
+pub(crate) async fn find_by_uuid(cluster: &Cluster, last: &Namespace, uuid: Uuid) -> Result<Option<Entry>, Failure> {
+    let under_its_name = find(cluster, last).await?;
+    if under_its_name.as_ref().is_some_and(|entry| entry.uuid == Some(uuid)) {
+        return Ok(under_its_name);
+    }
     let binary = bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: uuid.to_vec() };
-    Ok(list_database(cluster, db, doc! {"info.uuid": binary}).await?.pop())
+    Ok(list_database(cluster, &last.db, doc! {"info.uuid": binary}).await?.pop())
 }
 
 async fn list_database(cluster: &Cluster, db: &str, filter: Document) -> Result<Vec<Entry>, Failure> {
@@ -114,6 +119,9 @@ pub(crate) async fn create(destination: &Cluster, ns: &Namespace, options: &Docu
     command.remove("uuid");
     command.remove("autoIndexId");
     command.remove("temp"); // or an election would drop it
+    if !options.get_bool("recordPreImages").unwrap_or(true) {
+        command.remove("recordPreImages"); // which no release since 6.0 takes, not even turned off
+    }
     if options.contains_key("timeseries") || options.contains_key("clusteredIndex") {
         command.remove("expireAfterSeconds");
     }

@@ -18,7 +18,7 @@ use crate::{
 use bson::{Timestamp, doc};
 use limosa_model::{ErrorCode, Failure, Finding, Namespace, NamespaceFilter, PhaseKind};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     time::{Duration, Instant},
 };
@@ -291,7 +291,8 @@ pub(crate) async fn irreconcilable(
             findings.push(Finding::error(ErrorCode::VerificationFailed, entry.ns.to_string(), evidence));
         }
     }
-    for extra in have.values().filter(|own| own.has_documents() && !want.iter().any(|entry| entry.ns == own.ns)) {
+    let wanted: HashSet<&Namespace> = want.iter().map(|entry| &entry.ns).collect();
+    for extra in have.values().filter(|own| own.has_documents() && !wanted.contains(&own.ns)) {
         if crate::copy::plan::size(destination, &extra.ns).await?.documents > 0 {
             let evidence = format!("{} is on the destination and not on the source", extra.ns);
             findings.push(Finding::error(ErrorCode::VerificationFailed, extra.ns.to_string(), evidence));
@@ -340,6 +341,30 @@ pub(crate) async fn reconcile(
     create_views(destination, missing_views).await?;
     for extra in have.into_values() {
         remove_extra(destination, &extra).await?;
+    }
+    remove_empty_view_catalogs(source, destination, filter).await
+}
+
+/// Where the last view was dropped, the server's own collection of them stays, and with it a database that the source may
+/// not even have.
+async fn remove_empty_view_catalogs(
+    source: &Cluster,
+    destination: &Cluster,
+    filter: &NamespaceFilter,
+) -> Result<(), Failure> {
+    for db in destination.databases().await?.iter().filter(|db| filter.admits_database(db)) {
+        let views = Namespace::new(db, "system.views");
+        if catalog::find(destination, &views).await?.is_none() || catalog::find(source, &views).await?.is_some() {
+            continue;
+        }
+        let first = destination.db(db).collection::<bson::RawDocumentBuf>(&views.coll).find_one(doc! {}).await;
+        if !first.is_ok_and(|view| view.is_none()) {
+            continue;
+        }
+        // It does no harm where the user may not drop it.
+        if let Err(failure) = drop_namespace(destination, &views).await {
+            tracing::debug!(%db, %failure, "an empty collection of views stays");
+        }
     }
     Ok(())
 }

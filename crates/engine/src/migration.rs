@@ -174,7 +174,7 @@ async fn migrate(
         if settings.reversal_from.is_some() {
             verifier.excuse(reversal::prepare(&destination, &mut registry).await?);
         }
-        verifier.know(&registry);
+        verifier.know(&mut registry);
         let writers = sessions.iter().enumerate().take(WORKERS).map(|(worker, session)| Writer {
             source: source.clone(),
             destination: destination.clone(),

@@ -83,6 +83,7 @@ async fn everything_else(
     findings.extend(names(&entries, destination).await?);
     findings.extend(space(source, destination, &entries).await?);
     findings.extend(entries.iter().filter_map(unsupported));
+    findings.extend(entries.iter().flat_map(|entry| unknown_options(entry, destination.version)));
     findings.extend(time_series(source, &entries));
     for entry in entries.iter().filter(|e| e.kind != Kind::View && !e.ns.coll.starts_with(catalog::BUCKETS)) {
         findings.extend(index_findings(source, destination, entry).await?);
@@ -322,6 +323,54 @@ fn unsupported(entry: &Entry) -> Option<Finding> {
     })
 }
 
+/// The options of collections and views, with the release that brought each, and the one that no longer takes it.
+const OPTIONS: &[(&str, (u32, u32), Option<(u32, u32)>)] = &[
+    ("autoIndexId", (2, 2), None),
+    ("capped", (2, 2), None),
+    ("changeStreamPreAndPostImages", (6, 0), None),
+    ("clusteredIndex", (5, 3), None),
+    ("collation", (3, 4), None),
+    ("encryptedFields", (6, 0), None),
+    ("expireAfterSeconds", (5, 0), None),
+    ("flags", (2, 2), None),
+    ("idIndex", (3, 4), None),
+    ("indexOptionDefaults", (3, 2), None),
+    ("max", (2, 2), None),
+    ("pipeline", (3, 4), None),
+    ("recordPreImages", (4, 2), Some((6, 0))),
+    ("size", (2, 2), None),
+    ("storageEngine", (3, 0), None),
+    ("temp", (2, 2), None),
+    ("timeseries", (5, 0), None),
+    ("uuid", (3, 6), None),
+    ("validationAction", (3, 2), None),
+    ("validationLevel", (3, 2), None),
+    ("validator", (3, 2), None),
+    ("viewOn", (3, 4), None),
+];
+
+/// Options that the destination's release doesn't take, or that nobody here has heard of; what is off needs no place.
+fn unknown_options(entry: &Entry, destination: Version) -> Vec<Finding> {
+    if entry.ns.coll.starts_with(catalog::BUCKETS) {
+        return Vec::new(); // the destination makes its own
+    }
+    let release = (destination.0, destination.1);
+    let takes = |name: &str| {
+        OPTIONS
+            .iter()
+            .any(|(known, from, until)| *known == name && *from <= release && until.is_none_or(|until| release < until))
+    };
+    let unknown = entry.options.iter().filter(|(name, value)| !takes(name) && value.as_bool() != Some(false));
+    let told = unknown.map(|(name, _)| {
+        let evidence = format!(
+            "{} has the option {name}, which MongoDB {}.{} on the destination doesn't take",
+            entry.ns, release.0, release.1
+        );
+        Finding::error(ErrorCode::UnsupportedCollection, entry.ns.to_string(), evidence)
+    });
+    told.collect()
+}
+
 /// Before 6.0 no change stream tells of what is written to a time-series collection.
 fn time_series(source: &Cluster, entries: &[Entry]) -> Option<Finding> {
     let mut series = entries.iter().filter(|e| e.kind == Kind::TimeSeries);
@@ -365,7 +414,7 @@ async fn index_findings(source: &Cluster, destination: &Cluster, entry: &Entry) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use limosa_model::Severity;
+    use limosa_model::{Namespace, Severity};
 
     fn codes(findings: &[Finding]) -> Vec<(ErrorCode, Severity)> {
         findings.iter().map(|f| (f.code, f.severity)).collect()
@@ -378,6 +427,22 @@ mod tests {
         assert_eq!(codes(&versions((4, 2, 9), (6, 0, 5))), [refused]);
         assert_eq!(codes(&versions((6, 0, 5), (5, 0, 4))), [refused]);
         assert_eq!(codes(&versions((8, 0, 1), (9, 0, 0))), [(ErrorCode::UnsupportedVersion, Severity::Warning)]);
+    }
+
+    #[test]
+    fn options_that_the_destination_does_not_take_are_named() {
+        let told = |options: Document, version| -> Vec<String> {
+            let entry = Entry { ns: Namespace::new("app", "c"), kind: Kind::Collection, uuid: None, options };
+            unknown_options(&entry, version).into_iter().map(|finding| finding.evidence).collect()
+        };
+        let options = doc! {"capped": true, "size": 4096, "recordIdsReplicated": true};
+        let unheard = "app.c has the option recordIdsReplicated, which MongoDB 6.0 on the destination doesn't take";
+        assert_eq!(told(options, (6, 0, 5)), [unheard]);
+        let images = doc! {"recordPreImages": true, "validator": {"a": 1}};
+        assert!(told(images.clone(), (5, 0, 4)).is_empty());
+        let gone = "app.c has the option recordPreImages, which MongoDB 6.0 on the destination doesn't take";
+        assert_eq!(told(images, (6, 0, 5)), [gone]);
+        assert!(told(doc! {"recordPreImages": false}, (6, 0, 5)).is_empty());
     }
 
     #[test]

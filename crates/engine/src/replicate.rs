@@ -152,7 +152,7 @@ impl Replicator {
         self.verifier.definitions_change();
         let slot = self.slot();
         let ahead = adopt::renew_unequal(&mut self.registry, &slot, &self.tracker).await?;
-        self.verifier.know(&self.registry);
+        self.verifier.learn(&mut self.registry);
         self.convergence = ahead.map_or(self.convergence, |time| self.convergence.max(time));
         Ok(())
     }
@@ -244,7 +244,7 @@ impl Replicator {
         }
         let Some(entry) = catalog::find(self.registry.source(), &ns).await? else { return Ok(None) };
         self.registry.create(&entry, &ns).await?;
-        self.verifier.know(&self.registry);
+        self.verifier.learn(&mut self.registry);
         Ok(self.registry.by_name(&ns))
     }
 
@@ -265,7 +265,7 @@ impl Replicator {
         let ahead = ddl::apply(event, &mut self.registry, &slot, &self.tracker, noted.as_ref(), exact).await?;
         self.convergence = ahead.map_or(self.convergence, |time| self.convergence.max(time));
         failpoint::reach(failpoint::DEFINITION_APPLIED, &self.store.id()).await;
-        self.verifier.know(&self.registry);
+        self.verifier.learn(&mut self.registry);
         self.position.index += 1;
         self.position.token = event.token().map(raw::to_document);
         self.spool.applied(&self.position);

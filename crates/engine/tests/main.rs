@@ -2,10 +2,13 @@
 
 mod cases;
 mod cutover;
+mod filter;
 mod hazards;
 mod limits;
 mod network;
 mod path;
+mod random;
 mod resume;
 mod support;
+mod transactions;
 mod verify;

@@ -4,6 +4,7 @@ pub mod browser;
 pub mod compare;
 pub mod mongod;
 pub mod proxy;
+pub mod random;
 pub mod replica_set;
 pub mod tls;
 pub mod tool;

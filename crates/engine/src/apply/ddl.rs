@@ -102,7 +102,7 @@ async fn create(event: &Event<'_>, ns: &Namespace, registry: &mut Registry) -> R
     }
     // What has gone from the source meanwhile needs no place here: the end of it is in the stream too. Looking at the
     // source also tells the options of what is still there, under whatever name.
-    let Some(entry) = catalog::find_by_uuid(registry.source(), &ns.db, uuid).await? else {
+    let Some(entry) = catalog::find_by_uuid(registry.source(), ns, uuid).await? else {
         registry.forget(uuid);
         return Ok(());
     };
@@ -180,7 +180,7 @@ async fn rename(
         Some(from) if !stays => drop_on_destination(&from, registry).await.map(|()| None),
         Some(from) => rename_on_destination(&from, &name, registry).await.map(|()| None),
         // It has come into them, unless it is gone from the source since.
-        None if stays => match catalog::find_by_uuid(registry.source(), &to.db, uuid).await? {
+        None if stays => match catalog::find_by_uuid(registry.source(), &to, uuid).await? {
             Some(entry) => adopt(registry, slot, tracker, &entry, &name).await.map(Some),
             None => {
                 registry.forget(uuid);
@@ -233,7 +233,7 @@ async fn rename_on_destination(from: &Namespace, to: &Namespace, registry: &mut 
 async fn modify(event: &Event<'_>, ns: &Namespace, registry: &Registry) -> Result<(), Failure> {
     let Some(target) = event.uuid.and_then(|uuid| registry.by_uuid(uuid)) else { return Ok(()) };
     let Some(want) = (match target.uuid {
-        Some(uuid) => catalog::find_by_uuid(registry.source(), &ns.db, uuid).await?,
+        Some(uuid) => catalog::find_by_uuid(registry.source(), ns, uuid).await?,
         None => None,
     }) else {
         return Ok(());

@@ -128,7 +128,7 @@ impl Reading {
             self.cursor = None;
             if error::is_gone(&e) {
                 let found = match self.uuid {
-                    Some(uuid) => crate::catalog::find_by_uuid(&writer.source, &self.ns.db, uuid).await?,
+                    Some(uuid) => crate::catalog::find_by_uuid(&writer.source, &self.ns, uuid).await?,
                     None => None,
                 };
                 match found {

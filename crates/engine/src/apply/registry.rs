@@ -47,6 +47,8 @@ pub(crate) struct Registry {
     by_name: HashMap<Namespace, Arc<Target>>,
     /// UUIDs that need nothing any more.
     gone: HashSet<Uuid>,
+    /// What came, went or changed its name since [`Self::take_touched`].
+    touched: HashSet<Uuid>,
 }
 
 impl Registry {
@@ -65,6 +67,7 @@ impl Registry {
             by_uuid: HashMap::new(),
             by_name: HashMap::new(),
             gone: HashSet::new(),
+            touched: HashSet::new(),
         };
         let mut present: HashMap<Uuid, Entry> = HashMap::new();
         for entry in catalog::list(destination, &NamespaceFilter::default()).await? {
@@ -81,8 +84,10 @@ impl Registry {
 
     fn insert(&mut self, target: Target) {
         let target = Arc::new(target);
+        self.touched.extend(target.uuid);
         self.by_uuid.extend(target.uuid.map(|uuid| (uuid, Arc::clone(&target))));
-        self.by_name.insert(target.ns.clone(), target);
+        let former = self.by_name.insert(target.ns.clone(), target);
+        self.touched.extend(former.and_then(|former| former.uuid));
     }
 
     /// Creates `entry` of the source on the destination under `ns` and knows it from now on.
@@ -138,6 +143,7 @@ impl Registry {
         {
             self.by_uuid.remove(&uuid);
             self.gone.insert(uuid);
+            self.touched.insert(uuid);
         }
     }
 
@@ -165,9 +171,14 @@ impl Registry {
         }
     }
 
-    /// All collections that receive changes.
-    pub fn targets(&self) -> impl Iterator<Item = &Arc<Target>> {
-        self.by_name.values()
+    /// The source's UUIDs of what came, went or changed its name since this was asked last.
+    pub fn take_touched(&mut self) -> HashSet<Uuid> {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// Makes everything count as changed.
+    pub fn touch_all(&mut self) {
+        self.touched.extend(self.by_uuid.keys());
     }
 
     /// All collections of `db` that are known.

@@ -193,7 +193,7 @@ impl Writer {
     /// source has then.
     async fn make_way(&self, target: &Target, tries: u32) -> Result<bool, Failure> {
         let source = match target.uuid {
-            Some(uuid) => catalog::find_by_uuid(&self.source, &target.ns.db, uuid).await?.map(|entry| entry.ns),
+            Some(uuid) => catalog::find_by_uuid(&self.source, &target.ns, uuid).await?.map(|entry| entry.ns),
             None => Some(target.ns.clone()),
         };
         indexes::make_way(&self.source, source.as_ref(), &self.destination, &target.ns, tries).await

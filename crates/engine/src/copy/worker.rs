@@ -167,7 +167,7 @@ impl Copier {
     /// Where the range's collection is now; `None` when it is gone.
     async fn current_name(&self, range: &CopyRange) -> Result<Option<Namespace>, Failure> {
         let Some(uuid) = range.uuid else { return Ok(None) };
-        Ok(catalog::find_by_uuid(&self.source, &range.source_ns.db, uuid).await?.map(|entry| entry.ns))
+        Ok(catalog::find_by_uuid(&self.source, &range.source_ns, uuid).await?.map(|entry| entry.ns))
     }
 
     async fn read_and_write(&self, range: &CopyRange, slots: &[Slot], sum: &mut Sum) -> Result<(), Interrupted> {

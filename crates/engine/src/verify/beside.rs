@@ -12,7 +12,7 @@ use super::{
     dirty::{self, Entry},
     lookup,
     notes::{Notes, Range, Repaired},
-    scan::{Broken, Ends, IdOrder, Interval, Pair},
+    scan::{Broken, Ends, Interval, Pair},
     standalone,
 };
 use crate::{
@@ -154,22 +154,29 @@ impl Verifier {
         self.state().failure.get_or_insert(failure);
     }
 
-    /// Definitions changed: this is where everything is now.
-    pub fn know(&self, registry: &Registry) {
-        let pairs = registry.targets().filter_map(|target| {
-            let order = if target.folds && !target.keeps_order { IdOrder::Collated } else { IdOrder::Index };
-            let ns = target.ns.clone();
-            let is_capped = target.keeps_order;
-            Some((target.uuid?, Pair { source: ns.clone(), destination: ns, uuid: target.uuid, order, is_capped }))
-        });
-        let pairs = pairs.collect();
+    /// Where everything is now.
+    pub fn know(&self, registry: &mut Registry) {
+        self.state().pairs.clear();
+        registry.touch_all();
+        self.learn(registry);
+    }
+
+    /// Definitions changed: where that is now which they touched. There may be thousands of others.
+    pub fn learn(&self, registry: &mut Registry) {
+        let touched = registry.take_touched();
         let mut state = self.state();
-        state.pairs = pairs;
+        for uuid in touched {
+            let target = registry.by_uuid(uuid);
+            match target.filter(|own| registry.by_name(&own.ns).is_some_and(|named| named.uuid == own.uuid)) {
+                Some(target) => state.pairs.insert(uuid, Pair::of_target(&target)),
+                None => state.pairs.remove(&uuid),
+            };
+        }
         state.definitions += 1;
         state.defining = false;
     }
 
-    /// Definitions are about to change; [`Self::know`] says when they have.
+    /// Definitions are about to change; [`Self::learn`] says when they have.
     pub fn definitions_change(&self) {
         self.state().defining = true;
     }
@@ -460,7 +467,7 @@ impl Verifier {
             let found = lookup::digests(source, &ns, uuid, &ids).await.map_err(|e| source.failure(&e))?;
             // The name is the destination's; on the source it may have changed already.
             let Some(uuid) = pair.uuid else { return Ok(Some(found)) };
-            match catalog::find_by_uuid(source, &ns.db, uuid).await? {
+            match catalog::find_by_uuid(source, &ns, uuid).await? {
                 Some(entry) if entry.ns == ns => return Ok(Some(found)),
                 Some(entry) => ns = entry.ns,
                 None => return Ok(None),

@@ -7,6 +7,7 @@
 
 use super::{lookup, order};
 use crate::{
+    apply::registry::Target,
     catalog::{self, Entry},
     cluster::Cluster,
     raw,
@@ -45,6 +46,13 @@ pub(crate) enum IdOrder {
 }
 
 impl Pair {
+    /// Of a collection that receives changes; the name is the same on both sides, unless the source is ahead.
+    pub fn of_target(target: &Target) -> Self {
+        let order = if target.folds && !target.keeps_order { IdOrder::Collated } else { IdOrder::Index };
+        let (ns, is_capped) = (target.ns.clone(), target.keeps_order);
+        Self { source: ns.clone(), destination: ns, uuid: target.uuid, order, is_capped }
+    }
+
     pub fn of(entry: &Entry, destination: &Namespace) -> Self {
         let order = if entry.is_collated() {
             IdOrder::Collated
