@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use std::{
+    fs::File,
     io::{BufRead, BufReader, Read},
     path::Path,
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
@@ -13,7 +14,14 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 
 pub fn limosa() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_limosa"));
-    for name in ["LIMOSA_SOURCE_URI", "LIMOSA_DESTINATION_URI", "LIMOSA_PROFILE", "LIMOSA_LINK_TOKEN", "LIMOSA_LOG"] {
+    for name in [
+        "LIMOSA_SOURCE_URI",
+        "LIMOSA_DESTINATION_URI",
+        "LIMOSA_PROFILE",
+        "LIMOSA_LINK_TOKEN",
+        "LIMOSA_LOG",
+        "LIMOSA_LOG_FORMAT",
+    ] {
         command.env_remove(name);
     }
     command.stdin(Stdio::null());
@@ -114,6 +122,11 @@ pub struct Process(Child);
 impl Process {
     pub fn start(command: &mut Command) -> Self {
         Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts"))
+    }
+
+    /// What it says on stderr goes to `log`.
+    pub fn start_logging(command: &mut Command, log: File) -> Self {
+        Self(command.stdout(Stdio::null()).stderr(log).spawn().expect("starts"))
     }
 
     pub fn kill(&mut self) {

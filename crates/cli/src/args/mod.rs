@@ -85,6 +85,23 @@ pub(crate) enum Output {
     Json,
 }
 
+/// What a log's lines look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people
+    Text,
+    /// An object a line: timestamp, level, target, message and what belongs to it
+    Json,
+}
+
+/// How to log.
+#[derive(Args)]
+pub(crate) struct LogArgs {
+    /// What the log's lines look like; LIMOSA_LOG says what is logged
+    #[arg(long, value_enum, value_name = "FORMAT", env = "LIMOSA_LOG_FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Cutover {
     /// Wait for 'limosa migrations cutover'
@@ -229,6 +246,8 @@ pub(crate) struct Migrate {
     /// Say only what someone must act on: ready, complete, failed
     #[arg(long, short)]
     pub quiet: bool,
+    #[command(flatten)]
+    pub log: LogArgs,
     #[command(flatten)]
     pub tuning: TuningArgs,
 }
@@ -409,6 +428,8 @@ pub(crate) struct Server {
     /// How many requests a minute one key may make for a group's resources
     #[arg(long, value_name = "COUNT", default_value_t = RequestLimits::default().groups)]
     pub group_requests: u32,
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 #[derive(Args)]
@@ -439,6 +460,8 @@ pub(crate) struct Agent {
     pub metrics_listen: Option<SocketAddr>,
     #[command(flatten)]
     pub namespaces: Namespaces,
+    #[command(flatten)]
+    pub log: LogArgs,
     #[command(flatten)]
     pub tuning: TuningArgs,
 }
