@@ -146,6 +146,17 @@ async fn a_migration_is_created_watched_and_cut_over_in_the_browser() -> Result<
     browser.press("Extend").await?;
     browser.click("dialog button[type=submit]").await?;
     browser.sees("There is more time now.").await?;
+    browser.press("Limits").await?;
+    browser.at("#load-level option[value='2']").await?.click().await?;
+    browser.fill("#read-mbps", "800").await?;
+    browser.look("limits").await?;
+    browser.press("Set").await?;
+    browser.sees("reads at most 800 Mbit/s").await?;
+    browser.press("Limits").await?;
+    assert_eq!(browser.script("return document.querySelector('#load-level').value").await?, "2");
+    browser.at("#read-mbps").await?.clear().await?;
+    browser.press("Set").await?;
+    browser.sees("no bound in Mbit/s").await?;
     browser.press("Rehearse").await?;
     browser.sees("The cutover would complete; the application would wait about").await?;
     browser.look("rehearsed").await?;
