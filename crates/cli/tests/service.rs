@@ -2,7 +2,7 @@
 
 use crate::{
     page::Served,
-    support::{Process, finish, limosa, serves, verb, wait_for},
+    support::{Process, bearer_token, finish, limosa, serves, verb, wait_for},
 };
 use bson::doc;
 use limosa_testkit::{ReplicaSet, replica_set::ADMIN};
@@ -26,15 +26,6 @@ fn curl(served: &Served, token: &str, arguments: &[&str], path: &str) -> Value {
     serde_json::from_str(&said).unwrap_or(Value::Null)
 }
 
-fn token(served: &Served) -> String {
-    let client = format!("{}:{}", served.key("clientId"), served.key("clientSecret"));
-    let mut command = Command::new("curl");
-    command.args(["--silent", "--user", &client, "--data", "grant_type=client_credentials"]);
-    let (_, said, errors) = finish(command.arg(format!("{}/api/oauth/token", served.url)));
-    let answer: Value = serde_json::from_str(&said).unwrap_or_else(|e| panic!("{e}: {said} {errors}"));
-    answer["access_token"].as_str().expect("a token").to_owned()
-}
-
 /// An answer's head, up to the empty line.
 fn head(from: &mut impl BufRead) -> String {
     let mut text = String::new();
@@ -45,7 +36,7 @@ fn head(from: &mut impl BufRead) -> String {
 #[test]
 fn a_request_under_way_is_answered_before_the_server_ends() {
     let mut served = Served::start(&[]);
-    let token = token(&served);
+    let token = bearer_token(&served.url, served.key("clientId"), served.key("clientSecret"));
     let address: SocketAddr = served.url.trim_start_matches("http://").parse().expect("an address");
     let body = json!({"name": "made at the end", "orgId": served.key("orgId")}).to_string();
     let (first, second) = body.split_at(body.len() / 2);
@@ -104,7 +95,7 @@ async fn logs_in_json_tell_a_whole_migration_and_no_secret() {
     agent.args(["--source", &format!("old={}", source.uri()), "--data-dir"]).arg(dir.path().join("agent"));
     agent.env("LIMOSA_LINK_TOKEN", &link).env("LIMOSA_LOG_FORMAT", "json");
     let agent = loud(&mut agent, &agent_log);
-    let token = token(&served);
+    let token = bearer_token(&served.url, served.key("clientId"), served.key("clientSecret"));
     let group = served.key("groupId");
     let jobs = format!("/api/atlas/v2/groups/{group}/liveMigrations");
     let projects = format!("/api/atlas/v2/orgs/{}/liveMigrations/availableProjects", served.key("orgId"));

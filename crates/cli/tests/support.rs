@@ -176,3 +176,13 @@ pub fn verb(profile: &Path, words: &[&str]) -> Value {
     assert_eq!(status, 0, "{words:?}: {errors}");
     serde_json::from_str(&said).unwrap_or(Value::Null)
 }
+
+/// A bearer token, by curl.
+pub fn bearer_token(url: &str, client_id: &str, client_secret: &str) -> String {
+    let user = format!("{client_id}:{client_secret}");
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--user", &user, "--data", "grant_type=client_credentials"]);
+    let (_, said, errors) = finish(command.arg(format!("{url}/api/oauth/token")));
+    let answer: Value = serde_json::from_str(&said).unwrap_or_else(|e| panic!("{e}: {said} {errors}"));
+    answer["access_token"].as_str().expect("a token").to_owned()
+}
