@@ -1,7 +1,11 @@
 //! The only place that prints: answers and events to stdout, everything for people to stderr.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
-use crate::{args::Output, error::CliError, screen};
+use crate::{
+    args::{LogFormat, Output},
+    error::CliError,
+    screen,
+};
 use indicatif::{HumanBytes, HumanCount};
 use limosa_model::{ErrorCode, Finding, MigrationId, PhaseKind, Progress, Timestamp, cutover::Rehearsal};
 use serde::Serialize;
@@ -12,10 +16,16 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::Path,
     process::ExitCode,
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
-use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt::MakeWriter, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// Whether all that stderr gets is JSON: then what a person would be told is logged.
+static TELLS_BY_LOG: AtomicBool = AtomicBool::new(false);
 
 /// Plain progress lines come no closer than this.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -135,7 +145,7 @@ impl Ui {
     }
 
     /// A line that nobody must act on.
-    fn tell(&self, text: &str) {
+    pub fn tell(&self, text: &str) {
         if !self.quiet {
             say(text);
         }
@@ -217,7 +227,20 @@ pub(crate) fn print(text: &str) {
 
 /// A line for people.
 pub(crate) fn say(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
+    if TELLS_BY_LOG.load(Ordering::Relaxed) {
+        tracing::info!("{text}");
+    } else {
+        let _ = writeln!(io::stderr(), "{text}");
+    }
+}
+
+/// Why it ends.
+fn complain(text: &str) {
+    if TELLS_BY_LOG.load(Ordering::Relaxed) {
+        tracing::error!("{text}");
+    } else {
+        say(&format!("error: {}", text.replace('\n', "\n  ")));
+    }
 }
 
 /// An answer of the API: as it is, or in words.
@@ -306,37 +329,48 @@ pub(crate) fn end(ended: Result<(), CliError>) -> ExitCode {
         }
         CliError::Interrupted => say(&error.to_string()),
         CliError::Failed { code, .. } if ErrorCode::ALL.iter().any(|known| known.name() == code) => {
-            say(&format!("error: {}\n  {}", error.to_string().replace('\n', "\n  "), page(code)));
+            complain(&format!("{error}\n{}", page(code)));
         }
-        other => {
-            say(&format!("error: {}", limosa_model::secret::redact_uris(&other.to_string()).replace('\n', "\n  ")));
-        }
+        other => complain(&limosa_model::secret::redact_uris(&other.to_string())),
     }
     ExitCode::from(error.exit_status())
 }
 
-fn filter(default: &str) -> EnvFilter {
-    EnvFilter::try_from_env("LIMOSA_LOG").unwrap_or_else(|_| EnvFilter::new(default))
+fn filter() -> EnvFilter {
+    EnvFilter::try_from_env("LIMOSA_LOG").unwrap_or_else(|_| EnvFilter::new("info"))
+}
+
+/// Lines of a log, to `writer`.
+fn lines<W>(format: LogFormat, ansi: bool, writer: W) -> Box<dyn Layer<Registry> + Send + Sync>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(ansi);
+    match format {
+        LogFormat::Text => layer.boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).with_span_list(false).boxed(),
+    }
 }
 
 /// Logs to stderr.
-pub(crate) fn log(default: &str) {
-    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
-    tracing_subscriber::registry().with(layer.with_filter(filter(default))).init();
+pub(crate) fn log(format: LogFormat) {
+    TELLS_BY_LOG.store(format == LogFormat::Json, Ordering::Relaxed);
+    let layer = lines(format, io::stderr().is_terminal(), io::stderr);
+    tracing_subscriber::registry().with(layer.with_filter(filter())).init();
 }
 
 /// Logs to a file, and what a person should know to stderr, unless the whole terminal is taken.
-pub(crate) fn log_to(file: &Path) -> Result<(), CliError> {
+pub(crate) fn log_to(file: &Path, format: LogFormat) -> Result<(), CliError> {
     let opened = OpenOptions::new().create(true).append(true).mode(0o600).open(file);
     let opened = opened.map_err(|e| CliError::File(file.to_owned(), e))?;
-    let to_file = tracing_subscriber::fmt::layer().with_writer(Mutex::new(opened)).with_ansi(false);
+    let to_file = lines(format, false, Mutex::new(opened));
     let to_person = tracing_subscriber::fmt::layer()
         .with_writer(|| Beside)
         .with_ansi(false)
         .without_time()
         .with_target(false)
         .with_filter(tracing_subscriber::filter::LevelFilter::WARN);
-    tracing_subscriber::registry().with(to_file.with_filter(filter("info"))).with(to_person).init();
+    tracing_subscriber::registry().with(to_file.with_filter(filter())).with(to_person).init();
     Ok(())
 }
 

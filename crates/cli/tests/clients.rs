@@ -1,7 +1,7 @@
 //! The API as its clients use it: Go, Python and curl each drive a whole migration between two real replica sets, and
 //! schemathesis looks for what the API document doesn't say. Their own files are in `tests/clients`.
 
-use crate::support::{Process, finish, limosa, wait_for};
+use crate::support::{Process, bearer_token, finish, limosa, wait_for};
 use bson::{Document, doc};
 use limosa_testkit::{ReplicaSet, compare, tool};
 use serde_json::Value;
@@ -68,14 +68,8 @@ impl Server {
         said
     }
 
-    /// A bearer token, by curl.
     fn token(&self) -> String {
-        let user = format!("{}:{}", self.key("clientId"), self.key("clientSecret"));
-        let mut command = Command::new("curl");
-        command.args(["--silent", "--user", &user, "--data", "grant_type=client_credentials"]);
-        let (_, said, errors) = finish(command.arg(format!("{}/api/oauth/token", self.url)));
-        let answer: Value = serde_json::from_str(&said).unwrap_or_else(|e| panic!("{e}: {said} {errors}"));
-        answer["access_token"].as_str().expect("a token").to_owned()
+        bearer_token(&self.url, self.key("clientId"), self.key("clientSecret"))
     }
 }
 

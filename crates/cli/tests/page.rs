@@ -4,29 +4,43 @@ use crate::support::{Process, limosa, wait_for};
 use bson::{Document, doc};
 use limosa_testkit::{Error, ReplicaSet, browser::Browser, compare, workload::Workload};
 use serde_json::Value;
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// A server as a process: its address and its first owner's keys.
 pub struct Served {
     pub url: String,
+    pub process: Process,
     keys: Value,
-    _process: Process,
     dir: tempfile::TempDir,
 }
 
 impl Served {
     pub fn start(options: &[&str]) -> Self {
+        Self::start_with(options, Process::start)
+    }
+
+    /// One that is started in another way.
+    pub fn start_with(options: &[&str], start: impl FnOnce(&mut Command) -> Process) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let data = dir.path().join("server");
         let mut command = limosa();
         command.args(["server", "--listen", "127.0.0.1:0"]).args(options).arg("--data-dir").arg(&data);
-        let process = Process::start(&mut command);
+        let process = start(&mut command);
         let url = wait_for("the server's profile", || {
             let text = fs::read_to_string(data.join("profile.toml")).ok()?;
             Some(text.lines().find_map(|line| line.strip_prefix("url = \""))?.trim_end_matches('"').to_owned())
         });
         let keys = fs::read(data.join("bootstrap.json")).expect("is there");
-        Self { url, keys: serde_json::from_slice(&keys).expect("JSON"), _process: process, dir }
+        Self { url, process, keys: serde_json::from_slice(&keys).expect("JSON"), dir }
+    }
+
+    /// For the client verbs.
+    pub fn profile(&self) -> PathBuf {
+        self.dir.path().join("server/profile.toml")
     }
 
     pub fn key(&self, name: &str) -> &str {
@@ -132,6 +146,17 @@ async fn a_migration_is_created_watched_and_cut_over_in_the_browser() -> Result<
     browser.press("Extend").await?;
     browser.click("dialog button[type=submit]").await?;
     browser.sees("There is more time now.").await?;
+    browser.press("Limits").await?;
+    browser.at("#load-level option[value='2']").await?.click().await?;
+    browser.fill("#read-mbps", "800").await?;
+    browser.look("limits").await?;
+    browser.press("Set").await?;
+    browser.sees("reads at most 800 Mbit/s").await?;
+    browser.press("Limits").await?;
+    assert_eq!(browser.script("return document.querySelector('#load-level').value").await?, "2");
+    browser.at("#read-mbps").await?.clear().await?;
+    browser.press("Set").await?;
+    browser.sees("no bound in Mbit/s").await?;
     browser.press("Rehearse").await?;
     browser.sees("The cutover would complete; the application would wait about").await?;
     browser.look("rehearsed").await?;

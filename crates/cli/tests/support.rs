@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use std::{
+    fs::File,
     io::{BufRead, BufReader, Read},
     path::Path,
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
@@ -13,7 +14,14 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 
 pub fn limosa() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_limosa"));
-    for name in ["LIMOSA_SOURCE_URI", "LIMOSA_DESTINATION_URI", "LIMOSA_PROFILE", "LIMOSA_LINK_TOKEN", "LIMOSA_LOG"] {
+    for name in [
+        "LIMOSA_SOURCE_URI",
+        "LIMOSA_DESTINATION_URI",
+        "LIMOSA_PROFILE",
+        "LIMOSA_LINK_TOKEN",
+        "LIMOSA_LOG",
+        "LIMOSA_LOG_FORMAT",
+    ] {
         command.env_remove(name);
     }
     command.stdin(Stdio::null());
@@ -116,6 +124,11 @@ impl Process {
         Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts"))
     }
 
+    /// What it says on stderr goes to `log`.
+    pub fn start_logging(command: &mut Command, log: File) -> Self {
+        Self(command.stdout(Stdio::null()).stderr(log).spawn().expect("starts"))
+    }
+
     pub fn kill(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -162,4 +175,14 @@ pub fn verb(profile: &Path, words: &[&str]) -> Value {
     let (status, said, errors) = finish(limosa().args(words).args(["--output", "json", "--profile"]).arg(profile));
     assert_eq!(status, 0, "{words:?}: {errors}");
     serde_json::from_str(&said).unwrap_or(Value::Null)
+}
+
+/// A bearer token, by curl.
+pub fn bearer_token(url: &str, client_id: &str, client_secret: &str) -> String {
+    let user = format!("{client_id}:{client_secret}");
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--user", &user, "--data", "grant_type=client_credentials"]);
+    let (_, said, errors) = finish(command.arg(format!("{url}/api/oauth/token")));
+    let answer: Value = serde_json::from_str(&said).unwrap_or_else(|e| panic!("{e}: {said} {errors}"));
+    answer["access_token"].as_str().expect("a token").to_owned()
 }

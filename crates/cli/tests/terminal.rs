@@ -100,6 +100,15 @@ async fn a_migration_is_watched_paused_and_cut_over_on_the_screen() {
     terminal.until("watch", "SYNCED");
     let coloured = terminal.screen("watch", true);
     assert!(!is_coloured(&coloured), "{coloured}");
+    terminal.keys("watch", &["l"]);
+    terminal.until("watch", "Now: load level 3");
+    terminal.keys("watch", &["9"]);
+    terminal.until("watch", "A load level is a number from 1 to 5.");
+    terminal.keys("watch", &["l", "2"]);
+    terminal.until("watch", "load level 2: done");
+    terminal.keys("watch", &["l"]);
+    terminal.until("watch", "Now: load level 2");
+    terminal.keys("watch", &["Escape"]);
     terminal.keys("watch", &["p"]);
     terminal.until("watch", "Stop where it is");
     terminal.keys("watch", &["x", "p", "y"]);

@@ -132,6 +132,7 @@ pub fn step(
             }
             next.lease = Some(Lease { agent, epoch, until: now.plus_seconds(lease_seconds) });
             tell_of_waiting(&migration.progress, &progress, &mut actions);
+            tell_of_repairs(&migration.progress, &progress, &mut actions);
             next.progress = *progress;
             warn_of_oplog(&mut next, &mut actions);
             if phase == PhaseKind::Synced && next.carried.cutover_by.is_none() {
@@ -306,6 +307,18 @@ fn tell_of_waiting(before: &Progress, now: &Progress, actions: &mut Vec<Action>)
         }
         (Some(waiting), None) => actions.push(record("goesOn", format!("{} is over", waiting.code.name()))),
         (None, None) => {}
+    }
+}
+
+/// Documents that the verifier found different: the first one, and then whenever there are ten times as many.
+fn tell_of_repairs(before: &Progress, now: &Progress, actions: &mut Vec<Action>) {
+    let count = now.documents_repaired;
+    if count.checked_ilog10() > before.documents_repaired.checked_ilog10() {
+        let message = format!(
+            "{count} documents differed on the destination and were written again: somebody else changes them there; \
+             find that writer before the cutover"
+        );
+        actions.push(record("repaired", message));
     }
 }
 
@@ -590,6 +603,19 @@ mod tests {
         assert!(tell(None, 20_000).is_empty() && tell(None, 3000).is_empty());
         assert!(tell(None, 50_000).is_empty());
         assert_eq!(tell(None, 3000), ["warning"]);
+    }
+
+    #[test]
+    fn repaired_documents_are_told_of_at_the_first_and_at_ten_times_as_many() {
+        let mut actions = Vec::new();
+        let counts = [0, 0, 1, 2, 9, 10, 11, 11, 99, 100, 99, 2500, 2501];
+        for pair in counts.windows(2) {
+            let with = |documents_repaired| Progress { documents_repaired, ..Progress::default() };
+            tell_of_repairs(&with(pair[0]), &with(pair[1]), &mut actions);
+        }
+        let told: Vec<&str> =
+            actions.iter().filter_map(|Action::Record { message, .. }| message.split(' ').next()).collect();
+        assert_eq!(told, ["1", "10", "100", "2500"]);
     }
 
     #[test]

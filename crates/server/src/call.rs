@@ -89,21 +89,23 @@ pub(crate) fn answer(
     let wishes = middleware::wishes(request.uri());
     let accepts = request.headers().get_all(header::ACCEPT);
     let accept = accepts.iter().filter_map(|v| v.to_str().ok()).collect::<Vec<_>>().join(",");
-    let version = negotiate(&accept, route.versions);
-    let result = match version {
-        None if !route.versions.is_empty() => Err(ApiError::new(
-            StatusCode::NOT_ACCEPTABLE,
-            "INVALID_VERSION_DATE",
-            "Invalid accept header or version date.",
-            &[],
-        )),
-        version => call(route, app, params, request, version.unwrap_or(ApiVersion::V2023_01_01)),
-    };
+    let negotiated = version_of(route, &accept);
+    let version = negotiated.as_ref().ok().copied().flatten();
+    let result =
+        negotiated.and_then(|version| call(route, app, params, request, version.unwrap_or(ApiVersion::V2023_01_01)));
     let sunset = version.is_some_and(|version| route.is_deprecated(version));
     match (result, route.stream) {
         (Ok((_, call)), Some(stream)) if accept.contains("text/event-stream") => stream(call),
         (result, _) => render::respond(result.map(|(reply, _)| Reply { sunset, ..reply }), version, wishes),
     }
+}
+
+/// The version to answer with; none outside of the Atlas part.
+fn version_of(route: &Route, accept: &str) -> Result<Option<ApiVersion>, ApiError> {
+    if route.versions.is_empty() && route.removed.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(negotiate(accept, route.versions, route.removed)?))
 }
 
 fn call(
@@ -179,5 +181,30 @@ fn note(call: &Call, route: &Route, peer: &Peer, reply: &Reply) {
         call.app.store.audit(&call.principal, &peer.address.to_string(), route.operation, &target, Timestamp::now());
     if let Err(error) = noted {
         tracing::error!(%error, operation = route.operation, "the audit could not be written");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_removed_version_is_told_as_gone() {
+        let mut route = Route::new(Method::GET, "/", "listThings", |_| Ok(Reply::ok(Value::Null)));
+        (route.versions, route.removed) = (&[ApiVersion::V2024_05_30], &[ApiVersion::V2023_01_01]);
+        let asked = version_of(&route, "application/vnd.atlas.2024-01-01+json");
+        let refused = asked.map(|_| Reply::ok(Value::Null));
+        let answer = render::respond(refused, None, render::Wishes::default());
+        assert_eq!(answer.status(), StatusCode::GONE);
+        assert_eq!(answer.headers()["x-error-code"], "VERSION_GONE");
+        assert_eq!(answer.headers()["content-type"], "application/json");
+        let body = axum::body::to_bytes(answer.into_body(), 10_000).await.expect("is there");
+        let body: Value = serde_json::from_slice(&body).expect("JSON");
+        let expected = serde_json::json!({
+            "detail": "Version 2023-01-01 of this resource was removed. Ask for a later one.",
+            "error": 410, "errorCode": "VERSION_GONE", "parameters": ["2023-01-01"], "reason": "Gone",
+        });
+        assert_eq!(body, expected);
+        assert_eq!(version_of(&route, "application/vnd.atlas.2025-01-01+json"), Ok(Some(ApiVersion::V2024_05_30)));
     }
 }

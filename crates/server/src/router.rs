@@ -62,6 +62,8 @@ pub(crate) struct Route {
     pub handler: Handler,
     /// Ascending; none outside of the Atlas part, where there is nothing to negotiate.
     pub versions: &'static [ApiVersion],
+    /// Versions that there were: who asks for one is told that it is gone.
+    pub removed: &'static [ApiVersion],
     /// The caller's kind; what it needs beside is the handler's to ask.
     pub may: fn(&Principal) -> Result<(), ApiError>,
     /// The weakest role that serves, in Atlas's words.
@@ -78,7 +80,7 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    fn new(method: Method, path: &'static str, operation: &'static str, handler: Handler) -> Self {
+    pub(crate) fn new(method: Method, path: &'static str, operation: &'static str, handler: Handler) -> Self {
         Self {
             audited: method != Method::GET,
             method,
@@ -87,6 +89,7 @@ impl Route {
             summary: "",
             handler,
             versions: &[],
+            removed: &[],
             may: |principal| {
                 if principal.is_link { Err(crate::auth::roles::denied("USER_UNAUTHORIZED")) } else { Ok(()) }
             },

@@ -120,7 +120,11 @@ async fn what_happens_is_told_once_and_tried_until_it_is_taken() {
     agent.claim().await;
     agent.report(&migration, PhaseKind::Copying, None).await;
     let progress = Progress { lag_seconds: Some(1), oplog_window_seconds: Some(300), ..Progress::default() };
-    agent.report_with(&migration, PhaseKind::Synced, progress).await;
+    agent.report_with(&migration, PhaseKind::Synced, progress.clone()).await;
+    for documents_repaired in [1, 2, 2] {
+        let progress = Progress { documents_repaired, ..progress.clone() };
+        agent.report_with(&migration, PhaseKind::Synced, progress).await;
+    }
     let events = || -> Vec<Value> {
         let requests = requests.lock().expect("is whole");
         requests.iter().map(|(_, body)| serde_json::from_str(body).expect("JSON")).collect()
@@ -128,14 +132,15 @@ async fn what_happens_is_told_once_and_tried_until_it_is_taken() {
     let has = |wanted: &str| events().iter().any(|event| event["event"] == wanted).then_some(());
     until("ready", || has("ready")).await;
     until("the oplog", || has("oplogShort")).await;
+    until("a mismatch", || has("mismatch")).await;
     agent.report(&migration, PhaseKind::Failed, None).await;
     until("failed", || has("failed")).await;
-    until("three letters", || (letters.lock().expect("is whole").len() == 3).then_some(())).await;
+    until("four letters", || (letters.lock().expect("is whole").len() == 4).then_some(())).await;
     // The refused one came again, with its id.
-    until("the refused one", || (requests.lock().expect("is whole").len() == 4).then_some(())).await;
+    until("the refused one", || (requests.lock().expect("is whole").len() == 5).then_some(())).await;
     let requests = requests.lock().expect("is whole").clone();
     let id = |n: usize| requests[n].0["limosa-delivery"].to_str().expect("is text").to_owned();
-    assert!((1..4).any(|n| id(n) == id(0) && requests[n].1 == requests[0].1), "{requests:?}");
+    assert!((1..5).any(|n| id(n) == id(0) && requests[n].1 == requests[0].1), "{requests:?}");
     for (headers, body) in &requests {
         assert!(is_signed(headers["limosa-signature"].to_str().expect("is text"), body), "{headers:?}");
         assert!(!body.contains("hidden"), "{body}");

@@ -2,6 +2,7 @@
 //! ratio of the two: absolute figures of shared machines drift by tens of percent.
 
 mod anchor;
+mod api;
 mod catchup;
 mod copy;
 mod data;
@@ -36,6 +37,8 @@ pub(crate) enum Name {
     Pause,
     /// Resident memory over a migration of many collections.
     Memory,
+    /// GET of one migration, 2,000 times a second, of 10,000 stored ones.
+    Api,
 }
 
 #[derive(Args)]
@@ -93,6 +96,7 @@ async fn all(arguments: &Arguments) -> Result<(), Error> {
             Name::Verify => verify::measure(arguments, &mut report).await?,
             Name::Pause => pause::measure(arguments, &mut report).await?,
             Name::Memory => memory::measure(arguments, &mut report).await?,
+            Name::Api => api::measure(arguments, &mut report).await?,
         }
         report.write(&arguments.report)?;
     }

@@ -87,6 +87,12 @@ impl Migration {
         Err(format!("limosa ended before {wanted}").into())
     }
 
+    /// Waits until the program has ended; its state stays.
+    pub fn end(&mut self) -> Result<(), Error> {
+        let status = self.child.wait()?;
+        if status.success() { Ok(()) } else { Err(format!("limosa ended with {status}").into()) }
+    }
+
     /// A verb of `limosa migrations` on this one.
     pub fn verb(&self, arguments: &[&str]) -> Result<(), Error> {
         let (verb, rest) = arguments.split_first().ok_or("which verb?")?;

@@ -13,6 +13,7 @@ Environment:
   LIMOSA_SOURCE_URI, LIMOSA_DESTINATION_URI   keep passwords out of the process list
   LIMOSA_PROFILE                              the file that --profile names
   LIMOSA_LOG                                  what to log, for instance 'debug' or 'limosa_engine=debug'
+  LIMOSA_LOG_FORMAT                           text or json, as --log-format
   NO_COLOR                                    no colours on the terminal";
 
 pub(super) const MIGRATE: &str = "\
@@ -22,7 +23,8 @@ Examples:
   limosa migrate --cutover when-ready --output json
   limosa migrate --listen 127.0.0.1:8080      with the page in the browser at a known address
 
-On a terminal it takes the whole screen: c cuts over, p pauses, q goes on in plain lines.
+On a terminal it takes the whole screen: c cuts over, p pauses, l changes the load, q goes on
+in plain lines.
 
 Exit status:
   0 complete   1 failed   2 wrong usage, or refused before anything was written   3 expired

@@ -1,6 +1,9 @@
 //! The command line's words. What they mean is in [`crate::commands`].
 
 mod help;
+mod log;
+
+pub(crate) use log::{LogArgs, LogFormat};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use limosa_engine::{Tuning, tuning};
@@ -230,6 +233,8 @@ pub(crate) struct Migrate {
     #[arg(long, short)]
     pub quiet: bool,
     #[command(flatten)]
+    pub log: LogArgs,
+    #[command(flatten)]
     pub tuning: TuningArgs,
 }
 
@@ -409,6 +414,8 @@ pub(crate) struct Server {
     /// How many requests a minute one key may make for a group's resources
     #[arg(long, value_name = "COUNT", default_value_t = RequestLimits::default().groups)]
     pub group_requests: u32,
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 #[derive(Args)]
@@ -439,6 +446,8 @@ pub(crate) struct Agent {
     pub metrics_listen: Option<SocketAddr>,
     #[command(flatten)]
     pub namespaces: Namespaces,
+    #[command(flatten)]
+    pub log: LogArgs,
     #[command(flatten)]
     pub tuning: TuningArgs,
 }

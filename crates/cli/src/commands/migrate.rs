@@ -73,7 +73,7 @@ async fn migrate(given: &Migrate, ui: &mut Ui) -> Result<(), CliError> {
         }
     }
     let state = State::open(&given.state_dir, &given.ends).await?;
-    ui::log_to(&given.state_dir.join("limosa.log"))?;
+    ui::log_to(&given.state_dir.join("limosa.log"), given.log.log_format)?;
 
     let server_dir = given.state_dir.join("server");
     let server = Server::start(&ServerConfig {
@@ -275,6 +275,7 @@ async fn drive(
         watched.limit(limits).await?;
     }
     interruptible(interrupt, follow::to_the_end(&watched, ui)).await??;
+    super::report::keep(&watched, ui).await?;
     match watched.way_back().await? {
         Some(back) => follow_back(&watched, &back, ui, interrupt).await,
         None => Ok(()),

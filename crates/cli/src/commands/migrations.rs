@@ -3,6 +3,7 @@
 use super::{
     Interrupt,
     follow::{self, Detail, Watched},
+    report,
 };
 use crate::{
     args::{Cutover, CutoverHow, LimitArgs, Migrations, Waiting, Which},
@@ -11,7 +12,7 @@ use crate::{
     ui::{self, Ui},
 };
 use limosa_agent::http::{Client, HttpError};
-use limosa_model::{MigrationId, PhaseKind, cutover::Rehearsal, report::MigrationReport};
+use limosa_model::{MigrationId, PhaseKind, cutover::Rehearsal};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -51,7 +52,7 @@ pub(crate) async fn run(given: Migrations) -> Result<(), CliError> {
             });
             Ok(())
         }
-        Migrations::Report(which) => report(&which).await,
+        Migrations::Report(which) => report::show(&which).await,
         Migrations::Pause(which) => act(&which, "pause", json!({})).await,
         Migrations::Resume { which, recopy } => act(&which, "resume", json!({"recopy": recopy})).await,
         Migrations::Limit { which, limits } => limit(&which, limits).await,
@@ -65,14 +66,14 @@ fn results(answer: &Value) -> &[Value] {
 }
 
 /// A server and a migration on it.
-struct Call {
+pub(super) struct Call {
     profile: Profile,
-    client: Client,
+    pub client: Client,
     id: MigrationId,
 }
 
 impl Call {
-    async fn open(which: &Which) -> Result<Self, CliError> {
+    pub async fn open(which: &Which) -> Result<Self, CliError> {
         let profile = Profile::read(&which.profile.file)?;
         let client = profile.client()?;
         let id = match &which.id {
@@ -85,7 +86,7 @@ impl Call {
         Ok(Self { profile, client, id })
     }
 
-    fn path(&self, rest: &str) -> String {
+    pub fn path(&self, rest: &str) -> String {
         self.profile.own(&format!("liveMigrations/{}{rest}", self.id))
     }
 
@@ -164,21 +165,6 @@ async fn cut_over(given: &Waiting, how: &CutoverHow) -> Result<(), CliError> {
     }
     let answer = call.client.call(Method::GET, &call.path(""), None).await?;
     ui::answer(given.which.profile.output, &answer, ui::describe);
-    Ok(())
-}
-
-/// The report; one whose digest isn't its own is not shown as one.
-async fn report(which: &Which) -> Result<(), CliError> {
-    let call = Call::open(which).await?;
-    let answer = call.client.call(Method::GET, &call.path("/report"), None).await?;
-    if answer["sha256"] != limosa_model::report::digest(&answer) {
-        let message = "the report's SHA-256 is not that of its contents".to_owned();
-        let remedy = "It was changed after it was made; look at the server's store.".to_owned();
-        return Err(CliError::Failed { code: "REPORT_CHANGED".to_owned(), message, remedy });
-    }
-    let report: MigrationReport =
-        serde_json::from_value(answer.clone()).map_err(|e| HttpError::Malformed(e.to_string()))?;
-    ui::answer(which.profile.output, &answer, |_| report.page());
     Ok(())
 }
 

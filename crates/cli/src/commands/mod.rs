@@ -11,6 +11,7 @@ mod manual;
 mod migrate;
 mod migrations;
 mod notify;
+mod report;
 mod server;
 mod verify;
 
@@ -34,7 +35,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), CliError> {
             Command::Verify(given) => verify::run(given).await,
             Command::Migrations(given) => migrations::run(given).await,
             Command::Server(given) => {
-                ui::log("info");
+                ui::log(given.log.log_format);
                 server::run(given).await
             }
             Command::RotateKey { data_dir } => {
@@ -43,7 +44,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), CliError> {
                 Ok(())
             }
             Command::Agent(given) => {
-                ui::log("info");
+                ui::log(given.log.log_format);
                 agent::run(given).await
             }
             Command::Clusters(given) => clusters::run(given).await,

@@ -188,7 +188,7 @@ fn draw_events(frame: &mut Frame<'_>, area: Rect, view: &View) {
 
 fn draw_foot(frame: &mut Frame<'_>, area: Rect, view: &View) {
     let pause = if view.can_resume() { "p resume" } else { "p pause" };
-    let text = format!(" c cut over   {pause}   q leave this view, the migration goes on   {}", view.said);
+    let text = format!(" c cut over   {pause}   l load   q leave this view, the migration goes on   {}", view.said);
     frame.render_widget(Paragraph::new(text).style(Style::new().add_modifier(Modifier::REVERSED)), area);
 }
 
@@ -200,6 +200,11 @@ fn draw_question(frame: &mut Frame<'_>, view: &View) {
             Line::from("Stop where it is, to go on later?"),
             Line::from("The source's oplog moves on meanwhile."),
             Line::from("y yes   any other key no"),
+        ],
+        Asking::Load => vec![
+            Line::from(format!("How hard may the copy go? Now: {}", view.limits())),
+            Line::from("1 the kindest   3 as usual   5 all that the clusters give"),
+            Line::from("1 to 5 sets it   Esc: as it is"),
         ],
         Asking::CutOver(typed) => vec![
             Line::from("The application's writers are stopped, background jobs included?"),
@@ -213,7 +218,8 @@ fn draw_question(frame: &mut Frame<'_>, view: &View) {
     let [area] = Layout::vertical([Constraint::Length(height)]).flex(Flex::Center).areas(frame.area());
     let [area] = Layout::horizontal([Constraint::Max(70)]).flex(Flex::Center).areas(area);
     frame.render_widget(Clear, area);
-    let block = Block::bordered().title("are you sure?").border_style(colour(Color::Yellow));
+    let title = if view.asking == Asking::Load { "load level" } else { "are you sure?" };
+    let block = Block::bordered().title(title).border_style(colour(Color::Yellow));
     frame.render_widget(Paragraph::new(lines).alignment(Alignment::Left).wrap(Wrap { trim: true }).block(block), area);
 }
 
@@ -236,7 +242,7 @@ mod tests {
         for _ in 0..500 {
             view.update(detail.clone(), vec![event.clone(); 20]);
         }
-        for asking in [Asking::Nothing, Asking::Pause, Asking::CutOver("ne".to_owned())] {
+        for asking in [Asking::Nothing, Asking::Pause, Asking::Load, Asking::CutOver("ne".to_owned())] {
             view.asking = asking;
             for (width, height) in [(1, 1), (10, 5), (80, 24), (200, 60)] {
                 let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a terminal");

@@ -6,7 +6,7 @@ mod view;
 
 use crate::{args::Cutover, commands::Watched, error::CliError};
 use limosa_agent::http::HttpError;
-use limosa_model::PhaseKind;
+use limosa_model::{Limits, PhaseKind, limits::LoadLevel};
 use ratatui::{
     DefaultTerminal,
     crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers},
@@ -153,8 +153,14 @@ async fn press(watched: &Watched<'_>, view: &mut View, key: KeyEvent) -> Option<
             KeyCode::Char('c') if view.is_ready() => view.asking = Asking::CutOver(String::new()),
             KeyCode::Char('c') => view.said = "It is not ready for the cutover yet.".to_owned(),
             KeyCode::Char('p') => view.asking = Asking::Pause,
+            KeyCode::Char('l') => view.asking = Asking::Load,
             _ => {}
         },
+        Asking::Load => {
+            if let KeyCode::Char(digit) = key.code {
+                view.said = set_load(watched, view, digit).await;
+            }
+        }
         Asking::Pause => {
             if key.code == KeyCode::Char('y') {
                 let verb = if view.can_resume() { "resume" } else { "pause" };
@@ -179,4 +185,12 @@ async fn press(watched: &Watched<'_>, view: &mut View, key: KeyEvent) -> Option<
         },
     }
     None
+}
+
+/// Sets the load level to the digit that was pressed; what became of it.
+async fn set_load(watched: &Watched<'_>, view: &View, digit: char) -> String {
+    let level = digit.to_digit(10).and_then(|level| LoadLevel::try_from(level as u8).ok());
+    let Some(load_level) = level else { return "A load level is a number from 1 to 5.".to_owned() };
+    let done = watched.limit(Limits { load_level, ..view.limits() }).await;
+    done.map_or_else(|e| e.to_string(), |_| format!("load level {digit}: done"))
 }

@@ -1,6 +1,6 @@
 //! What the screen shows, and the questions that it has.
 
-use limosa_model::{PhaseKind, Timestamp};
+use limosa_model::{Limits, PhaseKind, Timestamp};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::VecDeque;
@@ -15,6 +15,8 @@ pub(crate) enum Asking {
     Nothing,
     /// Or, of a migration that stands still, to resume it.
     Pause,
+    /// How hard the copy may go.
+    Load,
     /// With what was typed so far of the destination's name.
     CutOver(String),
 }
@@ -73,6 +75,11 @@ impl View {
 
     pub fn source(&self) -> &str {
         self.detail["source"]["clusterName"].as_str().unwrap_or_default()
+    }
+
+    /// How much it may take of its clusters.
+    pub fn limits(&self) -> Limits {
+        Limits::deserialize(&self.detail["limits"]).unwrap_or_default()
     }
 
     /// One of the progress's counters.

@@ -20,6 +20,8 @@ pub(crate) enum Occasion {
     OplogShort,
     /// It stands still until something is mended.
     Waiting,
+    /// The verifier found documents that somebody else changed on the destination.
+    Mismatch,
     /// Nobody cut over in time.
     Expired,
     /// Cut over.
@@ -33,6 +35,7 @@ impl Occasion {
     pub fn of_event(kind: &str, text: &str) -> Option<Self> {
         match kind {
             "waiting" => return Some(Self::Waiting),
+            "repaired" => return Some(Self::Mismatch),
             "warning" if text.contains("oplog") => return Some(Self::OplogShort),
             "warning" => return Some(Self::TimeRunningOut),
             _ => {}
@@ -57,6 +60,7 @@ impl Occasion {
             Self::TimeRunningOut => "the time for the cutover runs out",
             Self::OplogShort => "the source's oplog gets short",
             Self::Waiting => "it stands still until something is mended",
+            Self::Mismatch => "documents differed on the destination and were written again",
             Self::Expired => "expired: nobody cut over in time",
             Self::Complete => "complete",
             Self::Test => "this is a test",
@@ -139,6 +143,7 @@ mod tests {
             ("warning", "the source's oplog reaches back only 5 s", Some(Occasion::OplogShort)),
             ("warning", "the time to cut over ends", Some(Occasion::TimeRunningOut)),
             ("waiting", "LOCAL_STORAGE: full", Some(Occasion::Waiting)),
+            ("repaired", "1 documents differed", Some(Occasion::Mismatch)),
             ("goesOn", "LOCAL_STORAGE is over", None),
             ("phase", "Scheduled to Copying", None),
             ("failure", "X to Synced", None),

@@ -1,6 +1,6 @@
 // One migration: where it is, whether it is well, what to do next.
 
-import { h, say, show, table } from "../dom.js";
+import { field, h, say, show, table } from "../dom.js";
 import { ApiError, all, call, follow, get } from "../api.js";
 import { chart, rate } from "../chart.js";
 import { ask } from "../dialog.js";
@@ -20,6 +20,11 @@ function fact(name, value, note) {
   return h("div", {}, h("dt", {}, name), h("dd", {}, value, note && h("small", {}, note)));
 }
 
+function limited({ maxSourceReadMbps: read, maxDestinationWriteMbps: write }) {
+  const bound = (verb, mbps) => mbps !== null && mbps !== undefined && `${verb} at most ${count(mbps)} Mbit/s`;
+  return [bound("reads", read), bound("writes", write)].filter(Boolean).join(", ") || "no bound in Mbit/s";
+}
+
 function facts(m) {
   const p = m.progress;
   const share = `${Math.floor(progress(m) * 100)} %`;
@@ -34,6 +39,7 @@ function facts(m) {
     fact("Verified", count(p.documentsVerified), `documents in this pass, ${count(p.verificationPasses)} passes made, ${count(p.documentsDirty)} to look at again, ${count(p.documentsRepaired)} repaired`),
     m.progress.writePauseMillis !== null && m.progress.writePauseMillis !== undefined
       && fact("Write pause", `${count(p.writePauseMillis)} ms`, "at the cutover"),
+    !isOver(m.phase) && fact("Load level", m.limits.loadLevel, limited(m.limits)),
     fact("Host", m.migrationHosts.join(", "), m.attempts === 1 ? "first attempt" : `${m.attempts} attempts`));
 }
 
@@ -166,6 +172,23 @@ export function migration(place, session, group, id) {
     act: () => act("resume", {}, "The migration goes on."),
   });
 
+  const limit = (m) => {
+    const level = h("select", { id: "load-level" }, [
+      [1, "1, the kindest"], [2, "2"], [3, "3, as usual"], [4, "4"], [5, "5, all that the clusters give"],
+    ].map(([value, words]) => h("option", { value, selected: value === m.limits.loadLevel }, words)));
+    const bound = (id, held) => h("input", { type: "number", id, min: "1", max: "4294967295", value: held ?? "" });
+    const read = bound("read-mbps", m.limits.maxSourceReadMbps);
+    const write = bound("write-mbps", m.limits.maxDestinationWriteMbps);
+    const given = (input) => (input.value === "" ? {} : { [input === read ? "maxSourceReadMbps" : "maxDestinationWriteMbps"]: Number(input.value) });
+    ask({
+      title: "How hard it may go", verb: "Set",
+      lines: ["It holds for the initial copy; changes are always followed as fast as they come."],
+      extra: [field("Load level", level), field("Megabits a second read from the source", read, "Empty: no bound."),
+        field("Megabits a second written to the destination", write, "Empty: no bound.")],
+      act: () => act("limits", { loadLevel: Number(level.value), ...given(read), ...given(write) }, "The limits are set."),
+    });
+  };
+
   const rehearse = async () => {
     try {
       await call("POST", `${own}/cutover/rehearsal`, {});
@@ -184,6 +207,7 @@ export function migration(place, session, group, id) {
       m.readyForCutover && button("Rehearse", rehearse),
       m.expiresAt && button("Extend", extend),
       moving && button("Pause", pause),
+      !over && button("Limits", () => limit(m)),
       (m.phase === "paused" || m.phase === "failed") && button("Resume", resume, "primary"),
       (!over || m.phase === "failed") && m.phase !== "finalizing" && button("Cancel", () => cancel(m), "danger"));
   }
