@@ -48,7 +48,7 @@ pub const UNIQUE_MADE: &str = "unique made";
 /// The cutover has done all its steps, the end isn't noted.
 pub const CUT_OVER: &str = "cut over";
 
-/// Those before the cutover that every migration comes to, where its collections are renamed too.
+/// Those before the cutover that every migration comes to.
 pub const BEFORE_CUTOVER: &[&str] = &[
     FENCES_RAISED,
     COLLECTION_MADE,
@@ -61,8 +61,6 @@ pub const BEFORE_CUTOVER: &[&str] = &[
     WINDOW_MARKED,
     WINDOW_ACKNOWLEDGED,
     POSITION_WRITTEN,
-    INTENT_NOTED,
-    DEFINITION_APPLIED,
 ];
 
 #[cfg(feature = "failpoints")]

@@ -119,6 +119,10 @@ async fn an_engine_that_dies_at_a_hazard_is_succeeded_without_loss() {
     stream::iter(failpoint::BEFORE_CUTOVER)
         .for_each_concurrent(AT_ONCE, |name| hazards.dies_at(name, false, false))
         .await;
+    // One after the other: the stream has the definitions of all migrations.
+    for name in [failpoint::INTENT_NOTED, failpoint::DEFINITION_APPLIED] {
+        hazards.dies_at(name, false, false).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
