@@ -33,14 +33,8 @@ pub const RECOPY_PREPARED: &str = "recopy prepared";
 /// The source refuses its users' writes, and no step of the cutover has begun after that.
 pub const WRITES_BLOCKED: &str = "writes blocked";
 /// That a step of the cutover begins is noted, and nothing of it is done; one for each, in their order.
-pub const STEPS_NOTED: [&str; 6] = [
-    "step 1 noted",
-    "step 2 noted",
-    "step 3 noted",
-    "step 4 noted",
-    "step 5 noted",
-    "step 6 noted",
-];
+pub const STEPS_NOTED: [&str; 6] =
+    ["step 1 noted", "step 2 noted", "step 3 noted", "step 4 noted", "step 5 noted", "step 6 noted"];
 /// An index has `prepareUnique` and isn't unique.
 pub const UNIQUE_PREPARED: &str = "unique prepared";
 /// An index is unique, and others of the collection aren't what they are to be.
