@@ -1,10 +1,10 @@
 //! Server and agent as processes of their own, steered by the client verbs and by plain HTTP.
 
-use crate::support::{Process, limosa, serves, verb, wait_for};
+use crate::support::{Process, finish, limosa, serves, verb, wait_for};
 use bson::{Document, doc};
-use limosa_testkit::{ReplicaSet, compare, workload::Workload};
+use limosa_testkit::{ReplicaSet, compare, tls::Certificates, workload::Workload};
 use serde_json::{Value, json};
-use std::{fs, process::Command, time::Duration};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 /// An agent that hears nothing of its server for so long holds no lease any more.
 const LONGER_THAN_A_LEASE: Duration = Duration::from_secs(25);
@@ -138,4 +138,59 @@ async fn server_and_agents_that_are_killed_lose_nothing() {
     compare(&from, &to, &["app"]).await.expect("equal");
     verb(&profile, &["link", "delete"]);
     server.kill();
+}
+
+/// Reached by other machines: plain HTTP is refused unless asked for, and the agent speaks TLS.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_for_other_machines_speaks_tls_with_its_agents() {
+    let source = ReplicaSet::start().await.expect("starts");
+    let dir = tempfile::tempdir().expect("a directory");
+    let files = Certificates::write(dir.path()).expect("writes");
+    let port = std::net::TcpListener::bind("0.0.0.0:0").expect("binds").local_addr().expect("has one").port();
+    let mut server = limosa();
+    server.args(["server", "--listen", &format!("0.0.0.0:{port}"), "--data-dir"]).arg(dir.path().join("server"));
+    server.arg("--tls-cert").arg(&files.certificate).arg("--tls-key").arg(&files.key);
+    let _server = Process::start(&mut server);
+    let written = dir.path().join("server/profile.toml");
+    let profile = dir.path().join("profile.toml");
+    let call = |authority: &Path, words: &[&str]| {
+        let mut command = limosa();
+        command.args(words).args(["--output", "json", "--profile"]).arg(&profile);
+        finish(command.env("SSL_CERT_FILE", authority))
+    };
+    wait_for("the server", || {
+        let text = fs::read_to_string(&written).ok()?.replace("https://0.0.0.0", "https://localhost");
+        fs::write(&profile, text).ok()?;
+        (call(&files.authority, &["clusters", "list"]).0 == 0).then_some(())
+    });
+    // An authority that signed nothing of it.
+    let other = tempfile::tempdir().expect("a directory");
+    let stranger = Certificates::write(other.path()).expect("writes").authority;
+    let (status, _, errors) = call(&stranger, &["clusters", "list"]);
+    assert!(status == 1 && errors.contains("can't be reached"), "{status}: {errors}");
+    let (status, said, errors) = call(&files.authority, &["link", "create"]);
+    assert_eq!(status, 0, "{errors}");
+    let token = serde_json::from_str::<Value>(&said).expect("JSON")["linkToken"].as_str().expect("a token").to_owned();
+    let agent = |scheme: &str| {
+        let mut command = limosa();
+        command.args(["agent", "--server", &format!("{scheme}://localhost:{port}"), "--host-name", "mover1"]);
+        command.args(["--source", &format!("old={}", source.uri()), "--data-dir"]).arg(dir.path().join("agent"));
+        command.env("LIMOSA_LINK_TOKEN", &token).env("SSL_CERT_FILE", &files.authority);
+        command
+    };
+    let (status, _, errors) = finish(&mut agent("http"));
+    assert_eq!(status, 1, "plain HTTP to a server with TLS: {errors}");
+    let _agent = Process::start(&mut agent("https"));
+    let keys: Value =
+        serde_json::from_slice(&fs::read(dir.path().join("server/bootstrap.json")).expect("is there")).expect("JSON");
+    let text = |name: &str| keys[name].as_str().expect("is there").to_owned();
+    let url = format!("https://localhost:{port}/api/atlas/v2/orgs/{}/liveMigrations/availableProjects", text("orgId"));
+    wait_for("the announced deployment", || {
+        let mut command = Command::new("curl");
+        command.args(["--silent", "--digest", "--user", &format!("{}:{}", text("publicKey"), text("privateKey"))]);
+        command.arg("--cacert").arg(&files.authority);
+        let done = command.args(["--header", "Accept: application/vnd.atlas.2025-03-12+json", &url]).output();
+        let projects = serde_json::from_slice::<Value>(&done.expect("curl runs").stdout).unwrap_or(Value::Null);
+        (projects[0]["deployments"][0]["name"] == "old").then_some(())
+    });
 }

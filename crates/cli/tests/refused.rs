@@ -49,7 +49,8 @@ async fn bad_ends_are_named_and_nothing_is_written() {
 
 #[test]
 fn wrong_usage_is_told_apart_and_teaches() {
-    let cases: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 7] = [
+        (&["server", "--data-dir", "/nowhere/limosa", "--listen", "0.0.0.0:0"], "--plain-http"),
         (&["migrate", "--sorce", "x"], "--source"),
         (&["migrate"], "--source"),
         (&["migrate", "--source", "mongodb://a", "--destination", "mongodb://b", "--include-ns", "app"], "db"),

@@ -8,7 +8,7 @@ use crate::{
     catalog::{self, Entry, Kind},
     checkpoint::Store,
     cluster::Cluster,
-    error,
+    error, failpoint,
     indexes::{self, Properties},
     progress::Tracker,
     replicate::Replicator,
@@ -117,6 +117,7 @@ pub(crate) async fn cut_over(
         sequence.enter(Step::BlockWrites).await?;
         replicator.store.set_writes_blocked(true).await?;
         block_writes(&source).await?;
+        failpoint::reach(failpoint::WRITES_BLOCKED, &sequence.store.id()).await;
     }
     sequence.enter(Step::Drain).await?;
     let (tc, _) = source.optimes().await?;
@@ -170,7 +171,9 @@ impl Sequence {
         self.leave();
         tracing::info!("cutover: {step}");
         self.at = Some((step, Instant::now()));
-        self.store.set_cutover(step as i32).await
+        self.store.set_cutover(step as i32).await?;
+        failpoint::reach(failpoint::STEPS_NOTED[step as usize - 1], &self.store.id()).await;
+        Ok(())
     }
 
     fn leave(&mut self) {

@@ -4,8 +4,12 @@
 
 /// All fences carry the new epoch; nothing else is done yet.
 pub const FENCES_RAISED: &str = "fences raised";
+/// A collection is made on the destination, and of which of the source's it is the image isn't noted.
+pub const COLLECTION_MADE: &str = "collection made";
 /// Collections are created in part, the plan isn't written.
 pub const COLLECTION_CREATED: &str = "collection created";
+/// All ranges are written down, the stage isn't noted.
+pub const PLANNED: &str = "planned";
 /// A batch of the copy is acknowledged, its range isn't marked.
 pub const COPY_BATCH_ACKNOWLEDGED: &str = "copy batch acknowledged";
 /// A range is written whole and the destination's majority has it; it isn't marked as done.
@@ -14,30 +18,43 @@ pub const RANGE_WRITTEN: &str = "range written";
 pub const COPIED: &str = "copied";
 /// The indexes of one collection are built, the stage isn't noted.
 pub const INDEXES_BUILT: &str = "indexes built";
+/// A window of changes is marked as dirty for the verifier, and isn't written.
+pub const WINDOW_MARKED: &str = "window marked";
 /// A window of changes is acknowledged, the checkpoint is before it.
 pub const WINDOW_ACKNOWLEDGED: &str = "window acknowledged";
+/// The checkpoint is written, and what is before it is still in the spool.
+pub const POSITION_WRITTEN: &str = "position written";
 /// What a definition is about to act on is noted, and it isn't applied.
 pub const INTENT_NOTED: &str = "intent noted";
 /// A definition is applied, and the position is still before it.
 pub const DEFINITION_APPLIED: &str = "definition applied";
+/// What can't be brought up to date in place is dropped, and that the copy begins again isn't noted.
+pub const RECOPY_PREPARED: &str = "recopy prepared";
+/// The source refuses its users' writes, and no step of the cutover has begun after that.
+pub const WRITES_BLOCKED: &str = "writes blocked";
+/// That a step of the cutover begins is noted, and nothing of it is done; one for each, in their order.
+pub const STEPS_NOTED: [&str; 6] =
+    ["step 1 noted", "step 2 noted", "step 3 noted", "step 4 noted", "step 5 noted", "step 6 noted"];
 /// An index has `prepareUnique` and isn't unique.
 pub const UNIQUE_PREPARED: &str = "unique prepared";
+/// An index is unique, and others of the collection aren't what they are to be.
+pub const UNIQUE_MADE: &str = "unique made";
 /// The cutover has done all its steps, the end isn't noted.
 pub const CUT_OVER: &str = "cut over";
 
-/// All of them.
-pub const ALL: &[&str] = &[
+/// Those before the cutover that every migration comes to.
+pub const BEFORE_CUTOVER: &[&str] = &[
     FENCES_RAISED,
+    COLLECTION_MADE,
     COLLECTION_CREATED,
+    PLANNED,
     COPY_BATCH_ACKNOWLEDGED,
     RANGE_WRITTEN,
     COPIED,
     INDEXES_BUILT,
+    WINDOW_MARKED,
     WINDOW_ACKNOWLEDGED,
-    INTENT_NOTED,
-    DEFINITION_APPLIED,
-    UNIQUE_PREPARED,
-    CUT_OVER,
+    POSITION_WRITTEN,
 ];
 
 #[cfg(feature = "failpoints")]

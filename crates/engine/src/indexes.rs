@@ -256,6 +256,7 @@ async fn convert(destination: &Cluster, ns: &Namespace, have: &Document, want: &
         change.insert("name", name);
         let command = doc! {"collMod": &ns.coll, "index": change, "writeConcern": {"w": "majority"}};
         match destination.db(&ns.db).run_command(command).await.and_then(error::confirmed) {
+            Ok(_) if unique => failpoint::reach(failpoint::UNIQUE_MADE, ns).await,
             Ok(_) => {}
             Err(e) if unique && matches!(error::code(&e), Some(359 | 11000)) => {
                 let undo = doc! {"collMod": &ns.coll, "index": {"name": name, "prepareUnique": false}};

@@ -152,6 +152,7 @@ async fn migrate(
         let mut registry = Registry::load(&source, &destination, &store, &settings.filter).await?;
         if checkpoint.stage < Stage::Planned {
             plan(&source, &mut registry, &store).await?;
+            failpoint::reach(failpoint::PLANNED, &store.id()).await;
             store.set_stage(Stage::Planned).await?;
         }
         let slots = sessions.iter().enumerate().skip(WORKERS).map(|(worker, session)| Slot {
@@ -275,6 +276,7 @@ async fn begin(
         }
         let (_, t0) = source.optimes().await?;
         recopy::prepare(source, destination, store, &settings.filter).await?;
+        failpoint::reach(failpoint::RECOPY_PREPARED, &store.id()).await;
         store.begin_again(t0, settings.recopies).await?;
         return load(store).await;
     }

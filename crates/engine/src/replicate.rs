@@ -161,6 +161,7 @@ impl Replicator {
     pub async fn checkpoint(&mut self) -> Result<(), Failure> {
         self.verifier.sync()?;
         self.store.set_position(&self.position).await?;
+        failpoint::reach(failpoint::POSITION_WRITTEN, &self.store.id()).await;
         self.spool.trim(self.position.seq)?;
         self.checkpointed = Instant::now();
         Ok(())
@@ -294,13 +295,15 @@ impl Replicator {
 
     async fn write(&mut self, window: Window) -> Result<(), Failure> {
         let until = window.until;
+        let shares: Vec<_> = window.batches.into_iter().map(Batch::into_ops).collect();
+        shares.iter().flatten().try_for_each(|(_, op)| self.verifier.mark(op))?;
+        if !shares.iter().all(Vec::is_empty) {
+            failpoint::reach(failpoint::WINDOW_MARKED, &self.store.id()).await;
+        }
         let mut tasks = JoinSet::new();
-        for (batch, writer) in window.batches.into_iter().zip(&self.writers) {
-            let (ops, writer) = (batch.into_ops(), writer.clone());
-            ops.iter().try_for_each(|(_, op)| self.verifier.mark(op))?;
-            if !ops.is_empty() {
-                tasks.spawn(async move { writer.write(ops, until).await });
-            }
+        for (ops, writer) in shares.into_iter().zip(&self.writers).filter(|(ops, _)| !ops.is_empty()) {
+            let writer = writer.clone();
+            tasks.spawn(async move { writer.write(ops, until).await });
         }
         while let Some(done) = tasks.join_next().await {
             let refetched = done.map_err(|e| Failure::new(ErrorCode::Internal, format!("a writer ended: {e}")))??;

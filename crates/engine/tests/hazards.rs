@@ -2,10 +2,21 @@
 
 use crate::support::{Pair, Run, settings};
 use bson::{Document, doc};
+use futures::{StreamExt, stream};
 use limosa_engine::{Settings, failpoint};
-use limosa_model::{PhaseKind, protocol::Directive};
-use limosa_testkit::{ReplicaSet, compare, workload::Workload};
+use limosa_model::{
+    PhaseKind,
+    cutover::{CutoverOptions, Wishes},
+    protocol::Directive,
+};
+use limosa_testkit::{
+    ReplicaSet, compare,
+    workload::{Acknowledged, Workload},
+};
 use mongodb::Client;
+
+/// Migrations side by side: each waits more than it works.
+const AT_ONCE: usize = 3;
 
 async fn seed(client: &Client, db: &str) {
     let payload = "p".repeat(400);
@@ -29,72 +40,142 @@ async fn seed(client: &Client, db: &str) {
     client.database(db).collection("ring").insert_many(documents).await.expect("inserts");
 }
 
-/// Runs until `name` is reached, lets the engine die there, and sees the migration through with another.
-async fn dies_at(name: &'static str, source: &ReplicaSet, destination: &ReplicaSet) {
-    let (from, to) = (source.client().await, destination.client().await);
-    let db = format!("hazard_{}", name.replace(' ', "_"));
-    seed(&from, &db).await;
-    let dir = tempfile::tempdir().expect("a directory");
-    let mut settings = settings(source, destination, dir.path());
-    settings.filter.include = vec![format!("{db}.*").parse().expect("a pattern")];
-    let scope = match name {
-        failpoint::INDEXES_BUILT | failpoint::UNIQUE_PREPARED => format!("{db}.beta"),
-        _ => settings.migration_id.to_string(),
-    };
-    let armed = failpoint::arm(name, scope);
-    let writers = Workload::start(&from, &db, 3, 2);
-    let mut run = Run::start(&settings);
-    if [failpoint::UNIQUE_PREPARED, failpoint::CUT_OVER].contains(&name) {
-        run.reach(PhaseKind::Synced).await;
-        let acknowledged = writers.stop(&db).await.expect("writes");
-        run.order(Directive::CutOver);
-        armed.reached().await;
-        run.kill().await;
-        settings.epoch = settings.epoch.next();
-        let run = Run::start(&settings);
-        finish(run, &settings, &from, &to, &db, acknowledged).await;
-        return;
-    }
-    if [failpoint::INTENT_NOTED, failpoint::DEFINITION_APPLIED].contains(&name) {
-        run.reach(PhaseKind::Synced).await;
-        let rename = doc! {"renameCollection": format!("{db}.old"), "to": format!("{db}.renamed"), "dropTarget": true};
-        from.database("admin").run_command(rename).await.expect("renames");
-    }
-    tokio::time::timeout(std::time::Duration::from_secs(60), armed.reached())
-        .await
-        .unwrap_or_else(|_| panic!("never came to {name:?}, is at {:?}", run.report()));
-    run.kill().await;
-    settings.epoch = settings.epoch.next();
-    let mut run = Run::start(&settings);
-    run.reach(PhaseKind::Synced).await;
-    let acknowledged = writers.stop(&db).await.expect("writes");
-    finish(run, &settings, &from, &to, &db, acknowledged).await;
+/// What dies where, on two clusters that stay.
+struct Hazards {
+    pair: Pair,
 }
 
-async fn finish(
-    run: Run,
-    settings: &Settings,
-    from: &Client,
-    to: &Client,
-    db: &str,
-    acknowledged: limosa_testkit::workload::Acknowledged,
-) {
-    run.cut_over().await;
-    acknowledged.check(from).await.expect("the source has what it acknowledged");
-    acknowledged.check(to).await.expect("acknowledged writes are there");
-    compare(from, to, &[db]).await.unwrap_or_else(|e| panic!("{db} ({}): {e}", settings.migration_id));
-    from.database(db).drop().await.expect("drops");
-    to.database(db).drop().await.expect("drops");
+impl Hazards {
+    async fn start() -> Self {
+        Self { pair: Pair::start().await }
+    }
+
+    /// Runs until `name` is reached, lets the engine die there, and sees the migration through with another.
+    async fn dies_at(&self, name: &'static str, in_cutover: bool, block_source_writes: bool) {
+        eprintln!("dies at: {name}");
+        let Pair { source, destination, from, .. } = &self.pair;
+        let db = format!("hazard_{}", name.replace(' ', "_"));
+        seed(from, &db).await;
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut settings = settings(source, destination, dir.path());
+        settings.filter.include = vec![format!("{db}.*").parse().expect("a pattern")];
+        let cutover = CutoverOptions { block_source_writes, ..CutoverOptions::default() };
+        settings.steering.set(Wishes { cutover, ..Wishes::default() });
+        let scope = match name {
+            failpoint::INDEXES_BUILT | failpoint::UNIQUE_PREPARED | failpoint::UNIQUE_MADE => format!("{db}.beta"),
+            _ => settings.migration_id.to_string(),
+        };
+        let armed = failpoint::arm(name, scope);
+        let writers = Workload::start(from, &db, 3, 2);
+        let mut run = Run::start(&settings);
+        if in_cutover {
+            run.reach(PhaseKind::Synced).await;
+            let acknowledged = writers.stop(&db).await.expect("writes");
+            run.order(Directive::CutOver);
+            self.die(name, armed, run).await;
+            settings.epoch = settings.epoch.next();
+            settings.steering.set(Wishes::default());
+            self.finish(Run::start(&settings), &settings, &db, acknowledged).await;
+            return;
+        }
+        if [failpoint::INTENT_NOTED, failpoint::DEFINITION_APPLIED].contains(&name) {
+            run.reach(PhaseKind::Synced).await;
+            let rename =
+                doc! {"renameCollection": format!("{db}.old"), "to": format!("{db}.renamed"), "dropTarget": true};
+            from.database("admin").run_command(rename).await.expect("renames");
+        }
+        self.die(name, armed, run).await;
+        settings.epoch = settings.epoch.next();
+        let mut run = Run::start(&settings);
+        run.reach(PhaseKind::Synced).await;
+        let acknowledged = writers.stop(&db).await.expect("writes");
+        self.finish(run, &settings, &db, acknowledged).await;
+    }
+
+    async fn die(&self, name: &str, armed: failpoint::Armed, run: Run) {
+        tokio::time::timeout(std::time::Duration::from_secs(60), armed.reached())
+            .await
+            .unwrap_or_else(|_| panic!("never came to {name:?}, is at {:?}", run.report()));
+        run.kill().await;
+    }
+
+    async fn finish(&self, mut run: Run, settings: &Settings, db: &str, acknowledged: Acknowledged) {
+        let Pair { from, to, .. } = &self.pair;
+        run.reach(PhaseKind::Synced).await;
+        // Whatever died, the source's users may write.
+        from.database(db).collection("gamma").insert_one(doc! {"_id": "after"}).await.expect("inserts");
+        run.cut_over().await;
+        acknowledged.check(from).await.expect("the source has what it acknowledged");
+        acknowledged.check(to).await.expect("acknowledged writes are there");
+        compare(from, to, &[db]).await.unwrap_or_else(|e| panic!("{db} ({}): {e}", settings.migration_id));
+        from.database(db).drop().await.expect("drops");
+        to.database(db).drop().await.expect("drops");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_engine_that_dies_at_a_hazard_is_succeeded_without_loss() {
-    let (source, destination) = tokio::join!(ReplicaSet::start(), ReplicaSet::start());
-    let (source, destination) = (source.expect("starts"), destination.expect("starts"));
-    for name in failpoint::ALL {
-        eprintln!("dies at: {name}");
-        dies_at(name, &source, &destination).await;
+    let hazards = Hazards::start().await;
+    stream::iter(failpoint::BEFORE_CUTOVER)
+        .for_each_concurrent(AT_ONCE, |name| hazards.dies_at(name, false, false))
+        .await;
+    // One after the other: the stream has the definitions of all migrations.
+    for name in [failpoint::INTENT_NOTED, failpoint::DEFINITION_APPLIED] {
+        hazards.dies_at(name, false, false).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_dies_in_a_step_of_the_cutover_is_succeeded_without_loss() {
+    let hazards = Hazards::start().await;
+    let names = [failpoint::UNIQUE_PREPARED, failpoint::UNIQUE_MADE, failpoint::CUT_OVER];
+    let steps = &failpoint::STEPS_NOTED[1..];
+    stream::iter(steps.iter().copied().chain(names))
+        .for_each_concurrent(AT_ONCE, |name| hazards.dies_at(name, true, false))
+        .await;
+    // These block the whole source.
+    for name in [failpoint::STEPS_NOTED[0], failpoint::WRITES_BLOCKED, failpoint::STEPS_NOTED[2]] {
+        hazards.dies_at(name, true, true).await;
+    }
+}
+
+/// The build goes on in the server, or was ended with the connection that asked for it; either is joined or begun anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_dies_during_an_index_build_is_succeeded_without_loss() {
+    let mut hazards = Hazards::start().await;
+    for server_dies in [false, true] {
+        let Pair { source, destination, from, .. } = &hazards.pair;
+        let db = format!("build_{server_dies}");
+        seed(from, &db).await;
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut settings = settings(source, destination, dir.path());
+        settings.filter.include = vec![format!("{db}.*").parse().expect("a pattern")];
+        destination.fail_point(0, "hangAfterStartingIndexBuild", "alwaysOn").await.expect("is set");
+        let writers = Workload::start(from, &db, 4, 2);
+        let mut run = Run::start(&settings);
+        run.reach(PhaseKind::BuildingIndexes).await;
+        let began = std::time::Instant::now();
+        while !builds(destination, &db) {
+            assert!(began.elapsed().as_secs() < 60, "no index build began");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        run.kill().await;
+        if server_dies {
+            hazards.pair.destination.restart(0).await.expect("comes back");
+        } else {
+            destination.fail_point(0, "hangAfterStartingIndexBuild", "off").await.expect("is set");
+        }
+        settings.epoch = settings.epoch.next();
+        let mut run = Run::start(&settings);
+        run.reach(PhaseKind::Synced).await;
+        let acknowledged = writers.stop(&db).await.expect("writes");
+        hazards.finish(run, &settings, &db, acknowledged).await;
+    }
+}
+
+/// Whether an index build of `db` has begun, by the server's log.
+fn builds(set: &ReplicaSet, db: &str) -> bool {
+    set.log(0).lines().any(|line| line.contains("Index build: starting") && line.contains(&format!("{db}.")))
 }
 
 /// A range of the copy that is marked is not copied again.
@@ -170,6 +251,11 @@ async fn after_lost_history_the_copy_is_made_again_and_what_is_equal_stays() {
     let before = ops().await;
     settings.epoch = settings.epoch.next();
     settings.recopies = 1;
+    let armed = failpoint::arm(failpoint::RECOPY_PREPARED, settings.migration_id);
+    let run = Run::start(&settings);
+    armed.reached().await;
+    run.kill().await;
+    settings.epoch = settings.epoch.next();
     let mut run = Run::start(&settings);
     run.reach(PhaseKind::Synced).await;
     let written = ops().await - before;

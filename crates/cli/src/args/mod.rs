@@ -408,6 +408,9 @@ pub(crate) struct Server {
     /// The certificate's key, a PEM file
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
+    /// Serve plain HTTP to other machines; for behind a proxy that has TLS
+    #[arg(long, conflicts_with = "tls_cert")]
+    pub plain_http: bool,
     /// How many requests a minute one key may make for an organization's resources
     #[arg(long, value_name = "COUNT", default_value_t = RequestLimits::default().orgs)]
     pub org_requests: u32,

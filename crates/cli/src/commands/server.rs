@@ -5,6 +5,10 @@ use crate::{args, error::CliError, profile::Profile, ui};
 use limosa_server::{NotifyConfig, RequestLimits, Server, ServerConfig};
 
 pub(crate) async fn run(given: args::Server) -> Result<(), CliError> {
+    if given.tls_cert.is_none() && !given.plain_http && !given.listen.ip().is_loopback() {
+        let refused = "other machines reach it: give --tls-cert and --tls-key, or say --plain-http where a proxy before it has TLS";
+        return Err(CliError::Usage(format!("plain HTTP on {}: {refused}", given.listen)));
+    }
     let mut interrupt = Interrupt::listen()?;
     let config = ServerConfig {
         data_dir: given.data_dir.clone(),

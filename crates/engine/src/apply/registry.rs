@@ -7,7 +7,7 @@ use crate::{
     catalog::{self, Entry, Kind, Uuid},
     checkpoint::Store,
     cluster::Cluster,
-    cutover,
+    cutover, failpoint,
 };
 use limosa_model::{Failure, Namespace, NamespaceFilter};
 use std::{
@@ -101,6 +101,7 @@ impl Registry {
             created = catalog::find(&self.destination, ns).await?;
         }
         let Some(created) = created else { return Ok(()) };
+        failpoint::reach(failpoint::COLLECTION_MADE, &self.store.id()).await;
         if let (Some(source), Some(destination)) = (entry.uuid, created.uuid) {
             self.store.map(source, destination).await?;
         }

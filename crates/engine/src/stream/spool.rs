@@ -203,10 +203,12 @@ impl Spool {
     }
 
     fn write(&self, state: &mut State, seq: u64, batch: &RawDocument) -> Result<(), Failure> {
-        self.batches.insert(seq.to_be_bytes(), batch.as_bytes()).map_err(storage)?;
-        if state.on_disk_until <= state.on_disk_from || state.on_disk_until < seq {
+        if state.on_disk_until < seq {
+            // Batches between passed through memory alone: a resume can't go on from what is before them.
+            self.remove_until(state, state.on_disk_until)?;
             state.on_disk_from = seq;
         }
+        self.batches.insert(seq.to_be_bytes(), batch.as_bytes()).map_err(storage)?;
         state.on_disk_until = seq + 1;
         state.disk_bytes += batch.as_bytes().len() as u64;
         Ok(())
@@ -294,7 +296,16 @@ impl Spool {
     /// Forgets the batches before `seq`: they are applied and the checkpoint says so.
     pub fn trim(&self, seq: u64) -> Result<(), Failure> {
         let mut state = self.state();
-        while state.on_disk_from < seq.min(state.on_disk_until) {
+        let until = seq.min(state.on_disk_until);
+        self.remove_until(&mut state, until)?;
+        drop(state);
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    /// Takes the batches on disk before `until` away.
+    fn remove_until(&self, state: &mut State, until: u64) -> Result<(), Failure> {
+        while state.on_disk_from < until {
             let key = state.on_disk_from.to_be_bytes();
             if let Some(size) = self.batches.size_of(key).map_err(storage)? {
                 state.disk_bytes = state.disk_bytes.saturating_sub(u64::from(size));
@@ -302,8 +313,6 @@ impl Spool {
             }
             state.on_disk_from += 1;
         }
-        drop(state);
-        self.changed.notify_waiters();
         Ok(())
     }
 
@@ -405,6 +414,32 @@ mod tests {
         spool.applied(&Position { seq: 2, ..position });
         assert_eq!(spool.applied_to().seq, 2);
         assert_eq!((number(&spool, 2).await, number(&spool, 4).await), (2, 4));
+    }
+
+    #[tokio::test]
+    async fn the_disk_never_has_a_gap_nor_what_lies_before_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let tuning = Tuning { spool_memory_bytes: 1024 * 1024, ..Tuning::default() };
+        let (spool, position, _) = Spool::open(dir.path(), &start(), &tuning).expect("opens");
+        // Two on disk, one through memory, and then so many that they go to disk again: all before any checkpoint.
+        (0..2).for_each(|n| spool.push(&reply(n, 1)).expect("pushes"));
+        spool.set_live();
+        assert!(spool.try_next(2).expect("is readable").is_none());
+        spool.push(&reply(2, 1)).expect("pushes");
+        spool.applied(&Position { seq: 3, ..position.clone() });
+        (3..60).for_each(|n| spool.push(&reply(n, 5_000)).expect("pushes"));
+        assert!(spool.state().on_disk_from >= 3 && spool.state().disk_bytes > 0);
+        for n in 3..60 {
+            assert_eq!(number(&spool, n as u64).await, n);
+        }
+        drop(spool);
+        // The checkpoint is before the gap: what is after it is of no use.
+        let position = Position { seq: 1, token: Some(bson::doc! {"_data": "0"}), ..position };
+        let (spool, fresh, token) = open(dir.path(), &position);
+        assert_ne!(fresh.spool, position.spool);
+        assert_eq!((fresh.seq, token), (1, Some(bson::doc! {"_data": "0"})));
+        spool.applied(&Position { seq: 1, ..fresh });
+        assert_eq!(spool.bytes(), 0);
     }
 
     #[tokio::test]
