@@ -110,7 +110,14 @@ impl LateWrites {
 impl Replicator {
     /// Applies what is at hand, waiting for at least one batch or the news that there is none.
     pub async fn step(&mut self) -> Result<(), Failure> {
-        let mut next = Some(self.spool.next(self.position.seq).await?);
+        let mut next = self.spool.try_next(self.position.seq)?;
+        if next.is_none() {
+            if self.spool.is_on_disk() {
+                // All of it is applied. The reader may be waiting for the room that only a checkpoint makes.
+                self.checkpoint().await?;
+            }
+            next = Some(self.spool.next(self.position.seq).await?);
+        }
         let mut window = Window::new();
         // The position up to which the window holds everything.
         let mut read = self.position.clone();

@@ -2,6 +2,7 @@
 
 mod cases;
 mod cutover;
+mod disk;
 mod filter;
 mod hazards;
 mod limits;

@@ -2,6 +2,7 @@
 
 pub mod browser;
 pub mod compare;
+pub mod disk;
 pub mod mongod;
 pub mod proxy;
 pub mod random;

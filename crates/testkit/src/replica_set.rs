@@ -6,6 +6,7 @@ use mongodb::{Client, options::ClientOptions};
 use std::{
     fs,
     net::TcpListener,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -23,6 +24,8 @@ pub struct Builder {
     members: usize,
     auth: bool,
     tls: bool,
+    certificate_life: Option<Duration>,
+    dir: Option<PathBuf>,
     standalone: bool,
     oplog_mb: u32,
     proxied: bool,
@@ -58,6 +61,20 @@ impl Builder {
         self
     }
 
+    /// Only over TLS, with a certificate that expires so soon; see [`ReplicaSet::renew_certificate`].
+    #[must_use]
+    pub fn tls_for(mut self, life: Duration) -> Self {
+        (self.tls, self.certificate_life) = (true, Some(life));
+        self
+    }
+
+    /// All its files below this directory.
+    #[must_use]
+    pub fn dir(mut self, dir: &Path) -> Self {
+        self.dir = Some(dir.to_owned());
+        self
+    }
+
     /// One server without a replica set.
     #[must_use]
     pub fn standalone(mut self) -> Self {
@@ -89,19 +106,25 @@ impl Builder {
     /// Starts it and waits for a primary.
     pub async fn start(self) -> Result<ReplicaSet, Error> {
         let binary = mongod::ensure(&self.version)?;
-        let dir = tempfile::Builder::new().prefix("limosa-mongod-").tempdir()?;
+        let mut dir = tempfile::Builder::new();
+        let dir = dir.prefix("limosa-mongod-");
+        let dir = self.dir.as_ref().map_or_else(|| dir.tempdir(), |parent| dir.tempdir_in(parent))?;
         if self.auth {
             let key = dir.path().join("key");
             fs::write(&key, "bGltb3NhIHRlc3Qga2V5IGZpbGU=\n")?;
             fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
         }
-        let certificates = if self.tls { Some(Certificates::write(dir.path())?) } else { None };
+        let certificates = match self.tls {
+            true => Some(Certificates::write_for(dir.path(), self.certificate_life)?),
+            false => None,
+        };
         let ports = free_ports(self.members)?;
         let (dir, children) = (Some(dir), Vec::new());
         let mut proxies = Vec::new();
         if self.proxied {
             for port in &ports {
-                proxies.push(Proxy::start(([127, 0, 0, 1], *port).into()).await?);
+                let target = ([127, 0, 0, 1], *port).into();
+                proxies.push(if self.tls { Proxy::start_encrypted(target).await } else { Proxy::start(target).await }?);
             }
         }
         let mut set = ReplicaSet { builder: self, binary, dir, certificates, ports, proxies, children, users: false };
@@ -140,6 +163,8 @@ impl ReplicaSet {
             members: 1,
             auth: false,
             tls: false,
+            certificate_life: None,
+            dir: None,
             standalone: false,
             oplog_mb: 512,
             proxied: false,
@@ -342,6 +367,13 @@ impl ReplicaSet {
         let version = config.get_i32("version")? + 1;
         config.insert("version", version);
         admin.run_command(doc! {"replSetReconfig": config}).await?;
+        Ok(())
+    }
+
+    /// Puts a certificate that is valid for long in the place of the one it has; the next start takes it.
+    pub fn renew_certificate(&self) -> Result<(), Error> {
+        let files = self.certificates.as_ref().ok_or("it has no certificate")?;
+        fs::copy(&files.renewed, &files.both)?;
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::{Duration, SystemTime},
 };
 
 /// Where the files are.
@@ -18,11 +19,18 @@ pub struct Certificates {
     pub key: PathBuf,
     /// Both in one file, as `mongod` wants them.
     pub both: PathBuf,
+    /// The same with a certificate that is valid for long.
+    pub renewed: PathBuf,
 }
 
 impl Certificates {
     /// Writes them into `dir`, for 127.0.0.1 and localhost.
     pub fn write(dir: &Path) -> Result<Self, Error> {
+        Self::write_for(dir, None)
+    }
+
+    /// The same; the server's certificate expires after `life`, if given.
+    pub fn write_for(dir: &Path, life: Option<Duration>) -> Result<Self, Error> {
         let mut authority = CertificateParams::default();
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         authority.distinguished_name.push(DnType::CommonName, "limosa test authority");
@@ -30,6 +38,10 @@ impl Certificates {
         let key = KeyPair::generate()?;
         let mut server = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?;
         server.distinguished_name.push(DnType::CommonName, "localhost");
+        let renewed = server.clone().signed_by(&key, &authority)?;
+        if let Some(life) = life {
+            server.not_after = (SystemTime::now() + life).into();
+        }
         let server = server.signed_by(&key, &authority)?;
         let put = |name: &str, text: String| {
             let file = dir.join(name);
@@ -40,6 +52,7 @@ impl Certificates {
             certificate: put("server.pem", server.pem())?,
             key: put("server.key", key.serialize_pem())?,
             both: put("both.pem", server.pem() + &key.serialize_pem())?,
+            renewed: put("renewed.pem", renewed.pem() + &key.serialize_pem())?,
         })
     }
 }

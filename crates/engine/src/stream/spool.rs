@@ -321,6 +321,11 @@ impl Spool {
         self.database.persist(fjall::PersistMode::SyncData).map_err(storage)
     }
 
+    /// Whether there is anything on disk, applied or not.
+    pub fn is_on_disk(&self) -> bool {
+        self.state().disk_bytes > 0
+    }
+
     /// Bytes waiting, in memory and on disk.
     pub fn bytes(&self) -> u64 {
         let state = self.state();
@@ -517,19 +522,19 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let (spool, position, _) = open(dir.path(), &start());
         spool.set_live();
+        // Not to be compressed; each batch is for itself.
         let mut noise = vec![0_u8; 8 * 1024 * 1024];
+        rand::fill(noise.as_mut_slice());
         let before = resident_bytes();
         let (mut most, mut pushed, mut seq) = (0, 0, 0_u64);
-        let batch = |noise: &mut Vec<u8>, seq: u64| {
-            // Not to be compressed, and different each time.
-            rand::fill(noise.as_mut_slice());
+        let batch = |seq: u64| {
             let event = rawdoc! {"n": seq as i32, "x": bson::Binary { subtype: bson::spec::BinarySubtype::Generic, bytes: noise.clone() }};
             let mut array = bson::RawArrayBuf::new();
             array.push(event);
             Arc::new(rawdoc! {"cursor": {"nextBatch": array, "postBatchResumeToken": {"_data": "8200"}}})
         };
         while pushed < BACKLOG {
-            let next = batch(&mut noise, seq);
+            let next = batch(seq);
             pushed += next.as_bytes().len() as u64;
             spool.push(&next).expect("pushes");
             seq += 1;
