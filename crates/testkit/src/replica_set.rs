@@ -123,8 +123,7 @@ impl Builder {
         let mut proxies = Vec::new();
         if self.proxied {
             for port in &ports {
-                let target = ([127, 0, 0, 1], *port).into();
-                proxies.push(if self.tls { Proxy::start_encrypted(target).await } else { Proxy::start(target).await }?);
+                proxies.push(Proxy::start(([127, 0, 0, 1], *port).into()).await?);
             }
         }
         let mut set = ReplicaSet { builder: self, binary, dir, certificates, ports, proxies, children, users: false };

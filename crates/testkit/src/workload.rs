@@ -3,7 +3,10 @@
 
 use crate::Error;
 use bson::{Bson, Document, RawDocumentBuf, doc};
-use mongodb::{Client, Collection, options::ReturnDocument};
+use mongodb::{
+    Client, Collection,
+    options::{ReadConcern, ReturnDocument},
+};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use std::{
     collections::HashMap,
@@ -11,6 +14,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 use tokio::task::JoinSet;
 
@@ -129,9 +133,10 @@ impl Writer {
         if own.is_empty() || choice < 30 {
             let id = self.new_id();
             let document = RawDocumentBuf::try_from(&self.new_document(&id))?;
-            collection.insert_one(&document).await?;
-            self.ids.push((name.to_owned(), id.clone()));
-            self.state.insert((name.to_owned(), id.to_string()), (id, Some(document)));
+            let inserted = collection.insert_one(&document).await.map(|_| Some(document));
+            let after = settled(collection, &id, inserted).await?;
+            self.ids.extend(after.is_some().then(|| (name.to_owned(), id.clone())));
+            self.state.insert((name.to_owned(), id.to_string()), (id, after));
             return Ok(());
         }
         let index = own[self.rng.random_range(0..own.len())];
@@ -139,15 +144,12 @@ impl Writer {
         let filter = doc! {"_id": id.clone()};
         let n = self.rng.random_range(0..1_000_000_i64);
         let after = if choice < 40 {
-            collection.delete_one(filter).await?;
-            self.ids.swap_remove(index);
-            None
+            collection.delete_one(filter).await.map(|_| None)
         } else if choice < 50 {
             let mut document = self.new_document(&id);
             document.insert("replaced", n);
             let document = RawDocumentBuf::try_from(&document)?;
-            collection.replace_one(filter, &document).await?;
-            Some(document)
+            collection.replace_one(filter, &document).await.map(|_| Some(document))
         } else {
             let field = format!("f{}", n % 20);
             let update = match n % 9 {
@@ -167,9 +169,39 @@ impl Writer {
             } else {
                 collection.find_one_and_update(filter, update)
             };
-            Some(action.return_document(ReturnDocument::After).await?.ok_or("an own document is missing")?)
+            match action.return_document(ReturnDocument::After).await {
+                Ok(None) => return Err("an own document is missing".into()),
+                done => done,
+            }
         };
+        let after = settled(collection, &id, after).await?;
+        if after.is_none() {
+            self.ids.swap_remove(index);
+        }
         self.state.insert((name.to_owned(), id.to_string()), (id, after));
         Ok(())
+    }
+}
+
+/// What a write left. A driver tries one write twice; where both tries met an election only the document itself tells
+/// whether it was carried out, once a majority has all that is before the read.
+async fn settled(
+    collection: &Collection<RawDocumentBuf>,
+    id: &Bson,
+    written: Result<Option<RawDocumentBuf>, mongodb::error::Error>,
+) -> Result<Option<RawDocumentBuf>, Error> {
+    let mut left = match written {
+        Ok(after) => return Ok(after),
+        Err(error) if error.contains_label("RetryableWriteError") => 20,
+        Err(error) => return Err(error.into()),
+    };
+    loop {
+        let read = collection.find_one(doc! {"_id": id.clone()}).read_concern(ReadConcern::linearizable()).await;
+        match read {
+            Err(error) if left == 0 => return Err(error.into()),
+            Err(_) => left -= 1,
+            found => return Ok(found?),
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
