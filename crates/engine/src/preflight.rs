@@ -323,8 +323,11 @@ fn unsupported(entry: &Entry) -> Option<Finding> {
     })
 }
 
+/// Major and minor.
+type Release = (u32, u32);
+
 /// The options of collections and views, with the release that brought each, and the one that no longer takes it.
-const OPTIONS: &[(&str, (u32, u32), Option<(u32, u32)>)] = &[
+const OPTIONS: &[(&str, Release, Option<Release>)] = &[
     ("autoIndexId", (2, 2), None),
     ("capped", (2, 2), None),
     ("changeStreamPreAndPostImages", (6, 0), None),

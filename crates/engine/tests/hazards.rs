@@ -263,3 +263,75 @@ async fn after_lost_history_the_copy_is_made_again_and_what_is_equal_stays() {
     run.cut_over().await;
     compare(&from, &to, &["lost"]).await.expect("equal");
 }
+
+/// Each of a batch's documents is there already, and its refusal would repeat an `_id` of 20 KB: more than a reply holds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_of_nothing_but_large_duplicates_is_copied_again() {
+    let Pair { source, destination, from, to } = Pair::start().await;
+    let documents = (0..1_000).map(|n| doc! {"_id": format!("{n:05}{}", "x".repeat(20_000)), "n": n});
+    for db in ["large", "large_capped"] {
+        let database = from.database(db);
+        if db == "large_capped" {
+            database.run_command(doc! {"create": "c", "capped": true, "size": 100_000_000}).await.expect("creates");
+        }
+        database.collection("c").insert_many(documents.clone()).await.expect("inserts");
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut settings = settings(&source, &destination, dir.path());
+    let mut runs = 0;
+    // Once for either range.
+    while runs < 2 {
+        let armed = failpoint::arm(failpoint::RANGE_WRITTEN, settings.migration_id.to_string());
+        let run = Run::start(&settings);
+        armed.reached().await;
+        run.kill().await;
+        settings.epoch = settings.epoch.next();
+        runs += 1;
+    }
+    Run::start(&settings).cut_over().await;
+    compare(&from, &to, &["large", "large_capped"]).await.expect("equal");
+}
+
+/// Index builds of the source that are under way while everything else is copied; one ends, one is given up.
+#[tokio::test(flavor = "multi_thread")]
+async fn index_builds_that_are_unfinished_on_the_source_come_when_they_end_and_not_before() {
+    let Pair { source, destination, from, to } = Pair::start().await;
+    let db = from.database("builds");
+    for name in ["ends", "given up"] {
+        let documents: Vec<Document> = (0..500).map(|n| doc! {"_id": n, "u": n}).collect();
+        db.collection(name).insert_many(documents).await.expect("inserts");
+    }
+    source.fail_point(0, "hangAfterStartingIndexBuild", "alwaysOn").await.expect("holds");
+    let build = |name: &'static str| {
+        let db = from.database("builds");
+        let index = doc! {"key": {"u": 1}, "name": "u", "unique": true};
+        tokio::spawn(async move { db.run_command(doc! {"createIndexes": name, "indexes": [index]}).await })
+    };
+    let (ending, given_up) = (build("ends"), build("given up"));
+    for name in ["ends", "given up"] {
+        let listed = async || {
+            let command = doc! {"listIndexes": name, "includeBuildUUIDs": true};
+            db.run_command(command).await.is_ok_and(|reply| reply.to_string().contains("buildUUID"))
+        };
+        let began = std::time::Instant::now();
+        while !listed().await {
+            assert!(began.elapsed().as_secs() < 30, "the build of {name} never began");
+        }
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut run = Run::start(&settings(&source, &destination, dir.path()));
+    run.reach(PhaseKind::Synced).await;
+    let dropping = tokio::spawn({
+        let db = from.database("builds");
+        async move { db.run_command(doc! {"dropIndexes": "given up", "index": "u"}).await }
+    });
+    db.collection("ends").insert_one(doc! {"_id": "later", "u": -1}).await.expect("inserts");
+    source.fail_point(0, "hangAfterStartingIndexBuild", "off").await.expect("lets go");
+    ending.await.expect("ends").expect("builds");
+    // Which of the two comes first is the server's to say.
+    let _ = (given_up.await.expect("ends"), dropping.await.expect("ends"));
+    run.cut_over().await;
+    compare(&from, &to, &["builds"]).await.expect("equal");
+    let indexes = to.database("builds").collection::<Document>("ends").list_index_names().await.expect("lists");
+    assert_eq!(indexes, ["_id_", "u"]);
+}

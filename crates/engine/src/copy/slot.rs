@@ -50,8 +50,8 @@ pub(crate) struct Written {
 enum Refused {
     /// Try again.
     Transient(Error),
-    /// Some of the documents are there.
-    Duplicate,
+    /// One of the documents is there. What was before it may have been written, in this term.
+    Duplicate(Option<Term>),
     /// The reply, or the batch, would be too large.
     TooLarge(Error),
     /// Not in a transaction.
@@ -83,7 +83,8 @@ impl Slot {
                     written.in_transaction = false;
                     pending.push(batch);
                 }
-                Err(Refused::Duplicate) if batch.len() > 1 => {
+                Err(Refused::Duplicate(term)) if batch.len() > 1 => {
+                    written.terms.extend(term);
                     let missing = self.missing(ns, &batch).await?;
                     if missing.len() < batch.len() {
                         pending.extend((!missing.is_empty()).then_some(missing));
@@ -92,14 +93,16 @@ impl Slot {
                         pending.extend(batch.into_iter().map(|one| vec![one]));
                     }
                 }
-                Err(Refused::Duplicate) => {}
+                Err(Refused::Duplicate(_)) => {}
                 Err(Refused::TooLarge(_)) if batch.len() > 1 => {
                     let (left, right) = batch.split_at(batch.len() / 2);
                     pending.extend([right.to_vec(), left.to_vec()]);
                 }
                 Err(Refused::Transient(error)) if backoff.wait().await => {
                     tracing::debug!(%error, %ns, "a batch is sent again");
-                    pending.push(batch);
+                    // Nothing conflicts with a copy but the size of it: a cache may be too full for so many keys at once.
+                    let most = if error::code(&error) == Some(112) { batch.len().div_ceil(2) } else { batch.len() };
+                    pending.extend(batch.chunks(most).rev().map(<[_]>::to_vec));
                 }
                 Err(Refused::Transient(error) | Refused::TooLarge(error)) => {
                     return Err(self.destination.failure(&error));
@@ -127,7 +130,8 @@ impl Slot {
     fn sort(&self, error: Error) -> Refused {
         match error::code(&error) {
             _ if error::is_transient(&error) => Refused::Transient(error),
-            Some(10334) => Refused::TooLarge(error),
+            // BSONObjectTooLarge, TransactionTooLargeForCache
+            Some(10334 | 388) => Refused::TooLarge(error),
             // OperationNotSupportedInTransaction
             Some(263) => Refused::NoTransaction,
             _ => Refused::Failed(self.destination.failure(&error)),
@@ -181,14 +185,12 @@ impl Slot {
         if !self.store.holds(self.worker).await.map_err(Refused::Failed)? {
             return Err(Refused::Failed(self.store.fenced()));
         }
-        // Unordered: what is there already keeps nothing else out.
-        let options = doc! {"ordered": false, "writeConcern": {"w": 1}, "maxTimeMS": MOST_MILLIS};
+        // Ordered: a reply that told of every document that is there, with its `_id`, could be larger than the server can
+        // send, and it would close the connection instead.
+        let options = doc! {"ordered": true, "writeConcern": {"w": 1}, "maxTimeMS": MOST_MILLIS};
         let command = command(ns, batch, options).map_err(|e| self.sort(e))?;
         let reply = self.destination.db(&ns.db).run_raw_command(command).await.map_err(|e| self.sort(e))?;
-        match self.judge(ns, &reply) {
-            Err(Refused::Duplicate) => Ok(Term::of(&reply)),
-            judged => judged,
-        }
+        self.judge(ns, &reply)
     }
 
     fn judge(&self, ns: &Namespace, reply: &Document) -> Result<Option<Term>, Refused> {
@@ -197,7 +199,7 @@ impl Slot {
         let worst = codes.clone().find(|e| !e.get_i32("code").is_ok_and(|c| c == 11000));
         match (worst, errors.is_empty()) {
             (None, true) => Ok(Term::of(reply)),
-            (None, false) => Err(Refused::Duplicate),
+            (None, false) => Err(Refused::Duplicate(Term::of(reply))),
             (Some(refused), _) => {
                 let message = refused.get_str("errmsg").unwrap_or("no reason given");
                 let code = refused.get_i32("code").unwrap_or(0);
@@ -219,7 +221,7 @@ impl Slot {
                 Err(Refused::Transient(error) | Refused::TooLarge(error)) => {
                     return Err(self.destination.failure(&error));
                 }
-                Err(Refused::Duplicate | Refused::NoTransaction) => {
+                Err(Refused::Duplicate(_) | Refused::NoTransaction) => {
                     let message = format!("{ns} refused a document while the copy was made again");
                     return Err(Failure::new(limosa_model::ErrorCode::ServerError, message));
                 }

@@ -135,6 +135,18 @@ pub const CASES: &[Case] = &[
         p.update("d", doc! {"_id": 1}, doc! {"$set": {"p": "nowhere", "a": [1]}}).await?;
         p.insert("d", [doc! {"_id": 2, "a": [1], "b": [1], "p": {"type": "Point", "coordinates": [500, 500]}}]).await?;
     }),
+    case!("text_index_against_a_later_array", p => {
+        p.run(doc! {"createIndexes": "c", "indexes": [{"key": {"a": 1, "t": "text", "b": 1}, "name": "t"}]}).await?;
+        p.insert("c", (0..5).map(|n| doc! {"_id": n, "a": n, "t": "a word", "b": n})).await?;
+    }, p => {
+        p.update("c", doc! {"_id": 0}, doc! {"$set": {"t": ["many", "words"]}}).await?;
+        p.run(doc! {"dropIndexes": "c", "index": "t"}).await?;
+        p.update("c", doc! {"_id": 1}, doc! {"$set": {"a": [1, 2], "b": [3]}}).await?;
+        p.insert("c", [doc! {"_id": 9, "a": [1], "t": "x"}]).await?;
+        p.update("c", doc! {"_id": 1}, doc! {"$set": {"a": 1, "b": 3}}).await?;
+        p.delete("c", doc! {"_id": 9}).await?;
+        p.run(doc! {"createIndexes": "c", "indexes": [{"key": {"a": 1, "t": "text", "b": 1}, "name": "t"}]}).await?;
+    }),
     case!("failing_builds", p => { p.insert("c", [doc! {"_id": 1, "a": 1}, doc! {"_id": 2, "a": 1}]).await? }, p => {
         let failed = p.run(doc! {"createIndexes": "c", "indexes": [{"key": {"a": 1}, "name": "a", "unique": true}]}).await;
         assert!(failed.is_err());
