@@ -36,9 +36,9 @@ const STORED: u64 = 10_000;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the anchor answers: about as long as a migration's answer with its headers.
-const SAME: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 136\r\n\r\n\
+const SAME: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 131\r\n\r\n\
     {\"_id\":\"0123456789abcdef01234567\",\"lagTimeSeconds\":null,\"migrationHosts\":[\"localhost\"],\
-    \"readyForCutover\":false,\"status\":\"COMPLETE\"}       ";
+    \"readyForCutover\":false,\"status\":\"COMPLETE\"}";
 
 pub(crate) async fn measure(arguments: &Arguments, report: &mut Report) -> Result<(), Error> {
     let (source, destination) = (server(1, 1000).await?, server(1, 1000).await?);
