@@ -2,7 +2,7 @@
 
 use crate::support::{Pair, Run, settings};
 use bson::{Document, doc};
-use limosa_engine::Outcome;
+use limosa_engine::{Outcome, failpoint};
 use limosa_model::{
     ErrorCode, PhaseKind,
     cutover::{CutoverOptions, Wishes},
@@ -202,5 +202,38 @@ async fn after_50_000_writes_on_the_destination_the_way_back_leads_to_the_same()
     let applied = first.events_applied + progress.events_applied;
     eprintln!("the way back: {applied} changes, {} ms", progress.write_pause_millis.unwrap_or(-1));
     assert!(applied >= 50_000 && progress.documents_copied == 0, "{first:?} {progress:?}");
+    compare(&from, &to, &["app"]).await.expect("equal");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_dies_at_any_step_is_succeeded_by_one_that_is_synced_again_and_can_cut_over() {
+    let Pair { source, destination, from, to } = Pair::start().await;
+    seed(&from).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut settings = settings(&source, &destination, dir.path());
+    let block = CutoverOptions { block_source_writes: true, reversible: false };
+    settings.steering.set(Wishes { cutover: block, ..Wishes::default() });
+    let writes = from.database("app").collection("a");
+    for (n, step) in failpoint::CUTOVER_STEPS.into_iter().enumerate() {
+        let armed = failpoint::arm(step, settings.migration_id);
+        let mut run = Run::start(&settings);
+        run.reach(PhaseKind::Synced).await;
+        run.order(Directive::CutOver);
+        armed.reached().await;
+        let blocked = n > 0;
+        let during = writes.insert_one(doc! {"_id": format!("during {step}"), "u": -1 - 10 * n as i32}).await;
+        assert_eq!(during.is_err(), blocked, "{step}");
+        run.kill().await;
+        settings.epoch = settings.epoch.next();
+        let mut run = Run::start(&settings);
+        run.reach(PhaseKind::Synced).await;
+        // Back to where it was: the source takes writes, and what was made final is put off again.
+        writes.insert_one(doc! {"_id": format!("after {step}"), "u": -2 - 10 * n as i32}).await.expect("inserts");
+        let listed = to.database("app").run_command(doc! {"listIndexes": "a"}).await.expect("lists").to_string();
+        assert!(!listed.contains("\"unique\": true"), "{step}: {listed}");
+        run.kill().await;
+        settings.epoch = settings.epoch.next();
+    }
+    Run::start(&settings).cut_over().await;
     compare(&from, &to, &["app"]).await.expect("equal");
 }
