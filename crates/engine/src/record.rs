@@ -17,7 +17,7 @@ pub(crate) async fn of(
 ) -> Result<Record, Failure> {
     let (source, destination) = (replicator.registry.source(), replicator.registry.destination());
     let version = |v: (u32, u32, u32)| format!("{}.{}.{}", v.0, v.1, v.2);
-    let (found, repaired) = replicator.verifier.found()?;
+    let (found, repaired) = (replicator.verifier.found()?, replicator.verifier.repaired_first()?);
     let mut namespaces = Vec::with_capacity(found.len());
     for (ns, found) in found {
         let counted = found.map(|found| found.counted).unwrap_or_default();

@@ -12,6 +12,9 @@ use limosa_testkit::compare;
 use mongodb::Client;
 use std::time::Instant;
 
+/// With the source's writes blocked.
+const BLOCK: CutoverOptions = CutoverOptions { block_source_writes: true, reversible: false };
+
 async fn seed(client: &Client) {
     let db = client.database("app");
     for name in ["a", "b"] {
@@ -60,8 +63,7 @@ async fn a_rehearsed_cutover_blocks_the_source_and_an_application_waits_as_long_
     assert_eq!(before.rehearsal, None);
     let indexes = async || to.database("app").run_command(doc! {"listIndexes": "a"}).await.expect("lists").to_string();
     let listed = indexes().await;
-    let block = CutoverOptions { block_source_writes: true, reversible: false };
-    steering.set(Wishes { cutover: block, rehearsal: 1, ..Wishes::default() });
+    steering.set(Wishes { cutover: BLOCK, rehearsal: 1, ..Wishes::default() });
     let rehearsal = run.rehearsed(1).await;
     assert!(rehearsal.would_complete && rehearsal.findings.is_empty(), "{rehearsal:?}");
     let steps: Vec<&str> = rehearsal.steps.iter().map(|s| s.step.as_str()).collect();
@@ -93,13 +95,12 @@ async fn a_cutover_that_fails_lets_the_source_write_again() {
     seed(&from).await;
     let dir = tempfile::tempdir().expect("a directory");
     let mut settings = settings(&source, &destination, dir.path());
-    let block = CutoverOptions { block_source_writes: true, reversible: false };
-    settings.steering.set(Wishes { cutover: block, ..Wishes::default() });
+    settings.steering.set(Wishes { cutover: BLOCK, ..Wishes::default() });
     let mut run = Run::start(&settings);
     run.reach(PhaseKind::Synced).await;
     // Somebody else's collection: nothing that Limosa may remove.
     to.database("app").collection("theirs").insert_one(doc! {"_id": 1}).await.expect("inserts");
-    settings.steering.set(Wishes { cutover: block, rehearsal: 1, ..Wishes::default() });
+    settings.steering.set(Wishes { cutover: BLOCK, rehearsal: 1, ..Wishes::default() });
     let rehearsal = run.rehearsed(1).await;
     assert!(!rehearsal.would_complete && rehearsal.findings[0].subject == "app.theirs", "{rehearsal:?}");
     run.order(Directive::CutOver);
@@ -211,8 +212,7 @@ async fn an_engine_that_dies_at_any_step_is_succeeded_by_one_that_is_synced_agai
     seed(&from).await;
     let dir = tempfile::tempdir().expect("a directory");
     let mut settings = settings(&source, &destination, dir.path());
-    let block = CutoverOptions { block_source_writes: true, reversible: false };
-    settings.steering.set(Wishes { cutover: block, ..Wishes::default() });
+    settings.steering.set(Wishes { cutover: BLOCK, ..Wishes::default() });
     let writes = from.database("app").collection("a");
     for (n, step) in failpoint::CUTOVER_STEPS.into_iter().enumerate() {
         let armed = failpoint::arm(step, settings.migration_id);

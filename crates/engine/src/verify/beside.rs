@@ -239,14 +239,16 @@ impl Verifier {
         (dirty, Duration::from_millis(dirty / 20))
     }
 
-    /// What was found of each collection when it was compared as a whole last, and what was repaired.
-    pub fn found(&self) -> Result<(Vec<(Namespace, Option<Found>)>, Vec<Repaired>), Failure> {
-        let mut found = Vec::new();
-        for pair in self.pairs() {
-            found.push((pair.destination.clone(), self.inner.notes.found_of(&pair)?));
-        }
-        found.sort_by(|(a, _), (b, _)| a.cmp(b));
-        Ok((found, self.inner.notes.first_repaired(100)?))
+    /// What was found of each collection when it was compared as a whole last.
+    pub fn found(&self) -> Result<Vec<(Namespace, Option<Found>)>, Failure> {
+        let mut pairs = self.pairs();
+        pairs.sort_by(|a, b| a.destination.cmp(&b.destination));
+        pairs.into_iter().map(|pair| Ok((pair.destination.clone(), self.inner.notes.found_of(&pair)?))).collect()
+    }
+
+    /// The first documents that were repaired.
+    pub fn repaired_first(&self) -> Result<Vec<Repaired>, Failure> {
+        self.inner.notes.first_repaired(100)
     }
 
     /// Holds the verifier's own work up, and waits until it rests.
