@@ -313,8 +313,8 @@ mod tests {
             is_capped: true,
         };
         let interval = Interval { min: Some(Bson::MinKey), max: Some(Bson::Double(f64::INFINITY)) };
-        let counted = Some(Counted { compared: 5, bytes: 50, digest: u128::MAX - 1 });
-        let range = Range { n: 1, pair, interval, counted };
+        let counted = Counted { compared: 5, bytes: 50, digest: u128::MAX - 1 };
+        let range = Range { n: 1, pair, interval, counted: Some(counted) };
         let repaired = Repaired { ns: "a.b".to_owned(), difference: doc! {"id": 1} };
         let id = {
             let (notes, id) = Notes::open(dir.path(), None).expect("opens");
@@ -335,7 +335,7 @@ mod tests {
             notes.end_pass().expect("ends");
             assert_eq!((notes.passes().expect("reads"), notes.ranges().expect("reads").len()), (1, 0));
             let found = || notes.found_of(&range.pair).expect("reads").expect("is there");
-            assert_eq!(found(), Found { counted: counted.expect("is there"), changed_since: false });
+            assert_eq!(found(), Found { counted, changed_since: false });
             notes.touch([4; 16]).expect("notes");
             assert!(!found().changed_since, "another's change");
             notes.touch([3; 16]).expect("notes");
