@@ -214,7 +214,7 @@ async fn an_engine_that_dies_at_any_step_is_succeeded_by_one_that_is_synced_agai
     let mut settings = settings(&source, &destination, dir.path());
     settings.steering.set(Wishes { cutover: BLOCK, ..Wishes::default() });
     let writes = from.database("app").collection("a");
-    for (n, step) in failpoint::CUTOVER_STEPS.into_iter().enumerate() {
+    for (n, step) in failpoint::STEPS_NOTED.into_iter().enumerate() {
         let armed = failpoint::arm(step, settings.migration_id);
         let mut run = Run::start(&settings);
         run.reach(PhaseKind::Synced).await;

@@ -173,8 +173,8 @@ async fn what_is_spoilt_while_indexes_are_built_or_in_a_cutover_is_found_by_who_
     let mut spoilt = 0;
     for (at, scope, first) in [
         (failpoint::INDEXES_BUILT, "app.still".to_owned(), 100),
-        (failpoint::CUTOVER_STEPS[3], settings.migration_id.to_string(), 200),
-        (failpoint::CUTOVER_STEPS[5], settings.migration_id.to_string(), 300),
+        (failpoint::STEPS_NOTED[3], settings.migration_id.to_string(), 200),
+        (failpoint::STEPS_NOTED[5], settings.migration_id.to_string(), 300),
     ] {
         let armed = failpoint::arm(at, scope);
         let mut run = Run::start(&settings);

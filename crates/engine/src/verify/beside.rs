@@ -12,7 +12,7 @@ use super::{
     dirty::{self, Entry},
     lookup,
     notes::{Found, Notes, Repaired},
-    scan::{Ends, IdOrder, Pair},
+    scan::{Ends, Pair},
 };
 use crate::{
     apply::{coalesce::Op, registry::Registry},
