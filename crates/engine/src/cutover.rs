@@ -23,6 +23,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// For how long collections that were changed lately are compared as a whole once more, the smallest first: nothing that
+/// an application notices, and most collections of most databases are small.
+const ONCE_MORE: Duration = Duration::from_millis(500);
+
 /// Why a cutover didn't complete.
 pub(crate) enum NotCutOver {
     /// It can be asked for again.
@@ -130,7 +134,8 @@ pub(crate) async fn cut_over(
         .iter()
         .flat_map(|(ns, found)| found.options.iter().chain(&found.indexes).map(move |line| format!("{ns}: {line}")))
         .collect();
-    replicator.renew_unequal().await?;
+    let renewed = replicator.renew_unequal().await?;
+    sequence.done.brought_over.extend(renewed);
     reconcile(&source, &destination, filter).await?;
     refuse_later_writes(replicator, &source).await?;
 
@@ -267,6 +272,13 @@ async fn verify(replicator: &mut Replicator, source: &Cluster) -> Result<(), Fai
             verifier.scan_now(&pair).await?;
         }
     }
+    look_at_the_rest(replicator, source).await?;
+    verifier.scan_changed(ONCE_MORE).await?;
+    look_at_the_rest(replicator, source).await
+}
+
+async fn look_at_the_rest(replicator: &mut Replicator, source: &Cluster) -> Result<(), Failure> {
+    let verifier = replicator.verifier.clone();
     loop {
         let repairs = verifier.look_at_the_rest().await?;
         if repairs.is_empty() {

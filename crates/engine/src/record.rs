@@ -2,8 +2,9 @@
 
 use crate::{Settings, cutover::Done, indexes, replicate::Replicator, reversal};
 use limosa_model::{
-    Failure, Namespace,
+    Failure,
     report::{CutoverStep, NamespaceReport, Record, RepairedDocument},
+    verification::NamespaceVerification,
 };
 use std::collections::BTreeMap;
 
@@ -16,15 +17,20 @@ pub(crate) async fn of(
 ) -> Result<Record, Failure> {
     let (source, destination) = (replicator.registry.source(), replicator.registry.destination());
     let version = |v: (u32, u32, u32)| format!("{}.{}.{}", v.0, v.1, v.2);
-    let (found, repaired) = replicator.verifier.found()?;
+    let (found, repaired) = (replicator.verifier.found()?, replicator.verifier.repaired_first()?);
     let mut namespaces = Vec::with_capacity(found.len());
-    for verification in found {
-        let ns = Namespace::try_from(verification.namespace.clone()).ok();
-        let index_count = match ns {
-            Some(ns) => indexes::list(destination, &ns).await?.len() as u64,
-            None => 0,
+    for (ns, found) in found {
+        let counted = found.map(|found| found.counted).unwrap_or_default();
+        let changed_since = found.is_none_or(|found| found.changed_since);
+        let verification = NamespaceVerification {
+            namespace: ns.to_string(),
+            documents_compared: counted.compared,
+            bytes_compared: counted.bytes,
+            digest: (!changed_since).then(|| format!("{:032x}", counted.digest)),
+            ..NamespaceVerification::default()
         };
-        namespaces.push(NamespaceReport { verification, index_count });
+        let index_count = indexes::list(destination, &ns).await?.len() as u64;
+        namespaces.push(NamespaceReport { verification, changed_since, index_count });
     }
     Ok(Record {
         source_version: version(source.version),

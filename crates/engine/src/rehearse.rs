@@ -52,6 +52,11 @@ pub(crate) async fn rehearse(
         _ => format!("{lines} definitions are brought over, in {} namespaces", departures.len()),
     };
     plan.step(Step::Definitions, comparing * 2, &would);
+    for (ns, swapped) in replicator.verifier.out_of_order() {
+        let evidence =
+            format!("{ns} is copied anew at the cutover, since its documents stand in another order: {swapped}");
+        plan.findings.push(Finding::warning(ErrorCode::VerificationFailed, ns.to_string(), evidence));
+    }
 
     let began = Instant::now();
     let verifier = replicator.verifier.clone();

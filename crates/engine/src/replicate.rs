@@ -154,14 +154,20 @@ impl Replicator {
         Slot { destination, store, worker, session }
     }
 
-    /// Before a cutover: copies anew what differs and can't be changed in place.
-    pub async fn renew_unequal(&mut self) -> Result<(), Failure> {
+    /// Before a cutover: copies anew what differs and can't be changed in place. Tells what, in words.
+    pub async fn renew_unequal(&mut self) -> Result<Vec<String>, Failure> {
         self.verifier.definitions_change();
         let slot = self.slot();
-        let ahead = adopt::renew_unequal(&mut self.registry, &slot, &self.tracker).await?;
+        let renewed = adopt::renew_unequal(&mut self.registry, &slot, &self.tracker).await?;
         self.verifier.learn(&mut self.registry);
-        self.convergence = ahead.map_or(self.convergence, |time| self.convergence.max(time));
-        Ok(())
+        self.convergence = renewed.ahead.map_or(self.convergence, |time| self.convergence.max(time));
+        let mut told = Vec::new();
+        for entry in renewed.collections {
+            entry.uuid.map_or(Ok(()), |uuid| self.verifier.renewed(uuid))?;
+            let why = if entry.is_capped() { "its documents differed, or their order" } else { "it differed" };
+            told.push(format!("{}: copied anew, since {why}", entry.ns));
+        }
+        Ok(told)
     }
 
     /// Writes the position down and forgets what is before it.

@@ -2,7 +2,7 @@
 
 use crate::support::{Pair, Run, settings};
 use bson::{Document, doc};
-use limosa_engine::Outcome;
+use limosa_engine::{Outcome, failpoint};
 use limosa_model::{
     ErrorCode, PhaseKind,
     cutover::{CutoverOptions, Wishes},
@@ -11,6 +11,9 @@ use limosa_model::{
 use limosa_testkit::compare;
 use mongodb::Client;
 use std::time::Instant;
+
+/// With the source's writes blocked.
+const BLOCK: CutoverOptions = CutoverOptions { block_source_writes: true, reversible: false };
 
 async fn seed(client: &Client) {
     let db = client.database("app");
@@ -60,8 +63,7 @@ async fn a_rehearsed_cutover_blocks_the_source_and_an_application_waits_as_long_
     assert_eq!(before.rehearsal, None);
     let indexes = async || to.database("app").run_command(doc! {"listIndexes": "a"}).await.expect("lists").to_string();
     let listed = indexes().await;
-    let block = CutoverOptions { block_source_writes: true, reversible: false };
-    steering.set(Wishes { cutover: block, rehearsal: 1, ..Wishes::default() });
+    steering.set(Wishes { cutover: BLOCK, rehearsal: 1, ..Wishes::default() });
     let rehearsal = run.rehearsed(1).await;
     assert!(rehearsal.would_complete && rehearsal.findings.is_empty(), "{rehearsal:?}");
     let steps: Vec<&str> = rehearsal.steps.iter().map(|s| s.step.as_str()).collect();
@@ -93,13 +95,12 @@ async fn a_cutover_that_fails_lets_the_source_write_again() {
     seed(&from).await;
     let dir = tempfile::tempdir().expect("a directory");
     let mut settings = settings(&source, &destination, dir.path());
-    let block = CutoverOptions { block_source_writes: true, reversible: false };
-    settings.steering.set(Wishes { cutover: block, ..Wishes::default() });
+    settings.steering.set(Wishes { cutover: BLOCK, ..Wishes::default() });
     let mut run = Run::start(&settings);
     run.reach(PhaseKind::Synced).await;
     // Somebody else's collection: nothing that Limosa may remove.
     to.database("app").collection("theirs").insert_one(doc! {"_id": 1}).await.expect("inserts");
-    settings.steering.set(Wishes { cutover: block, rehearsal: 1, ..Wishes::default() });
+    settings.steering.set(Wishes { cutover: BLOCK, rehearsal: 1, ..Wishes::default() });
     let rehearsal = run.rehearsed(1).await;
     assert!(!rehearsal.would_complete && rehearsal.findings[0].subject == "app.theirs", "{rehearsal:?}");
     run.order(Directive::CutOver);
@@ -202,5 +203,37 @@ async fn after_50_000_writes_on_the_destination_the_way_back_leads_to_the_same()
     let applied = first.events_applied + progress.events_applied;
     eprintln!("the way back: {applied} changes, {} ms", progress.write_pause_millis.unwrap_or(-1));
     assert!(applied >= 50_000 && progress.documents_copied == 0, "{first:?} {progress:?}");
+    compare(&from, &to, &["app"]).await.expect("equal");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_dies_at_any_step_is_succeeded_by_one_that_is_synced_again_and_can_cut_over() {
+    let Pair { source, destination, from, to } = Pair::start().await;
+    seed(&from).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut settings = settings(&source, &destination, dir.path());
+    settings.steering.set(Wishes { cutover: BLOCK, ..Wishes::default() });
+    let writes = from.database("app").collection("a");
+    for (n, step) in failpoint::STEPS_NOTED.into_iter().enumerate() {
+        let armed = failpoint::arm(step, settings.migration_id);
+        let mut run = Run::start(&settings);
+        run.reach(PhaseKind::Synced).await;
+        run.order(Directive::CutOver);
+        armed.reached().await;
+        let blocked = n > 0;
+        let during = writes.insert_one(doc! {"_id": format!("during {step}"), "u": -1 - 10 * n as i32}).await;
+        assert_eq!(during.is_err(), blocked, "{step}");
+        run.kill().await;
+        settings.epoch = settings.epoch.next();
+        let mut run = Run::start(&settings);
+        run.reach(PhaseKind::Synced).await;
+        // Back to where it was: the source takes writes, and what was made final is put off again.
+        writes.insert_one(doc! {"_id": format!("after {step}"), "u": -2 - 10 * n as i32}).await.expect("inserts");
+        let listed = to.database("app").run_command(doc! {"listIndexes": "a"}).await.expect("lists").to_string();
+        assert!(!listed.contains("\"unique\": true"), "{step}: {listed}");
+        run.kill().await;
+        settings.epoch = settings.epoch.next();
+    }
+    Run::start(&settings).cut_over().await;
     compare(&from, &to, &["app"]).await.expect("equal");
 }

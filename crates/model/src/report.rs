@@ -42,9 +42,13 @@ pub struct Record {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NamespaceReport {
-    /// What the last whole pass of the verifier found.
+    /// What the verifier found when it compared the whole of it last. The digest is that of what the destination held
+    /// when the migration was complete, and absent if that isn't known: see `changed_since`.
     #[serde(flatten)]
     pub verification: NamespaceVerification,
+    /// Whether documents were changed after that comparison began. Each of them was compared by itself, but they may or may
+    /// not be in these numbers.
+    pub changed_since: bool,
     /// Secondary indexes.
     pub index_count: u64,
 }
@@ -237,7 +241,7 @@ impl MigrationReport {
         line("| namespace | documents | bytes | indexes | digest |\n|---|---|---|---|---|".to_owned());
         for of in &self.namespaces {
             let v = &of.verification;
-            let digest = v.digest.as_deref().unwrap_or("");
+            let digest = v.digest.as_deref().unwrap_or(if of.changed_since { "changed since" } else { "" });
             let row = (&v.namespace, v.documents_compared, v.bytes_compared, of.index_count);
             line(format!("| {} | {} | {} | {} | {digest} |", row.0, row.1, row.2, row.3));
         }

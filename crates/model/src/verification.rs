@@ -65,6 +65,11 @@ pub struct NamespaceVerification {
     pub different: u64,
     /// The first of those.
     pub differences: Vec<Difference>,
+    /// The `_id`s of two documents, in the source's order, that stand the other way round on the destination; empty
+    /// where the order is the same, and for collections that aren't capped: they have none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<Object>)]
+    pub out_of_order: Vec<Value>,
     /// Options that differ, one a line.
     pub options: Vec<String>,
     /// Indexes that differ, one a line.
@@ -80,6 +85,7 @@ impl NamespaceVerification {
         self.missing == 0
             && self.extra == 0
             && self.different == 0
+            && self.out_of_order.is_empty()
             && self.options.is_empty()
             && self.indexes.is_empty()
     }

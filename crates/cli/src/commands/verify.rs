@@ -70,6 +70,10 @@ fn words(report: &VerificationReport) -> String {
         if all > named && named > 0 {
             let _ = writeln!(text, "    and {} more", all - named);
         }
+        if let [earlier, later] = found.out_of_order.as_slice() {
+            let _ =
+                writeln!(text, "    order: _id {earlier} stands before _id {later}, and after it on the destination");
+        }
         for line in &found.options {
             let _ = writeln!(text, "    option {line}");
         }

@@ -74,20 +74,24 @@ fn plain(ns: &Namespace) -> Namespace {
     Namespace::new(&ns.db, ns.coll.strip_prefix(BUCKETS).unwrap_or(&ns.coll))
 }
 
+/// What was copied anew.
+#[derive(Default)]
+pub(crate) struct Renewed {
+    pub collections: Vec<Entry>,
+    /// The source's time up to which one of them may be ahead.
+    pub ahead: Option<Timestamp>,
+}
+
 /// Before a cutover: copies what differs from the source and can't be changed in place. That is a collection with other
 /// fixed options; a capped one whose documents or their order differ, since what was evicted during the copy may have
-/// come again; and before 6.0, whose streams don't show them, time-series collections. Returns as [`adopt`] does.
-pub(crate) async fn renew_unequal(
-    registry: &mut Registry,
-    slot: &Slot,
-    tracker: &Tracker,
-) -> Result<Option<Timestamp>, Failure> {
+/// come again; and before 6.0, whose streams don't show them, time-series collections.
+pub(crate) async fn renew_unequal(registry: &mut Registry, slot: &Slot, tracker: &Tracker) -> Result<Renewed, Failure> {
     let (source, destination, filter) =
         (registry.source().clone(), registry.destination().clone(), registry.filter().clone());
     let silent = source.version < (6, 0, 0);
     let have: HashMap<Namespace, Entry> =
         catalog::list(&destination, &filter).await?.into_iter().map(|e| (e.ns.clone(), e)).collect();
-    let mut until = None;
+    let mut renewed = Renewed::default();
     for entry in catalog::list(&source, &filter).await? {
         let buckets = entry.ns.coll.starts_with(BUCKETS);
         if entry.kind != Kind::Collection || (buckets && !silent) {
@@ -108,10 +112,12 @@ pub(crate) async fn renew_unequal(
             Some(_) => false,
         };
         if unequal {
-            until = Some(adopt(registry, slot, tracker, &entry, &entry.ns).await?);
+            let ahead = adopt(registry, slot, tracker, &entry, &entry.ns).await?;
+            renewed.ahead = Some(renewed.ahead.map_or(ahead, |known: Timestamp| known.max(ahead)));
+            renewed.collections.push(entry);
         }
     }
-    Ok(until)
+    Ok(renewed)
 }
 
 /// Of all documents of a collection, in this order.

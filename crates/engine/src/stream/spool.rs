@@ -63,6 +63,15 @@ struct State {
     read_until: Option<Timestamp>,
 }
 
+/// What is held in memory before it goes to disk, and of the files that are there: each batch is written once and read
+/// once, in order, so that more gains nothing.
+const MEMTABLE_BYTES: u64 = 16 * 1024 * 1024;
+const CACHE_BYTES: u64 = 4 * 1024 * 1024;
+
+fn open_database(dir: &Path) -> fjall::Result<Database> {
+    Database::builder(dir).cache_size(CACHE_BYTES).open()
+}
+
 /// A file that says that what is beside it can't be read any more.
 const SPOILED: &str = "spoiled";
 
@@ -84,17 +93,20 @@ impl Spool {
         tuning: &Tuning,
     ) -> Result<(Self, Position, Option<Document>), Failure> {
         let spoiled = dir.join(SPOILED);
-        let database = match if spoiled.exists() { None } else { Some(Database::builder(dir).open()) } {
+        let database = match if spoiled.exists() { None } else { Some(open_database(dir)) } {
             Some(Ok(database)) => database,
             Some(Err(error @ (fjall::Error::Io(_) | fjall::Error::Locked))) => return Err(storage(error)),
             // The source can be read again from the checkpoint.
             unreadable => {
                 tracing::warn!(error = ?unreadable.and_then(Result::err), "the spool can't be read any more; it begins anew");
                 empty(dir).map_err(storage)?;
-                Database::builder(dir).open().map_err(storage)?
+                open_database(dir).map_err(storage)?
             }
         };
-        let options = || KeyspaceCreateOptions::default().with_kv_separation(Some(KvSeparationOptions::default()));
+        let options = || {
+            let separated = KeyspaceCreateOptions::default().with_kv_separation(Some(KvSeparationOptions::default()));
+            separated.max_memtable_size(MEMTABLE_BYTES)
+        };
         let batches = database.keyspace("batches", options).map_err(storage)?;
         let meta = database.keyspace("meta", KeyspaceCreateOptions::default).map_err(storage)?;
         let key_of = |guard: Option<fjall::Guard>| -> Result<Option<u64>, Failure> {

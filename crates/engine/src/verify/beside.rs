@@ -11,30 +11,24 @@
 use super::{
     dirty::{self, Entry},
     lookup,
-    notes::{Notes, Range, Repaired},
-    scan::{Broken, Ends, Interval, Pair},
-    standalone,
+    notes::{Found, Notes, Repaired},
+    scan::{Ends, Pair},
 };
 use crate::{
     apply::{coalesce::Op, registry::Registry},
     catalog::{self, Uuid},
-    cluster::Cluster,
-    copy::plan,
-    error,
     progress::Tracker,
-    retry::Backoff,
 };
-use bson::{RawDocumentBuf, Timestamp, doc};
-use futures::FutureExt;
+use bson::{RawDocumentBuf, Timestamp};
 use limosa_model::{
     ErrorCode, Failure, Namespace,
-    verification::{Departure, Difference, NamespaceVerification},
+    verification::{Departure, Difference},
 };
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::{sync::watch, task::JoinSet};
 
@@ -50,10 +44,6 @@ const ROUND_EVERY: Duration = Duration::from_millis(250);
 /// With more lag than this the verifier waits.
 const MOST_LAG_SECONDS: i64 = 3;
 
-/// It rests this many times as long as a pass took, but not longer than the second.
-const REST: (u32, Duration) = (4, Duration::from_secs(600));
-const LEAST_REST: Duration = Duration::from_secs(2);
-
 /// A document to be written again by the replicator.
 #[derive(Clone, Debug)]
 pub(crate) struct Repair {
@@ -65,34 +55,36 @@ pub(crate) struct Repair {
 /// Shared by the replicator, which marks and repairs, and the verifier's own tasks. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Verifier {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-struct Inner {
-    ends: Ends,
-    notes: Notes,
-    tracker: Tracker,
+pub(super) struct Inner {
+    pub(super) ends: Ends,
+    pub(super) notes: Notes,
+    pub(super) tracker: Tracker,
     state: Mutex<State>,
     /// Everything of the source up to here is applied.
-    applied: watch::Sender<Timestamp>,
+    pub(super) applied: watch::Sender<Timestamp>,
     /// Whether there is room for verifying.
-    may_run: watch::Sender<bool>,
+    pub(super) may_run: watch::Sender<bool>,
     /// Whether the scan is held up, or has nothing to do.
-    scan_rests: watch::Sender<bool>,
+    pub(super) scan_rests: watch::Sender<bool>,
     /// Held during a round of looking at dirty documents.
     round: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     /// Where the source's collections are now.
-    pairs: HashMap<Uuid, Pair>,
+    pub(super) pairs: HashMap<Uuid, Pair>,
     /// Grows with every change of definitions: what was seen across one doesn't count.
     definitions: u64,
     /// Whether one is changing just now.
     defining: bool,
     /// Collections that lose documents by themselves.
     expiring: HashSet<Namespace>,
+    /// Capped collections whose documents stand in another order than the source's, and which of them.
+    pub(super) out_of_order: BTreeMap<Namespace, String>,
     repairs: Vec<Repair>,
     failure: Option<Failure>,
 }
@@ -126,7 +118,7 @@ impl Verifier {
         Ok((Self { inner: Arc::new(inner) }, id))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -190,9 +182,17 @@ impl Verifier {
     /// A change is about to be written.
     pub fn mark(&self, op: &Op) -> Result<(), Failure> {
         match op.target.uuid {
-            Some(uuid) => self.inner.notes.dirty.mark(dirty::key(uuid, &lookup::key(&op.id)), &op.id, now()),
+            Some(uuid) => {
+                self.inner.notes.touch(uuid)?;
+                self.inner.notes.dirty.mark(dirty::key(uuid, &lookup::key(&op.id)), &op.id, now())
+            }
             None => Ok(()),
         }
+    }
+
+    /// A collection was copied anew.
+    pub fn renewed(&self, uuid: Uuid) -> Result<(), Failure> {
+        self.inner.notes.touch(uuid)
     }
 
     /// Everything that the source wrote up to `time` is applied.
@@ -239,9 +239,16 @@ impl Verifier {
         (dirty, Duration::from_millis(dirty / 20))
     }
 
-    /// What the last whole pass found, and what was repaired in it or before.
-    pub fn found(&self) -> Result<(Vec<NamespaceVerification>, Vec<Repaired>), Failure> {
-        Ok((self.inner.notes.found()?, self.inner.notes.first_repaired(100)?))
+    /// What was found of each collection when it was compared as a whole last.
+    pub fn found(&self) -> Result<Vec<(Namespace, Option<Found>)>, Failure> {
+        let mut pairs = self.pairs();
+        pairs.sort_by(|a, b| a.destination.cmp(&b.destination));
+        pairs.into_iter().map(|pair| Ok((pair.destination.clone(), self.inner.notes.found_of(&pair)?))).collect()
+    }
+
+    /// The first documents that were repaired.
+    pub fn repaired_first(&self) -> Result<Vec<Repaired>, Failure> {
+        self.inner.notes.first_repaired(100)
     }
 
     /// Holds the verifier's own work up, and waits until it rests.
@@ -269,108 +276,6 @@ impl Verifier {
             if !repairs.is_empty() {
                 return Ok(repairs);
             }
-        }
-    }
-
-    // Scanning.
-
-    async fn pass_after_pass(&self) -> Failure {
-        loop {
-            match self.pass().await {
-                Ok(took) => tokio::time::sleep((took * REST.0).clamp(LEAST_REST, REST.1)).await,
-                Err(failure) => return failure,
-            }
-        }
-    }
-
-    /// Goes over everything that the last run left, or over everything. Returns the time that it took without waiting.
-    async fn pass(&self) -> Result<Duration, Failure> {
-        self.room().await;
-        let mut ranges = self.inner.notes.ranges()?;
-        if ranges.is_empty() {
-            ranges = self.plan().await?;
-            self.inner.notes.plan(&ranges)?;
-        }
-        let mut took = Duration::ZERO;
-        for range in ranges.iter_mut().filter(|range| range.counted.is_none()) {
-            self.room().await;
-            let began = Instant::now();
-            self.scan(range).await?;
-            took += began.elapsed();
-            self.inner.notes.done(range)?;
-        }
-        self.inner.scan_rests.send_replace(true);
-        let found = self.inner.notes.end_pass()?;
-        let passes = self.inner.notes.passes()?;
-        self.inner.tracker.count(|p| p.verification_passes = passes);
-        tracing::info!(pass = passes, namespaces = found.len(), "everything was compared");
-        Ok(took)
-    }
-
-    async fn room(&self) {
-        let mut may_run = self.inner.may_run.subscribe();
-        loop {
-            self.inner.scan_rests.send_replace(true);
-            let _ = may_run.wait_for(|may| *may).await;
-            self.inner.scan_rests.send_replace(false);
-            // Held up in between: whoever did it may have seen the scan at rest.
-            if *may_run.borrow() {
-                return;
-            }
-        }
-    }
-
-    async fn plan(&self) -> Result<Vec<Range>, Failure> {
-        let ends = &self.inner.ends;
-        let known: HashMap<Uuid, Pair> = self.state().pairs.clone();
-        let mut ranges = Vec::new();
-        let mut documents = 0;
-        for entry in catalog::list(&ends.source, &limosa_model::NamespaceFilter::default()).await? {
-            // What replication doesn't know yet will come through it, each document with its mark.
-            let Some(at) = entry.uuid.and_then(|uuid| known.get(&uuid)) else { continue };
-            let pair = Pair::of(&entry, &at.destination);
-            let size = plan::size(&ends.source, &pair.source).await?;
-            documents += size.documents as u64;
-            for interval in standalone::intervals(&ends.source, &pair, size).await? {
-                ranges.push(Range { n: ranges.len() as u32, pair: pair.clone(), interval, counted: None });
-            }
-        }
-        self.inner.tracker.count(|p| (p.documents_to_verify, p.documents_verified) = (documents, 0));
-        Ok(ranges)
-    }
-
-    /// Compares one range; a collection that was dropped or renamed meanwhile counts as done: replication brings that
-    /// over, and the next pass finds it wherever it is then.
-    async fn scan(&self, range: &mut Range) -> Result<(), Failure> {
-        let mut backoff = Backoff::default();
-        loop {
-            let uuid = range.pair.uuid.unwrap_or_default();
-            let dirty = self.inner.notes.dirty.clone();
-            let mut suspect = |id: RawDocumentBuf| dirty.suspect(dirty::key(uuid, &lookup::key(&id)), &id, now());
-            let inner = Arc::clone(&self.inner);
-            let go_on = move || {
-                let verifier = Self { inner: Arc::clone(&inner) };
-                async move { verifier.room().await }.boxed()
-            };
-            let interval: &Interval = &range.interval;
-            let (cluster, e) = match self.inner.ends.scan(&range.pair, interval, &mut suspect, &go_on).await {
-                Ok(counted) => {
-                    range.counted = Some(counted);
-                    self.inner.tracker.count(|p| p.documents_verified += counted.compared);
-                    return Ok(());
-                }
-                Err(Broken::Noting(failure)) => return Err(failure),
-                Err(Broken::Source(e)) => (&self.inner.ends.source, e),
-                Err(Broken::Destination(e)) => (&self.inner.ends.destination, e),
-            };
-            if error::is_gone(&e) {
-                range.counted = Some(Default::default());
-                return Ok(());
-            }
-            if !error::is_transient(&e) || !backoff.wait().await {
-                return Err(cluster.failure(&e));
-            }
-            tracing::debug!(ns = %range.pair.source, error = %e, "comparing a range again");
         }
     }
 
@@ -564,42 +469,8 @@ impl Verifier {
     pub fn pairs(&self) -> Vec<Pair> {
         self.state().pairs.values().cloned().collect()
     }
-
-    /// Whether both sides have the same number of documents: by their own books, and where those differ, by counting.
-    pub async fn counts_are_equal(&self, pair: &Pair) -> Result<bool, Failure> {
-        let Ends { source, destination } = &self.inner.ends;
-        let booked = async |cluster: &Cluster, ns: &Namespace| {
-            let count = cluster.db(&ns.db).collection::<bson::Document>(&ns.coll).estimated_document_count().await;
-            count.map_err(|e| cluster.failure(&e))
-        };
-        let counted = async |cluster: &Cluster, ns: &Namespace| {
-            let count = cluster.db(&ns.db).collection::<bson::Document>(&ns.coll).count_documents(doc! {}).await;
-            count.map_err(|e| cluster.failure(&e))
-        };
-        let (a, b) = tokio::join!(booked(source, &pair.source), booked(destination, &pair.destination));
-        if a? == b? {
-            return Ok(true);
-        }
-        let (a, b) = tokio::join!(counted(source, &pair.source), counted(destination, &pair.destination));
-        Ok(a? == b?)
-    }
-
-    /// Compares a whole collection at once; what differs is dirty then.
-    pub async fn scan_now(&self, pair: &Pair) -> Result<(), Failure> {
-        let entry = catalog::find(&self.inner.ends.source, &pair.source).await?;
-        let pair = entry.map_or_else(|| pair.clone(), |entry| Pair::of(&entry, &pair.destination));
-        let (uuid, dirty) = (pair.uuid.unwrap_or_default(), self.inner.notes.dirty.clone());
-        let mut suspect = |id: RawDocumentBuf| dirty.suspect(dirty::key(uuid, &lookup::key(&id)), &id, now());
-        let go_on = || futures::future::ready(()).boxed();
-        match self.inner.ends.scan(&pair, &Interval::default(), &mut suspect, &go_on).await {
-            Ok(_) => Ok(()),
-            Err(Broken::Noting(failure)) => Err(failure),
-            Err(Broken::Source(e)) => Err(self.inner.ends.source.failure(&e)),
-            Err(Broken::Destination(e)) => Err(self.inner.ends.destination.failure(&e)),
-        }
-    }
 }
 
-fn now() -> u32 {
+pub(super) fn now() -> u32 {
     (limosa_model::Timestamp::now().0 / 1000) as u32
 }

@@ -79,26 +79,60 @@ pub(crate) async fn digests(
     ids: &[RawDocumentBuf],
 ) -> Result<HashMap<Vec<u8>, Digest>, Error> {
     let mut found = HashMap::with_capacity(ids.len());
+    each_of(cluster, ns, uuid, &Document::new(), ids, |document| {
+        let bytes = document.as_bytes();
+        found.insert(key(document), (bytes.len() as u64, xxh3_128(bytes)));
+    })
+    .await?;
+    Ok(found)
+}
+
+/// Shows `see` each document with one of these `_id`s that `ns` has, as `query` asks for it; none if it doesn't exist.
+pub(crate) async fn each_of(
+    cluster: &Cluster,
+    ns: &Namespace,
+    uuid: Option<catalog::Uuid>,
+    query: &Document,
+    ids: &[RawDocumentBuf],
+    mut see: impl FnMut(&RawDocument),
+) -> Result<(), Error> {
     for chunk in ids.chunks(IDS) {
         let mut wanted = RawArrayBuilder::with_capacity(chunk.iter().map(|id| id.as_bytes().len()).sum());
         chunk.iter().filter_map(|id| id.get("_id").ok().flatten()).for_each(|id| wanted.push_value(id));
         let filter =
             RawDocBuilder::new().document("_id", &RawDocBuilder::new().array("$in", wanted).into_bytes()).into_bytes();
-        let head = find_command(ns, uuid, &Document::new());
+        let head = find_command(ns, uuid, query);
         let command = RawDocBuilder::new().extend(&head)?.document("filter", &filter).build()?;
         let mut cursor = match cluster.db(&ns.db).run_raw_cursor_command(command).batch().await {
             Ok(cursor) => cursor,
-            Err(e) if error::is_gone(&e) => return Ok(HashMap::new()),
+            Err(e) if error::is_gone(&e) => return Ok(()),
             Err(e) => return Err(e),
         };
         while let Some(batch) = cursor.next().await {
             for document in batch?.doc_slices()?.into_iter().flatten().filter_map(|value| value.as_document()) {
-                let bytes = document.as_bytes();
-                found.insert(key(document), (bytes.len() as u64, xxh3_128(bytes)));
+                see(document);
             }
         }
     }
-    Ok(found)
+    Ok(())
+}
+
+/// `{_id: …}` of the stream's next documents, as many as one read looks up; none at its end.
+pub(crate) async fn next_ids(
+    stream: &mut Stream,
+    go_on: &(dyn Fn() -> BoxFuture<'static, ()> + Send + Sync),
+) -> Result<Vec<RawDocumentBuf>, Error> {
+    let mut ids = Vec::with_capacity(IDS);
+    while ids.len() < IDS {
+        if stream.needs_reply() {
+            go_on().await;
+            stream.fill().await?;
+        }
+        let Some(document) = stream.current() else { break };
+        ids.extend(id_of(document).and_then(|id| RawDocBuilder::new().value("_id", id).build().ok()));
+        stream.advance();
+    }
+    Ok(ids)
 }
 
 /// Compares a whole collection, or the share of it that `filter` picks, by streaming the `_id`s of each side and looking
@@ -119,34 +153,24 @@ pub(crate) async fn both_ways(
             false => Stream::open(&ends.destination, &pair.destination, None, &query),
         };
         let broken = |e| if from_source { Broken::Source(e) } else { Broken::Destination(e) };
-        let mut wanted = Vec::with_capacity(IDS);
         loop {
-            if ids.needs_reply() {
-                go_on().await;
-                ids.fill().await.map_err(broken)?;
+            let wanted = next_ids(&mut ids, go_on).await.map_err(broken)?;
+            if wanted.is_empty() {
+                break;
             }
-            let id = ids.current().and_then(|d| RawDocBuilder::new().value("_id", id_of(d)?).build().ok());
-            let at_end = id.is_none();
-            wanted.extend(id);
-            ids.advance();
-            if wanted.len() >= IDS || at_end && !wanted.is_empty() {
-                for (id, seen) in wanted.iter().zip(look_up(ends, pair, &wanted).await?) {
-                    // Once for each document of the source; the way back looks only for what the source doesn't have.
-                    if let Some((bytes, hash)) = seen.source.filter(|_| from_source) {
-                        counted.compared += 1;
-                        counted.bytes += bytes;
-                        if seen.is_equal() {
-                            counted.digest = counted.digest.wrapping_add(hash);
-                        }
-                    }
-                    if !seen.is_equal() && (from_source || seen.source.is_none()) {
-                        suspect(id.clone()).map_err(Broken::Noting)?;
+            let all = look_up(ends, pair, &wanted).await?;
+            for (id, seen) in wanted.into_iter().zip(all) {
+                // Once for each document of the source; the way back looks only for what the source doesn't have.
+                if let Some((bytes, hash)) = seen.source.filter(|_| from_source) {
+                    counted.compared += 1;
+                    counted.bytes += bytes;
+                    if seen.is_equal() {
+                        counted.digest = counted.digest.wrapping_add(hash);
                     }
                 }
-                wanted.clear();
-            }
-            if at_end {
-                break;
+                if !seen.is_equal() && (from_source || seen.source.is_none()) {
+                    suspect(id).map_err(Broken::Noting)?;
+                }
             }
         }
     }

@@ -2,14 +2,17 @@
 //!
 //! [`scan`] joins both sides range by range; whatever doesn't match becomes an entry of the [`dirty`] set, and
 //! [`lookup`] settles it. [`standalone`] does this for two clusters that nobody migrates just now, [`beside`] for a
-//! migration while its changes are applied, with its [`notes`] on the agent's disk.
+//! migration while its changes are applied, [`pass`] after pass, with its [`notes`] on the agent's disk. [`natural`] tells
+//! whether a capped collection's documents stand in the same order.
 
 pub(crate) mod beside;
 pub(crate) mod dirty;
 pub(crate) mod lookup;
 pub(crate) mod metadata;
+pub(crate) mod natural;
 pub(crate) mod notes;
 pub(crate) mod order;
+mod pass;
 pub(crate) mod path;
 pub(crate) mod scan;
 pub(crate) mod standalone;

@@ -1,5 +1,6 @@
 //! What the verifier beside replication keeps on the agent's disk besides the dirty set: the ranges of the pass that is
-//! under way and what they held, what the last whole pass found, and which documents were repaired.
+//! under way and what they held, what each collection held when it was compared as a whole last and whether it was
+//! changed since, and which documents were repaired.
 //!
 //! The notes belong to one run of events: all that were applied since they were begun left their marks in the dirty
 //! set beside them. The checkpoint on the destination names them, so that notes which missed an event, because
@@ -9,11 +10,15 @@ use super::{
     dirty::{DirtySet, Key, keyspace_options, storage},
     scan::{Counted, IdOrder, Interval, Pair},
 };
-use crate::catalog;
-use bson::{Binary, Bson, Document, RawDocument, doc, spec::BinarySubtype};
+use crate::catalog::{self, Uuid};
+use bson::{Binary, Document, RawDocument, doc, spec::BinarySubtype};
 use fjall::Keyspace;
-use limosa_model::{Failure, Namespace, verification::NamespaceVerification};
-use std::{collections::BTreeMap, path::Path};
+use limosa_model::{Failure, Namespace};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 /// One range of a pass.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +38,15 @@ pub(crate) struct Repaired {
     pub difference: Document,
 }
 
+/// What a collection held when it was compared as a whole last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub counted: Counted,
+    /// Whether a document was changed, or found different, since that comparison began: it may or may not be in these
+    /// numbers.
+    pub changed_since: bool,
+}
+
 /// See the module.
 #[derive(Clone)]
 pub(crate) struct Notes {
@@ -40,6 +54,18 @@ pub(crate) struct Notes {
     meta: Keyspace,
     ranges: Keyspace,
     repaired: Keyspace,
+    found: Keyspace,
+    changed: Keyspace,
+    changes: Arc<Mutex<Changes>>,
+}
+
+/// When collections were changed, in comparisons begun.
+#[derive(Default)]
+struct Changes {
+    /// How many comparisons of whole collections were begun.
+    begun: u64,
+    /// How many were when this collection was changed last.
+    last: HashMap<Uuid, u64>,
 }
 
 impl Notes {
@@ -47,16 +73,24 @@ impl Notes {
     pub fn open(dir: &Path, id: Option<&str>) -> Result<(Self, String), Failure> {
         let dirty = DirtySet::open(dir)?;
         let keyspace = |name| dirty.database.keyspace(name, keyspace_options).map_err(storage);
-        let notes =
-            Self { meta: keyspace("meta")?, ranges: keyspace("ranges")?, repaired: keyspace("repaired")?, dirty };
+        let notes = Self {
+            meta: keyspace("meta")?,
+            ranges: keyspace("ranges")?,
+            repaired: keyspace("repaired")?,
+            found: keyspace("found")?,
+            changed: keyspace("changed")?,
+            changes: Arc::default(),
+            dirty,
+        };
         let found = notes.meta.get("id").map_err(storage)?;
         if let (Some(id), Some(found)) = (id, &found)
             && found.as_ref() == id.as_bytes()
         {
+            notes.remember_changes()?;
             return Ok((notes, id.to_owned()));
         }
         notes.dirty.clear()?;
-        for keyspace in [&notes.meta, &notes.ranges, &notes.repaired] {
+        for keyspace in [&notes.meta, &notes.ranges, &notes.repaired, &notes.found, &notes.changed] {
             keyspace.clear().map_err(storage)?;
         }
         let id = format!("{:016x}", rand::random::<u64>());
@@ -67,8 +101,44 @@ impl Notes {
 
     /// How many passes were made over everything.
     pub fn passes(&self) -> Result<u64, Failure> {
-        let stored = self.meta.get("passes").map_err(storage)?;
-        Ok(stored.and_then(|v| v.as_ref().try_into().ok()).map_or(0, u64::from_be_bytes))
+        self.number("passes")
+    }
+
+    fn number(&self, name: &str) -> Result<u64, Failure> {
+        Ok(self.meta.get(name).map_err(storage)?.map_or(0, |value| number_of(&value)))
+    }
+
+    fn changes(&self) -> MutexGuard<'_, Changes> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remember_changes(&self) -> Result<(), Failure> {
+        let mut changes = self.changes();
+        changes.begun = self.number("begun")?;
+        for item in self.changed.iter() {
+            let (uuid, begun) = item.into_inner().map_err(storage)?;
+            let uuid = uuid.as_ref().try_into().map_err(storage)?;
+            changes.last.insert(uuid, number_of(&begun));
+        }
+        Ok(())
+    }
+
+    /// Notes that a document of this collection is about to be changed, or was found different.
+    pub fn touch(&self, uuid: Uuid) -> Result<(), Failure> {
+        let mut changes = self.changes();
+        let begun = changes.begun;
+        if changes.last.insert(uuid, begun) != Some(begun) {
+            self.changed.insert(uuid, begun.to_be_bytes()).map_err(storage)?;
+        }
+        Ok(())
+    }
+
+    /// Begins a comparison of one or more whole collections; returns its number.
+    pub fn begin_pass(&self) -> Result<u64, Failure> {
+        let mut changes = self.changes();
+        changes.begun += 1;
+        self.meta.insert("begun", changes.begun.to_be_bytes()).map_err(storage)?;
+        Ok(changes.begun)
     }
 
     /// The ranges of the pass that is under way; none if the last one is over.
@@ -83,10 +153,12 @@ impl Notes {
         Ok(all)
     }
 
-    /// Begins a pass.
+    /// Notes what a pass that was just begun will go over.
     pub fn plan(&self, ranges: &[Range]) -> Result<(), Failure> {
         self.ranges.clear().map_err(storage)?;
+        let begun = self.changes().begun;
         let mut batch = self.dirty.database.batch();
+        batch.insert(&self.meta, "pass", begun.to_be_bytes());
         for range in ranges {
             batch.insert(&self.ranges, range.n.to_be_bytes(), bytes(&write_range(range))?);
         }
@@ -98,40 +170,37 @@ impl Notes {
         self.ranges.insert(range.n.to_be_bytes(), bytes(&write_range(range))?).map_err(storage)
     }
 
-    /// Ends a pass; what it found replaces what the one before found.
-    pub fn end_pass(&self) -> Result<BTreeMap<Namespace, Counted>, Failure> {
-        let mut sums: BTreeMap<Namespace, Counted> = BTreeMap::new();
+    /// Ends a pass; what it found replaces what the one before found. Returns how many collections there were.
+    pub fn end_pass(&self) -> Result<usize, Failure> {
+        let mut sums: BTreeMap<Namespace, (Pair, Counted)> = BTreeMap::new();
         for range in self.ranges()? {
-            sums.entry(range.pair.destination.clone()).or_default().add(range.counted.unwrap_or_default());
+            let (_, sum) = sums.entry(range.pair.source.clone()).or_insert((range.pair, Counted::default()));
+            sum.add(range.counted.unwrap_or_default());
         }
-        let found: Vec<Document> = sums
-            .iter()
-            .map(|(ns, counted)| {
-                let digest = Binary { subtype: BinarySubtype::Generic, bytes: counted.digest.to_be_bytes().to_vec() };
-                doc! {"ns": ns.to_string(), "compared": counted.compared as i64, "bytes": counted.bytes as i64, "digest": digest}
-            })
-            .collect();
-        let mut batch = self.dirty.database.batch();
-        batch.insert(&self.meta, "found", bytes(&doc! {"namespaces": found})?);
-        batch.insert(&self.meta, "passes", (self.passes()? + 1).to_be_bytes());
-        batch.commit().map_err(storage)?;
+        let number = self.number("pass")?;
+        for (pair, counted) in sums.values() {
+            self.find(pair, *counted, number)?;
+        }
+        self.meta.insert("passes", (self.passes()? + 1).to_be_bytes()).map_err(storage)?;
         self.ranges.clear().map_err(storage)?;
-        Ok(sums)
+        Ok(sums.len())
     }
 
-    /// What the last whole pass found, by namespace.
-    pub fn found(&self) -> Result<Vec<NamespaceVerification>, Failure> {
-        let Some(value) = self.meta.get("found").map_err(storage)? else { return Ok(Vec::new()) };
+    /// Notes what comparison `number` found of a collection.
+    pub fn find(&self, pair: &Pair, counted: Counted, number: u64) -> Result<(), Failure> {
+        let mut document = write_counted(counted);
+        document.insert("number", number as i64);
+        self.found.insert(pair.uuid.unwrap_or_default(), bytes(&document)?).map_err(storage)
+    }
+
+    /// What was found of a collection when it was compared as a whole last.
+    pub fn found_of(&self, pair: &Pair) -> Result<Option<Found>, Failure> {
+        let uuid = pair.uuid.unwrap_or_default();
+        let Some(value) = self.found.get(uuid).map_err(storage)? else { return Ok(None) };
         let document = crate::raw::to_document(RawDocument::from_bytes(value.as_ref()).map_err(storage)?);
-        let all = document.get_array("namespaces").map(Vec::as_slice).unwrap_or_default();
-        let read = |d: &Document| NamespaceVerification {
-            namespace: d.get_str("ns").unwrap_or_default().to_owned(),
-            documents_compared: d.get_i64("compared").unwrap_or(0) as u64,
-            bytes_compared: d.get_i64("bytes").unwrap_or(0) as u64,
-            digest: digest_of(d).map(|digest| format!("{digest:032x}")),
-            ..NamespaceVerification::default()
-        };
-        Ok(all.iter().filter_map(Bson::as_document).map(read).collect())
+        let number = document.get_i64("number").unwrap_or(0) as u64;
+        let changed_since = self.changes().last.get(&uuid).is_some_and(|last| *last >= number);
+        Ok(read_counted(&document).map(|counted| Found { counted, changed_since }))
     }
 
     /// Notes that a document is about to be repaired; `false` if it was before, to the end.
@@ -178,6 +247,10 @@ fn bytes(document: &Document) -> Result<Vec<u8>, Failure> {
     document.to_vec().map_err(storage)
 }
 
+fn number_of(value: &[u8]) -> u64 {
+    value.try_into().map_or(0, u64::from_be_bytes)
+}
+
 fn digest_of(document: &Document) -> Option<u128> {
     let bytes: [u8; 16] = document.get_binary_generic("digest").ok()?.as_slice().try_into().ok()?;
     Some(u128::from_be_bytes(bytes))
@@ -195,11 +268,19 @@ fn write_range(range: &Range) -> Document {
     }
     document.extend(range.interval.min.clone().map(|min| ("min".to_owned(), min)));
     document.extend(range.interval.max.clone().map(|max| ("max".to_owned(), max)));
-    if let Some(counted) = range.counted {
-        let digest = Binary { subtype: BinarySubtype::Generic, bytes: counted.digest.to_be_bytes().to_vec() };
-        document.extend(doc! {"compared": counted.compared as i64, "bytes": counted.bytes as i64, "digest": digest});
-    }
+    document.extend(range.counted.map(write_counted).unwrap_or_default());
     document
+}
+
+fn write_counted(counted: Counted) -> Document {
+    let digest = Binary { subtype: BinarySubtype::Generic, bytes: counted.digest.to_be_bytes().to_vec() };
+    doc! {"compared": counted.compared as i64, "bytes": counted.bytes as i64, "digest": digest}
+}
+
+fn read_counted(document: &Document) -> Option<Counted> {
+    let compared = document.get_i64("compared").ok()? as u64;
+    let bytes = document.get_i64("bytes").unwrap_or(0) as u64;
+    Some(Counted { compared, bytes, digest: digest_of(document).unwrap_or(0) })
 }
 
 fn read_range(n: u32, document: &Document) -> Option<Range> {
@@ -212,18 +293,14 @@ fn read_range(n: u32, document: &Document) -> Option<Range> {
     let uuid = catalog::uuid_of(document.get("uuid"));
     let is_capped = document.get_bool("capped").unwrap_or(false);
     let pair = Pair { source: ns("source")?, destination: ns("ns")?, uuid, order, is_capped };
-    let counted = document.get_i64("compared").ok().map(|compared| Counted {
-        compared: compared as u64,
-        bytes: document.get_i64("bytes").unwrap_or(0) as u64,
-        digest: digest_of(document).unwrap_or(0),
-    });
     let interval = Interval { min: document.get("min").cloned(), max: document.get("max").cloned() };
-    Some(Range { n, pair, interval, counted })
+    Some(Range { n, pair, interval, counted: read_counted(document) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bson::Bson;
 
     #[test]
     fn notes_are_gone_on_with_by_their_name_only() {
@@ -236,11 +313,13 @@ mod tests {
             is_capped: true,
         };
         let interval = Interval { min: Some(Bson::MinKey), max: Some(Bson::Double(f64::INFINITY)) };
-        let counted = Some(Counted { compared: 5, bytes: 50, digest: u128::MAX - 1 });
-        let range = Range { n: 1, pair, interval, counted };
+        let counted = Counted { compared: 5, bytes: 50, digest: u128::MAX - 1 };
+        let range = Range { n: 1, pair, interval, counted: Some(counted) };
         let repaired = Repaired { ns: "a.b".to_owned(), difference: doc! {"id": 1} };
         let id = {
             let (notes, id) = Notes::open(dir.path(), None).expect("opens");
+            notes.touch([3; 16]).expect("notes");
+            assert_eq!(notes.begin_pass(), Ok(1));
             notes.plan(&[Range { counted: None, ..range.clone() }]).expect("plans");
             notes.done(&range).expect("notes");
             assert!(notes.repair(&[1; 32], &repaired).expect("notes"));
@@ -251,12 +330,23 @@ mod tests {
         };
         {
             let (notes, again) = Notes::open(dir.path(), Some(&id)).expect("opens");
-            assert_eq!((again, notes.ranges().expect("reads")), (id.clone(), vec![range]));
+            assert_eq!((again, notes.ranges().expect("reads")), (id.clone(), vec![range.clone()]));
             assert_eq!(notes.first_repaired(9).expect("reads"), [repaired]);
             notes.end_pass().expect("ends");
             assert_eq!((notes.passes().expect("reads"), notes.ranges().expect("reads").len()), (1, 0));
-            let found = notes.found().expect("reads");
-            assert_eq!((found[0].documents_compared, found[0].namespace.as_str()), (5, "a.c.d"));
+            let found = || notes.found_of(&range.pair).expect("reads").expect("is there");
+            assert_eq!(found(), Found { counted, changed_since: false });
+            notes.touch([4; 16]).expect("notes");
+            assert!(!found().changed_since, "another's change");
+            notes.touch([3; 16]).expect("notes");
+            assert!(found().changed_since);
+        }
+        {
+            let (notes, _) = Notes::open(dir.path(), Some(&id)).expect("opens");
+            assert!(notes.found_of(&range.pair).expect("reads").expect("is there").changed_since);
+            let number = notes.begin_pass().expect("begins");
+            notes.find(&range.pair, Counted::default(), number).expect("notes");
+            assert!(!notes.found_of(&range.pair).expect("reads").expect("is there").changed_since);
         }
         let (notes, other) = Notes::open(dir.path(), Some("another's")).expect("opens");
         assert!(other != id && notes.passes().expect("reads") == 0 && notes.repairs().expect("reads") == 0);

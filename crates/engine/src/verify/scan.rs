@@ -10,11 +10,12 @@ use crate::{
     apply::registry::Target,
     catalog::{self, Entry},
     cluster::Cluster,
-    raw,
+    error, raw,
+    retry::Backoff,
 };
 use bson::{Binary, Bson, Document, RawBsonRef, RawDocument, RawDocumentBuf, doc, spec::BinarySubtype};
 use futures::StreamExt;
-use limosa_model::Namespace;
+use limosa_model::{Failure, Namespace};
 use mongodb::error::Error;
 use std::cmp::Ordering;
 use tokio::sync::mpsc;
@@ -108,7 +109,7 @@ pub(crate) enum Broken {
     Source(Error),
     Destination(Error),
     /// What was found can't be noted down.
-    Noting(limosa_model::Failure),
+    Noting(Failure),
 }
 
 /// Both ends of a comparison.
@@ -125,7 +126,7 @@ impl Ends {
         &self,
         pair: &Pair,
         interval: &Interval,
-        suspect: &mut (dyn FnMut(RawDocumentBuf) -> Result<(), limosa_model::Failure> + Send),
+        suspect: &mut (dyn FnMut(RawDocumentBuf) -> Result<(), Failure> + Send),
         go_on: &(dyn Fn() -> futures::future::BoxFuture<'static, ()> + Send + Sync),
     ) -> Result<Counted, Broken> {
         if pair.order == IdOrder::Collated {
@@ -178,6 +179,27 @@ impl Ends {
             }
         }
         Ok(counted)
+    }
+
+    /// Whether to do again what broke, after a pause; `false` where the collection was dropped or renamed under it.
+    pub async fn again(&self, broken: &Broken, backoff: &mut Backoff) -> Result<bool, Failure> {
+        match broken {
+            Broken::Source(e) | Broken::Destination(e) if error::is_gone(e) => Ok(false),
+            Broken::Source(e) | Broken::Destination(e) if error::is_transient(e) && backoff.wait().await => {
+                tracing::debug!(error = %e, "comparing again");
+                Ok(true)
+            }
+            _ => Err(self.failure(broken)),
+        }
+    }
+
+    /// What is told of it.
+    pub fn failure(&self, broken: &Broken) -> Failure {
+        match broken {
+            Broken::Source(e) => self.source.failure(e),
+            Broken::Destination(e) => self.destination.failure(e),
+            Broken::Noting(failure) => failure.clone(),
+        }
     }
 
     /// The UUID to read the source under, where the source can be asked to hold to it.

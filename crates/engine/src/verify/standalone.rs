@@ -3,14 +3,13 @@
 use super::{
     dirty::{self, DirtySet},
     lookup::{self, explain, look_up},
-    metadata,
-    scan::{Broken, Counted, Ends, Interval, Pair},
+    metadata, natural,
+    scan::{Counted, Ends, Interval, Pair},
 };
 use crate::{
     catalog::{self, Entry, Uuid},
     cluster::{Cluster, Side},
     copy::plan,
-    error,
     indexes::Properties,
     preflight,
     retry::Backoff,
@@ -104,6 +103,7 @@ pub(crate) async fn run(
 
     // What seemed to differ, until it is equal or stays different.
     settle(&ends, options, &pairs, &dirty, &mut verified).await?;
+    order(&ends, options, &pairs, &mut verified).await?;
     for (ns, departures) in definitions(&ends, options).await? {
         let of = verified.entry(ns).or_default();
         (of.options, of.indexes) = (departures.options, departures.indexes);
@@ -237,25 +237,54 @@ async fn one(ends: &Ends, share: &Share, sample: Option<f64>, dirty: &DirtySet) 
         let go_on = || futures::future::ready(()).boxed();
         let counted = match sample {
             Some(percent) => {
-                let filter = doc! {"$sampleRate": percent / 100.0};
-                lookup::both_ways(ends, &share.pair, Some(&filter), &mut suspect, &go_on).await
+                lookup::both_ways(ends, &share.pair, Some(&self::share(percent)), &mut suspect, &go_on).await
             }
             None => ends.scan(&share.pair, &share.interval, &mut suspect, &go_on).await,
         };
-        let (cluster, e) = match counted {
+        match counted {
             Ok(counted) => return Ok(counted),
-            Err(Broken::Noting(failure)) => return Err(failure),
-            Err(Broken::Source(e)) => (&ends.source, e),
-            Err(Broken::Destination(e)) => (&ends.destination, e),
-        };
-        if error::is_gone(&e) {
-            // Dropped or renamed under the scan: the comparison of definitions tells.
-            return Ok(Counted::default());
-        }
-        if !error::is_transient(&e) || !backoff.wait().await {
-            return Err(cluster.failure(&e));
+            Err(broken) if ends.again(&broken, &mut backoff).await? => {}
+            // The comparison of definitions tells.
+            Err(_) => return Ok(Counted::default()),
         }
     }
+}
+
+/// Sees whether capped collections' documents stand in the same order.
+async fn order(
+    ends: &Ends,
+    options: &VerifyOptions,
+    pairs: &[Pair],
+    verified: &mut BTreeMap<Namespace, NamespaceVerification>,
+) -> Result<(), Failure> {
+    let filter = options.sample_percent.map(share);
+    let look = async |pair: &Pair| {
+        let mut backoff = Backoff::default();
+        loop {
+            match natural::first_swapped(ends, pair, filter.as_ref(), &|| futures::future::ready(()).boxed()).await {
+                Ok(swapped) => return Ok(swapped),
+                Err(broken) if ends.again(&broken, &mut backoff).await? => {}
+                Err(_) => return Ok(None),
+            }
+        }
+    };
+    for pair in pairs.iter().filter(|pair| pair.is_capped) {
+        let mut swapped = look(pair).await?;
+        if swapped.is_some() && options.settle_seconds > 0 {
+            tokio::time::sleep(Duration::from_secs(options.settle_seconds)).await;
+            swapped = look(pair).await?;
+        }
+        if let Some(swapped) = swapped {
+            verified.entry(pair.source.clone()).or_default().out_of_order =
+                swapped.ids().map(bson::Bson::into_relaxed_extjson).to_vec();
+        }
+    }
+    Ok(())
+}
+
+/// Picks about so many of a hundred documents.
+fn share(percent: f64) -> bson::Document {
+    doc! {"$sampleRate": percent / 100.0}
 }
 
 /// What stands for the collection in the set: its name, since either side may lack it.
@@ -272,11 +301,7 @@ async fn settle(
     verified: &mut BTreeMap<Namespace, NamespaceVerification>,
 ) -> Result<(), Failure> {
     let by_uuid: HashMap<Uuid, &Pair> = pairs.iter().map(|pair| (pseudo_uuid(pair), pair)).collect();
-    let broken = |broken| match broken {
-        Broken::Source(e) => ends.source.failure(&e),
-        Broken::Destination(e) => ends.destination.failure(&e),
-        Broken::Noting(failure) => failure,
-    };
+    let broken = |broken| ends.failure(&broken);
     loop {
         let taken = dirty.take(IN_HAND, u32::MAX)?;
         if taken.is_empty() {
