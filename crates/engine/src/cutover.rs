@@ -16,6 +16,7 @@ use crate::{
     verify::metadata,
 };
 use bson::{Timestamp, doc};
+use futures::{StreamExt, TryStreamExt};
 use limosa_model::{ErrorCode, Failure, Finding, Namespace, NamespaceFilter, PhaseKind};
 use std::{
     collections::{HashMap, HashSet},
@@ -144,11 +145,7 @@ pub(crate) async fn cut_over(
 
     sequence.enter(Step::Finalize).await?;
     tracker.enter(PhaseKind::Finalizing, None);
-    for entry in catalog::list(&source, filter).await? {
-        if entry.kind != Kind::View && !entry.ns.coll.starts_with(catalog::BUCKETS) {
-            indexes::sync(&source, &entry.ns, &destination, &entry.ns, Properties::Final).await?;
-        }
-    }
+    indexes::sync_all(&source, &destination, filter, Properties::Final).await?;
 
     sequence.enter(Step::Confirm).await?;
     let departures = metadata::compare(&source, &destination, filter, Properties::Final).await?;
@@ -263,14 +260,20 @@ async fn verify(replicator: &mut Replicator, source: &Cluster) -> Result<(), Fai
     let verifier = replicator.verifier.clone();
     let known = verifier.take_repairs()?;
     replicator.repair(known).await?;
-    for pair in verifier.pairs() {
-        // Before 5.0 each side ends a capped collection's oldest documents in its own time.
-        let comparable = !pair.is_capped || source.version >= (5, 0, 0);
-        let unseen = source.version < (6, 0, 0) && pair.source.coll.starts_with(catalog::BUCKETS);
-        if unseen || comparable && !verifier.counts_are_equal(&pair).await? {
-            tracing::warn!(ns = %pair.destination, "comparing every document at the cutover");
-            verifier.scan_now(&pair).await?;
+    let counted = verifier.pairs().into_iter().map(|pair| {
+        let verifier = verifier.clone();
+        async move {
+            // Before 5.0 each side ends a capped collection's oldest documents in its own time.
+            let comparable = !pair.is_capped || source.version >= (5, 0, 0);
+            let unseen = source.version < (6, 0, 0) && pair.source.coll.starts_with(catalog::BUCKETS);
+            let suspicious = unseen || comparable && !verifier.counts_are_equal(&pair).await?;
+            Ok::<_, Failure>(suspicious.then_some(pair))
         }
+    });
+    let counted = futures::stream::iter(counted.collect::<Vec<_>>()).buffer_unordered(metadata::SIDE_BY_SIDE);
+    for pair in counted.try_collect::<Vec<_>>().await?.into_iter().flatten() {
+        tracing::warn!(ns = %pair.destination, "comparing every document at the cutover");
+        verifier.scan_now(&pair).await?;
     }
     look_at_the_rest(replicator, source).await?;
     verifier.scan_changed(ONCE_MORE).await?;

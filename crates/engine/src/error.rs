@@ -26,10 +26,10 @@ pub(crate) fn code(error: &Error) -> Option<i32> {
     }
 }
 
-/// Namespace not found, index not found, collection gone in the middle of a plan.
+/// Namespace not found, index not found, collection gone in the middle of a plan, or a view has taken its name.
 pub(crate) fn is_gone(error: &Error) -> bool {
-    // 40280: `$collStats` of a collection that isn't there, before 6.0.
-    matches!(code(error), Some(26 | 27 | 175 | 361 | 40280))
+    // 40280: `$collStats` of a collection that isn't there, before 6.0. 166: CommandNotSupportedOnView.
+    matches!(code(error), Some(26 | 27 | 166 | 175 | 361 | 40280))
 }
 
 /// A write that was carried out without becoming what its write concern asks for: it may be rolled back.

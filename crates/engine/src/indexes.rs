@@ -5,10 +5,16 @@
 //! destination must not delete on its own). A destination before 6.0 can't turn an index unique in place: there a
 //! unique index is built at the cutover.
 
-use crate::{cluster::Cluster, error, failpoint, raw::as_i64};
+use crate::{
+    catalog::{self, Kind},
+    cluster::Cluster,
+    error, failpoint,
+    raw::as_i64,
+    verify::metadata::SIDE_BY_SIDE,
+};
 use bson::{Bson, Document, doc};
-use futures::TryStreamExt;
-use limosa_model::{ErrorCode, Failure, Namespace};
+use futures::{StreamExt, TryStreamExt};
+use limosa_model::{ErrorCode, Failure, Namespace, NamespaceFilter};
 
 /// The largest expiry that every version takes: 68 years.
 const NEVER_EXPIRES: i32 = i32::MAX;
@@ -30,7 +36,7 @@ pub(crate) async fn list(cluster: &Cluster, ns: &Namespace) -> Result<Vec<Docume
     };
     let mut found = match read.await {
         Ok(found) => found,
-        Err(e) if error::is_gone(&e) || error::code(&e) == Some(166) => return Ok(Vec::new()),
+        Err(e) if error::is_gone(&e) => return Ok(Vec::new()),
         Err(e) => return Err(cluster.failure(&e)),
     };
     found.retain(|index| {
@@ -120,6 +126,21 @@ pub(crate) async fn sync(
     let built = missing.len() as u64;
     create(destination, destination_ns, missing, properties).await?;
     Ok(built)
+}
+
+/// The same for all collections that `filter` admits, several at a time: most have nothing to do but to be asked.
+pub(crate) async fn sync_all(
+    source: &Cluster,
+    destination: &Cluster,
+    filter: &NamespaceFilter,
+    properties: Properties,
+) -> Result<(), Failure> {
+    let entries = catalog::list(source, filter).await?;
+    let indexed = entries.iter().filter(|e| e.kind != Kind::View && !e.ns.coll.starts_with(catalog::BUCKETS));
+    let all: Vec<_> = indexed.map(|e| sync(source, &e.ns, destination, &e.ns, properties)).collect();
+    let mut synced = futures::stream::iter(all).buffer_unordered(SIDE_BY_SIDE);
+    while synced.try_next().await?.is_some() {}
+    Ok(())
 }
 
 /// Builds `specs` in one pass over the collection; those that exist already are left.

@@ -522,11 +522,7 @@ fn behind(replicator: &Replicator) -> i64 {
 async fn take_back(source: &Cluster, replicator: &Replicator, settings: &Settings) -> Result<(), Failure> {
     let destination = replicator.registry.destination();
     release_writes(source, &replicator.store).await?;
-    for entry in catalog::list(source, &settings.filter).await? {
-        if entry.kind != Kind::View && !entry.ns.coll.starts_with(catalog::BUCKETS) {
-            indexes::sync(source, &entry.ns, destination, &entry.ns, properties(settings)).await?;
-        }
-    }
+    indexes::sync_all(source, destination, &settings.filter, properties(settings)).await?;
     replicator.store.clear_cutover().await
 }
 

@@ -212,6 +212,24 @@ fn canonical(value: RawBsonRef<'_>, folds: bool, out: &mut Vec<u8>) {
     }
 }
 
+/// Bytes of `_id`s that one command asks for: half of what the server takes.
+const RUN_BYTES: usize = 8 * 1024 * 1024;
+
+/// `all` in runs of at most `most`, shorter where they are large: an `_id` may be nearly as large as a document.
+pub(crate) fn runs<T>(all: &[T], most: usize, size: impl Fn(&T) -> usize) -> Vec<&[T]> {
+    let (mut runs, mut first, mut bytes) = (Vec::new(), 0, 0);
+    for (n, one) in all.iter().enumerate() {
+        let own = size(one);
+        if n > first && (n - first == most || bytes + own > RUN_BYTES) {
+            runs.push(&all[first..n]);
+            (first, bytes) = (n, 0);
+        }
+        bytes += own;
+    }
+    runs.extend((first < all.len()).then(|| &all[first..]));
+    runs
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,5 +270,14 @@ mod tests {
             RawDocBuilder::new().extend(&doc! {"insert": "c"}).expect("plain").array("documents", array).build();
         let expected = doc! {"insert": "c", "documents": vec![doc!{"_id": 1, "x": [1, 2]}; 12]};
         assert_eq!(to_document(&built.expect("well formed")), expected);
+    }
+
+    #[test]
+    fn runs_are_bounded_in_number_and_in_bytes() {
+        let of =
+            |sizes: &[usize], most| runs(sizes, most, |size| *size).iter().map(|run| run.len()).collect::<Vec<_>>();
+        assert_eq!(of(&[1; 7], 3), [3, 3, 1]);
+        assert_eq!(of(&[RUN_BYTES, 1, 1, RUN_BYTES * 2, 1], 3), [1, 2, 1, 1]);
+        assert!(of(&[], 3).is_empty());
     }
 }

@@ -32,7 +32,7 @@ impl Writer {
         }
         for ops in by_target.into_values() {
             let target = Arc::clone(&ops[0].target);
-            for chunk in ops.chunks(IDS) {
+            for chunk in raw::runs(&ops, IDS, |op| op.id.as_bytes().len()) {
                 self.refetch_some(&target, chunk, until).await?;
             }
         }

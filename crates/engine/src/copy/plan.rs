@@ -189,4 +189,15 @@ mod tests {
         };
         assert_eq!(CopyRange::from_document(&range.to_document()), Ok(range));
     }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_collection_whose_name_a_view_has_taken_is_of_no_size() {
+        let set = limosa_testkit::ReplicaSet::start().await.expect("starts");
+        let uri = limosa_model::Secret::new(set.uri());
+        let source = Cluster::connect(crate::cluster::Side::Source, &uri).await.expect("connects");
+        let create = doc! {"create": "v", "viewOn": "c", "pipeline": []};
+        source.db("app").run_command(create).await.expect("creates");
+        let size = size(&source, &Namespace::new("app", "v")).await.expect("a view is no failure");
+        assert_eq!((size.documents, size.bytes), (0, 0));
+    }
 }

@@ -96,7 +96,7 @@ pub(crate) async fn each_of(
     ids: &[RawDocumentBuf],
     mut see: impl FnMut(&RawDocument),
 ) -> Result<(), Error> {
-    for chunk in ids.chunks(IDS) {
+    for chunk in raw::runs(ids, IDS, |id| id.as_bytes().len()) {
         let mut wanted = RawArrayBuilder::with_capacity(chunk.iter().map(|id| id.as_bytes().len()).sum());
         chunk.iter().filter_map(|id| id.get("_id").ok().flatten()).for_each(|id| wanted.push_value(id));
         let filter =

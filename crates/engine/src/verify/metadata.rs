@@ -7,8 +7,12 @@ use crate::{
     raw::as_i64,
 };
 use bson::{Bson, Document};
+use futures::{StreamExt, TryStreamExt};
 use limosa_model::{Failure, Namespace, NamespaceFilter};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Collections that are asked about at once: the application waits at the cutover, and there may be thousands.
+pub(crate) const SIDE_BY_SIDE: usize = 16;
 
 /// What differs in one namespace's definition, a line each.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -36,30 +40,44 @@ pub(crate) async fn compare(
     let (want, have) = (catalog::list(source, filter).await?, catalog::list(destination, filter).await?);
     let (want, have) = (by_name(want), by_name(have));
     let mut all = BTreeMap::new();
+    let mut both = Vec::new();
     for ns in want.keys().chain(have.keys()).collect::<BTreeSet<_>>() {
-        let found = match (want.get(ns), have.get(ns)) {
-            (Some(a), Some(b)) => Departures {
-                options: options(a, b),
-                indexes: match a.kind != Kind::View && b.kind != Kind::View && !ns.coll.starts_with(catalog::BUCKETS) {
-                    true => {
-                        let listed = indexes::list(source, ns).await?;
-                        let want: Vec<Document> =
-                            listed.iter().filter_map(|i| indexes::wanted(i, properties, destination.version)).collect();
-                        index_departures(&want, &indexes::list(destination, ns).await?)
-                    }
-                    false => Vec::new(),
-                },
-            },
-            (Some(_), None) => {
-                Departures { options: vec!["it is missing on the destination".to_owned()], indexes: Vec::new() }
+        let only = match (want.get(ns), have.get(ns)) {
+            (Some(a), Some(b)) => {
+                both.push(of_both(source, destination, a, b, properties));
+                continue;
             }
-            _ => Departures { options: vec!["it is not on the source".to_owned()], indexes: Vec::new() },
+            (Some(_), None) => "it is missing on the destination",
+            _ => "it is not on the source",
         };
+        all.insert(ns.clone(), Departures { options: vec![only.to_owned()], indexes: Vec::new() });
+    }
+    let mut compared = futures::stream::iter(both).buffer_unordered(SIDE_BY_SIDE);
+    while let Some((ns, found)) = compared.try_next().await? {
         if !found.is_empty() {
-            all.insert(ns.clone(), found);
+            all.insert(ns, found);
         }
     }
     Ok(all)
+}
+
+/// What differs in the definition of a namespace that both sides have.
+async fn of_both(
+    source: &Cluster,
+    destination: &Cluster,
+    want: &Entry,
+    have: &Entry,
+    properties: Properties,
+) -> Result<(Namespace, Departures), Failure> {
+    let ns = &want.ns;
+    let mut found = Departures { options: options(want, have), indexes: Vec::new() };
+    if want.kind != Kind::View && have.kind != Kind::View && !ns.coll.starts_with(catalog::BUCKETS) {
+        let (listed, own) = tokio::try_join!(indexes::list(source, ns), indexes::list(destination, ns))?;
+        let wanted: Vec<Document> =
+            listed.iter().filter_map(|i| indexes::wanted(i, properties, destination.version)).collect();
+        found.indexes = index_departures(&wanted, &own);
+    }
+    Ok((ns.clone(), found))
 }
 
 /// Options that differ, but for what is only another way to write the same.
