@@ -1,6 +1,6 @@
 //! The program killed at random moments, and stopped while another takes over.
 
-use crate::support::{PATIENCE, Process, finish, limosa, migrate, serves, verb, wait_for};
+use crate::support::{PATIENCE, Process, Running, finish, limosa, migrate, serves, verb, wait_for};
 use bson::{Document, doc};
 use limosa_testkit::{ReplicaSet, compare, workload::Workload};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
@@ -136,4 +136,53 @@ async fn an_agent_that_was_stopped_and_replaced_changes_nothing_when_it_wakes() 
     compare(&from, &to, &["app"]).await.expect("still equal");
     acknowledged.check(&to).await.expect("acknowledged writes are there");
     server.kill();
+}
+
+/// Its own view of `/etc/hosts`, in which the destination's name goes and comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_gone_is_waited_for() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let hosts = dir.path().join("hosts");
+    let known = "127.0.0.1 localhost destination.test\n";
+    fs::write(&hosts, known).expect("writes");
+    // A process with a mount namespace of its own; the rest of the machine sees nothing of it.
+    let with_hosts = |program: &std::ffi::OsStr| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", r#"mount --bind "$1" /etc/hosts && shift && exec "$@""#, "sh"]);
+        command.arg(&hosts).arg(program);
+        command
+    };
+    if !with_hosts("true".as_ref()).output().is_ok_and(|done| done.status.success()) {
+        eprintln!("SKIPPED: this user can't mount a file of its own over /etc/hosts");
+        return;
+    }
+    let source = ReplicaSet::start().await.expect("starts");
+    let destination = ReplicaSet::builder().proxied().start().await.expect("starts");
+    let (from, to) = (source.client().await, destination.client().await);
+    load(&from, "name", 100).await;
+    let port = destination.proxy(0).addr().port();
+    let plain = limosa();
+    let mut command = with_hosts(plain.get_program());
+    command.env("LIMOSA_SOURCE_URI", source.uri());
+    command.env("LIMOSA_DESTINATION_URI", format!("mongodb://destination.test:{port}/?directConnection=true"));
+    command.args(["migrate", "--output", "json", "--state-dir"]).arg(dir.path().join("state"));
+    let mut run = Running::start(&mut command);
+    let profile = run.until_event("started")["profile"].as_str().expect("a path").to_owned();
+    run.until_event("readyForCutover");
+    fs::write(&hosts, "127.0.0.1 localhost\n").expect("writes");
+    destination.proxy(0).reset();
+    from.database("name").collection("one").insert_one(doc! {"_id": "late", "u": -1}).await.expect("inserts");
+    let profile = std::path::Path::new(&profile);
+    wait_for("what it waits for", || {
+        let now = verb(profile, &["migrations", "describe"]);
+        (now["progress"]["waiting"]["code"] == "DESTINATION_UNREACHABLE").then_some(())
+    });
+    fs::write(&hosts, known).expect("writes");
+    wait_for("its going on", || {
+        let now = verb(profile, &["migrations", "describe"]);
+        (now["progress"]["waiting"].is_null() && now["readyForCutover"] == true).then_some(())
+    });
+    verb(profile, &["migrations", "cutover", "--wait"]);
+    run.until_event("complete");
+    compare(&from, &to, &["name"]).await.expect("equal");
 }
