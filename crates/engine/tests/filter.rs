@@ -1,7 +1,7 @@
 //! What is chosen by patterns: exclusion wins, and what crosses the border of the chosen namespaces comes as a whole or
 //! goes as a whole.
 
-use crate::support::{Pair, Run, settings};
+use crate::support::{Pair, Run, hold_reads, settings};
 use bson::{Document, doc};
 use limosa_model::PhaseKind;
 use limosa_testkit::{ReplicaSet, compare};
@@ -84,11 +84,15 @@ async fn what_crosses_the_border_of_the_chosen_namespaces_is_never_half_done() {
     let hidden = moments.iter().flat_map(|when| HIDDEN.iter().map(|of| format!("inside.{}", name(when, of))));
     settings.filter.exclude = patterns(hidden.chain(["inside.excluded".into()]).collect());
     change(&from, "before").await;
-    source.fail_point(0, "waitInFindBeforeMakingBatch", "alwaysOn").await.expect("holds");
+    // The copy goes by name, and this collection holds its only worker.
+    from.database("inside").collection("0held").insert_one(doc! {"_id": 1}).await.expect("inserts");
+    settings.tuning.copy_workers = 1;
+    hold_reads(&from, "inside.0held", true).await;
     let mut run = Run::start(&settings);
     run.reach(PhaseKind::Copying).await;
     change(&from, "held").await;
-    source.fail_point(0, "waitInFindBeforeMakingBatch", "off").await.expect("lets go");
+    assert_eq!(run.report().phase, PhaseKind::Copying, "the copy was not held");
+    hold_reads(&from, "inside.0held", false).await;
     run.reach(PhaseKind::Synced).await;
     change(&from, "after").await;
     run.cut_over().await;

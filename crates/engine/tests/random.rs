@@ -3,7 +3,7 @@
 //! `LIMOSA_SEED=n` runs one seed, `LIMOSA_OPERATIONS=n` says how many operations a seed has. A seed that fails is run
 //! again and again with fewer operations, and the shortest list that still fails is told.
 
-use crate::support::{Pair, Run, settings};
+use crate::support::{Pair, Run, hold_reads, settings};
 use bson::doc;
 use limosa_model::PhaseKind;
 use limosa_testkit::{
@@ -16,6 +16,14 @@ use std::{env, sync::Arc};
 /// Operations of one seed.
 const OPERATIONS: usize = 800;
 
+/// The only collection of a database that the copy reads first; no operation names it.
+const HELD: &str = "held";
+
+/// That database, beside these.
+fn first_db(dbs: &[String; 2]) -> String {
+    format!("0{}", dbs[0])
+}
+
 /// How often a seed that failed is run again.
 const TRIES: usize = 40;
 
@@ -27,24 +35,23 @@ fn number<T: std::str::FromStr>(name: &str) -> Option<T> {
 async fn migrate(pair: &Pair, dbs: &[String; 2], operations: &[Operation]) -> Result<Tally, limosa_testkit::Error> {
     let Pair { source, destination, from, to } = pair;
     let happen = async |when: When| random::run(from, operations.iter().filter(|o| o.when == when)).await;
-    let hold = async |hold: bool| {
-        let mode = if hold { "alwaysOn" } else { "off" };
-        source.fail_point(0, "waitInFindBeforeMakingBatch", mode).await
-    };
     let mut tally = happen(When::Before).await?;
     let mut count = |one: Tally| {
         tally = Tally { accepted: tally.accepted + one.accepted, refused: tally.refused + one.refused };
     };
-    // Something that the copy can be held at.
-    from.database(&dbs[0]).collection("hold").insert_one(doc! {"_id": 1}).await?;
-    hold(true).await?;
+    // The copy goes by name, and this collection holds its only worker.
+    from.database(&first_db(dbs)).collection(HELD).insert_one(doc! {"_id": 1}).await?;
+    let held = format!("{}.{HELD}", first_db(dbs));
+    hold_reads(from, &held, true).await;
     let dir = tempfile::tempdir()?;
     let mut settings = settings(source, destination, dir.path());
-    settings.filter.include = dbs.iter().map(|db| format!("{db}.*").parse()).collect::<Result<_, _>>()?;
+    settings.filter.include =
+        [&first_db(dbs), &dbs[0], &dbs[1]].iter().map(|db| format!("{db}.*").parse()).collect::<Result<_, _>>()?;
+    settings.tuning.copy_workers = 1;
     let mut run = Run::start(&settings);
     run.reach(PhaseKind::Copying).await;
     count(happen(When::Held).await?);
-    hold(false).await?;
+    hold_reads(from, &held, false).await;
     count(happen(When::Meanwhile).await?);
     run.reach(PhaseKind::Synced).await;
     count(happen(When::After).await?);
@@ -70,9 +77,9 @@ async fn attempt(
     let own_dbs = dbs.clone();
     let migrated = tokio::spawn(async move { migrate(&own, &own_dbs, &operations).await.map_err(|e| e.to_string()) });
     let outcome = migrated.await.unwrap_or_else(|panic| Err(panic.to_string()));
-    pair.source.fail_point(0, "waitInFindBeforeMakingBatch", "off").await.expect("the server has this failpoint");
+    hold_reads(&pair.from, &format!("{}.{HELD}", first_db(&dbs)), false).await;
     if outcome.is_ok() {
-        for db in &dbs {
+        for db in [&first_db(&dbs), &dbs[0], &dbs[1]] {
             pair.from.database(db).drop().await.expect("drops");
             pair.to.database(db).drop().await.expect("drops");
         }

@@ -1,5 +1,6 @@
 //! One migration under a test's control.
 
+use bson::doc;
 use limosa_engine::{EngineReport, Outcome, Settings};
 use limosa_model::{
     AgentId, Epoch, MigrationId, NamespaceFilter, PhaseKind, Progress, Secret, cutover::Rehearsal, protocol::Directive,
@@ -49,6 +50,14 @@ pub fn settings(source: &ReplicaSet, destination: &ReplicaSet, dir: &std::path::
         metrics: limosa_engine::Metrics::default(),
         reversal_from: None,
     }
+}
+
+/// Makes reads of one collection wait on the source: a copy that reads it first gets no document. Whatever else reads
+/// there goes on; were it all held, a rename could wait for a read of the copy that waits for the test.
+pub async fn hold_reads(source: &Client, namespace: &str, hold: bool) {
+    let mode = if hold { "alwaysOn" } else { "off" };
+    let command = doc! {"configureFailPoint": "waitInFindBeforeMakingBatch", "mode": mode, "data": {"nss": namespace}};
+    source.database("admin").run_command(command).await.expect("the server has this failpoint");
 }
 
 impl Run {

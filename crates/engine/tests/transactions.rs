@@ -1,6 +1,6 @@
 //! Transactions that are open while a migration begins or ends.
 
-use crate::support::{Pair, Run, settings};
+use crate::support::{Pair, Run, hold_reads, settings};
 use bson::{Document, doc};
 use limosa_model::PhaseKind;
 use limosa_testkit::compare;
@@ -33,7 +33,7 @@ async fn transactions_open_at_either_end_arrive_if_they_are_committed_in_time() 
     let mut following = begin(&from, names[1]).await;
     let mut aborted = begin(&from, names[2]).await;
     let mut unfinished = begin(&from, names[3]).await;
-    source.fail_point(0, "waitInFindBeforeMakingBatch", "alwaysOn").await.expect("holds");
+    hold_reads(&from, "open.c", true).await;
     let dir = tempfile::tempdir().expect("a directory");
     let mut run = Run::start(&settings(&source, &destination, dir.path()));
     run.reach(PhaseKind::Copying).await;
@@ -41,7 +41,7 @@ async fn transactions_open_at_either_end_arrive_if_they_are_committed_in_time() 
     during.commit_transaction().await.expect("commits");
     write(&from, &mut aborted, names[2], "second").await;
     aborted.abort_transaction().await.expect("aborts");
-    source.fail_point(0, "waitInFindBeforeMakingBatch", "off").await.expect("lets go");
+    hold_reads(&from, "open.c", false).await;
     run.reach(PhaseKind::Synced).await;
     write(&from, &mut following, names[1], "second").await;
     following.commit_transaction().await.expect("commits");

@@ -12,7 +12,7 @@ mod indexes;
 mod transactions;
 mod updates;
 
-use crate::support::{Run, settings};
+use crate::support::{Run, hold_reads, settings};
 use bson::{Document, doc};
 use futures::{FutureExt, TryStreamExt, future::BoxFuture};
 use limosa_model::PhaseKind;
@@ -167,15 +167,7 @@ fn is_transient(error: &Error) -> bool {
 const A_CHANGE: Duration = Duration::from_secs(120);
 
 /// The collection that the copy reads first.
-const HELD: (&str, &str) = ("0hold", "x");
-
-/// Makes reads of [`HELD`] wait: the copy has begun and gets no document. Whatever else reads on the source goes on.
-async fn hold_copy(source: &Client, hold: bool) {
-    let mode = if hold { "alwaysOn" } else { "off" };
-    let data = doc! {"nss": format!("{}.{}", HELD.0, HELD.1)};
-    let command = doc! {"configureFailPoint": "waitInFindBeforeMakingBatch", "mode": mode, "data": data};
-    source.database("admin").run_command(command).await.expect("the server has this failpoint");
-}
+const HELD: &str = "0hold.x";
 
 /// Runs all cases from `source` to `destination`.
 async fn run_cases(source: &str, destination: &str) {
@@ -206,8 +198,8 @@ async fn run_cases(source: &str, destination: &str) {
         }
     }
     change("before").await;
-    from.database(HELD.0).collection(HELD.1).insert_one(doc! {"_id": 1}).await.expect("inserts");
-    hold_copy(&from, true).await;
+    from.database("0hold").collection("x").insert_one(doc! {"_id": 1}).await.expect("inserts");
+    hold_reads(&from, HELD, true).await;
     let dir = tempfile::tempdir().expect("a directory");
     let mut settings = settings(&source, &destination, dir.path());
     // The copy goes by name, and this collection holds its only worker.
@@ -216,7 +208,7 @@ async fn run_cases(source: &str, destination: &str) {
     run.reach(PhaseKind::Copying).await;
     change("during").await;
     assert_eq!(run.report().phase, PhaseKind::Copying, "the copy was not held");
-    hold_copy(&from, false).await;
+    hold_reads(&from, HELD, false).await;
     run.reach(PhaseKind::Synced).await;
     change("after").await;
     run.cut_over().await;
