@@ -300,11 +300,17 @@ impl Store {
         self.set(doc! {"$set": set}).await
     }
 
-    /// Notes that the source's collection `source` is the destination's `destination`.
-    pub async fn map(&self, source: Uuid, destination: Uuid) -> Result<(), Failure> {
-        let id = doc! {"migration": &self.id, "uuid": binary(source)};
-        let update = doc! {"q": {"_id": id}, "u": {"$set": {"destination": binary(destination)}}, "upsert": true};
-        self.run(doc! {"update": "collections", "updates": [update]}).await.map(drop)
+    /// Notes which of the destination's collections, the second of each pair, is the source's, the first.
+    pub async fn map(&self, pairs: &[(Uuid, Uuid)]) -> Result<(), Failure> {
+        let note = |(source, destination): &(Uuid, Uuid)| {
+            let id = doc! {"migration": &self.id, "uuid": binary(*source)};
+            doc! {"q": {"_id": id}, "u": {"$set": {"destination": binary(*destination)}}, "upsert": true}
+        };
+        for some in pairs.chunks(1000) {
+            let updates: Vec<Document> = some.iter().map(note).collect();
+            self.run(doc! {"update": "collections", "updates": updates}).await?;
+        }
+        Ok(())
     }
 
     /// All notes of [`Self::map`].

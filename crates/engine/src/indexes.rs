@@ -101,8 +101,17 @@ pub(crate) async fn sync(
     destination_ns: &Namespace,
     properties: Properties,
 ) -> Result<u64, Failure> {
-    let want: Vec<Document> =
-        list(source, source_ns).await?.iter().filter_map(|i| wanted(i, properties, destination.version)).collect();
+    bring(&list(source, source_ns).await?, destination, destination_ns, properties).await
+}
+
+/// The same with what is `listed` on the source.
+pub(crate) async fn bring(
+    listed: &[Document],
+    destination: &Cluster,
+    destination_ns: &Namespace,
+    properties: Properties,
+) -> Result<u64, Failure> {
+    let want: Vec<Document> = listed.iter().filter_map(|i| wanted(i, properties, destination.version)).collect();
     let have = list(destination, destination_ns).await?;
     let name = |d: &Document| d.get_str("name").unwrap_or_default().to_owned();
     for index in &have {

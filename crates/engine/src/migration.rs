@@ -3,7 +3,7 @@
 use crate::{
     EngineReport, Outcome, Settings,
     apply::{registry::Registry, writer::Writer},
-    catalog::{self, Kind},
+    catalog::{self, Entry, Kind},
     checkpoint::{Checkpoint, Stage, Store},
     cluster::{Cluster, Side},
     copy::{
@@ -22,13 +22,14 @@ use crate::{
     retry, reversal,
     stream::{reader::Reader, spool::Spool},
     throttle::Throttle,
-    verify::{beside::Verifier, scan::Ends},
+    verify::{beside::Verifier, metadata::SIDE_BY_SIDE, scan::Ends},
 };
 use bson::Timestamp;
-use limosa_model::{ErrorCode, Failure, NamespaceProgress, PhaseKind, protocol::Directive};
+use futures::{StreamExt, TryStreamExt};
+use limosa_model::{ErrorCode, Failure, Namespace, NamespaceProgress, PhaseKind, protocol::Directive};
 use mongodb::ClientSession;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -37,6 +38,9 @@ use tokio::sync::{Mutex, watch};
 
 /// With this little lag a migration counts as synced.
 const SYNCED_LAG_SECONDS: i64 = 2;
+
+/// Whoever has to go through no more than this to build a collection's indexes is done in a moment.
+const SMALL_BYTES: u64 = 1024 * 1024;
 
 /// See [`crate::run`].
 pub(crate) async fn run(
@@ -318,18 +322,13 @@ async fn plan(source: &Cluster, registry: &mut Registry, store: &Store) -> Resul
     for series in entries.iter().filter(|e| e.kind == Kind::TimeSeries) {
         catalog::create(registry.destination(), &series.ns, &series.options).await?;
     }
-    let mut ranges: Vec<CopyRange> = Vec::new();
-    for entry in entries.iter().filter(|e| e.has_documents()) {
-        registry.create(entry, &entry.ns).await?;
-        failpoint::reach(failpoint::COLLECTION_CREATED, &store.id()).await;
-        let size = plan::size(source, &entry.ns).await?;
-        let mut own = plan::ranges(source, entry, size, ranges.len() as i64).await?;
-        let share = own.len() as i64;
-        for range in &mut own {
-            (range.documents, range.bytes) = ((size.documents / share) as u64, (size.bytes / share) as u64);
-        }
-        ranges.extend(own);
-    }
+    let holding: Vec<Entry> = entries.into_iter().filter(Entry::has_documents).collect();
+    registry.create_all(&holding).await?;
+    failpoint::reach(failpoint::COLLECTION_CREATED, &store.id()).await;
+    let planned: Vec<_> = holding.iter().map(|entry| plan::ranges(source, entry)).collect();
+    let planned: Vec<Vec<CopyRange>> = futures::stream::iter(planned).buffered(SIDE_BY_SIDE).try_collect().await?;
+    let mut ranges: Vec<CopyRange> = planned.into_iter().flatten().collect();
+    ranges.iter_mut().zip(0..).for_each(|(range, n)| range.n = n);
     let documents = ranges.iter().map(|range| {
         let mut document = range.to_document();
         document.insert("documents", range.documents as i64);
@@ -402,6 +401,8 @@ fn by_namespace(ranges: &[CopyRange]) -> Vec<NamespaceProgress> {
     all.into_iter().map(|(namespace, own)| NamespaceProgress { namespace, ..own }).collect()
 }
 
+/// Builds all indexes: of small collections several at a time, since there may be thousands; of the others one after the
+/// other, so that the destination does no more than one large build.
 async fn build_indexes(
     source: &Cluster,
     registry: &Registry,
@@ -410,18 +411,39 @@ async fn build_indexes(
 ) -> Result<(), Failure> {
     tracker.enter(PhaseKind::BuildingIndexes, None);
     tracker.count(|p| (p.indexes_total, p.indexes_built) = (0, 0));
-    for entry in catalog::list(source, &settings.filter).await? {
-        let present = entry.kind == Kind::TimeSeries || registry.by_name(&entry.ns).is_some();
-        if entry.kind == Kind::View || entry.ns.coll.starts_with(catalog::BUCKETS) || !present {
-            continue;
-        }
-        let total = indexes::list(source, &entry.ns).await?.len() as u64;
-        tracker.count(|p| p.indexes_total += total);
-        indexes::sync(source, &entry.ns, registry.destination(), &entry.ns, Properties::Deferred).await?;
-        failpoint::reach(failpoint::INDEXES_BUILT, &entry.ns).await;
-        tracker.works(Part::Applier);
-        tracker.count(|p| p.indexes_built += total);
+    let mut bytes: HashMap<Namespace, u64> = HashMap::new();
+    for range in registry.store().ranges().await?.iter().map(CopyRange::from_document) {
+        let range = range?;
+        let name = range.ns.coll.strip_prefix(catalog::BUCKETS).unwrap_or(&range.ns.coll);
+        *bytes.entry(Namespace::new(&range.ns.db, name)).or_default() += range.bytes;
     }
+    let entries = catalog::list(source, &settings.filter).await?.into_iter().filter(|entry| {
+        let present = entry.kind == Kind::TimeSeries || registry.by_name(&entry.ns).is_some();
+        entry.kind != Kind::View && !entry.ns.coll.starts_with(catalog::BUCKETS) && present
+    });
+    let (small, large): (Vec<Entry>, Vec<Entry>) =
+        entries.partition(|entry| bytes.get(&entry.ns).is_some_and(|bytes| *bytes <= SMALL_BYTES));
+    for (group, at_once) in [(small, SIDE_BY_SIDE), (large, 1)] {
+        let all: Vec<_> = group.iter().map(|entry| build_indexes_of(entry, source, registry, tracker)).collect();
+        let mut built = futures::stream::iter(all).buffer_unordered(at_once);
+        while built.try_next().await?.is_some() {}
+    }
+    Ok(())
+}
+
+async fn build_indexes_of(
+    entry: &Entry,
+    source: &Cluster,
+    registry: &Registry,
+    tracker: &Tracker,
+) -> Result<(), Failure> {
+    let listed = indexes::list(source, &entry.ns).await?;
+    let total = listed.len() as u64;
+    tracker.count(|p| p.indexes_total += total);
+    indexes::bring(&listed, registry.destination(), &entry.ns, Properties::Deferred).await?;
+    failpoint::reach(failpoint::INDEXES_BUILT, &entry.ns).await;
+    tracker.works(Part::Applier);
+    tracker.count(|p| p.indexes_built += total);
     Ok(())
 }
 
@@ -551,9 +573,17 @@ async fn release_writes_after_the_end(settings: &Settings) -> Result<(), Failure
 async fn remove_copied(settings: &Settings) -> Result<(), Failure> {
     let destination = Cluster::connect(Side::Destination, &settings.destination_uri).await?;
     let store = Store::new(&destination, settings.migration_id, settings.epoch);
-    let mapped: Vec<_> = store.mapped().await?.into_values().collect();
+    let mapped: HashSet<_> = store.mapped().await?.into_values().collect();
+    let unfinished = store.load().await?.is_some_and(|checkpoint| checkpoint.stage < Stage::Planned);
+    let source = Cluster::connect(Side::Source, &settings.source_uri).await?;
+    let own: HashSet<_> = match unfinished {
+        true => catalog::list(&source, &settings.filter).await?.into_iter().map(|entry| entry.ns).collect(),
+        false => HashSet::new(),
+    };
     for entry in catalog::list(&destination, &settings.filter).await? {
-        if entry.uuid.is_some_and(|uuid| mapped.contains(&uuid)) {
+        // It may be made and not written down yet.
+        let unnoted = own.contains(&entry.ns) && plan::size(&destination, &entry.ns).await?.documents == 0;
+        if unnoted || entry.uuid.is_some_and(|uuid| mapped.contains(&uuid)) {
             let name = entry.ns.coll.strip_prefix(catalog::BUCKETS).unwrap_or(&entry.ns.coll).to_owned();
             cutover::drop_namespace(&destination, &limosa_model::Namespace::new(&entry.ns.db, name)).await?;
         }

@@ -8,14 +8,14 @@
 
 use crate::{
     apply::registry::Registry,
-    catalog::{self, Kind},
+    catalog::{self, Kind, Uuid},
     checkpoint::{Stage, Store},
     cluster::Cluster,
     cutover, indexes,
 };
 use bson::{Document, Timestamp};
 use limosa_model::{ErrorCode, Failure, Finding, Namespace, NamespaceFilter, cutover::TurningPoint};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// Notes that both sides hold the same at `from`, so that only what came later is applied.
 pub(crate) async fn begin(
@@ -35,13 +35,11 @@ pub(crate) async fn begin(
         // Without the privilege it can't have been blocked by this user either.
         tracing::warn!(%failure, "whether the former source takes writes is not known");
     }
-    let have = catalog::list(destination, filter).await?;
-    for entry in catalog::list(source, filter).await? {
-        let own = have.iter().find(|own| own.ns == entry.ns).and_then(|own| own.uuid);
-        if let (Some(uuid), Some(own)) = (entry.uuid, own) {
-            store.map(uuid, own).await?;
-        }
-    }
+    let have: HashMap<Namespace, Option<Uuid>> =
+        catalog::list(destination, filter).await?.into_iter().map(|own| (own.ns, own.uuid)).collect();
+    let pairs = catalog::list(source, filter).await?.into_iter();
+    let pairs: Vec<_> = pairs.filter_map(|entry| entry.uuid.zip(have.get(&entry.ns).copied().flatten())).collect();
+    store.map(&pairs).await?;
     store.begin(Timestamp { time: from.time, increment: from.increment }, filter_document).await?;
     store.set_stage(Stage::Indexed).await
 }

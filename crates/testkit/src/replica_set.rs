@@ -30,7 +30,12 @@ pub struct Builder {
     oplog_mb: u32,
     proxied: bool,
     cache_gb: f64,
+    many_files: bool,
 }
+
+/// How WiredTiger closes the files that nothing uses: looked for every second, after three of idleness. It makes one for
+/// each collection and one for each index, and would keep them all open for as long as it takes to run out of them.
+const CLOSE_IDLE_FILES: &str = "file_manager=(close_idle_time=3,close_scan_interval=1,close_handle_minimum=1000)";
 
 impl Builder {
     /// The version of all members.
@@ -103,6 +108,13 @@ impl Builder {
         self
     }
 
+    /// For more collections and indexes than a process may have files open.
+    #[must_use]
+    pub fn many_files(mut self) -> Self {
+        self.many_files = true;
+        self
+    }
+
     /// Starts it and waits for a primary.
     pub async fn start(self) -> Result<ReplicaSet, Error> {
         let binary = mongod::ensure(&self.version)?;
@@ -168,6 +180,7 @@ impl ReplicaSet {
             oplog_mb: 512,
             proxied: false,
             cache_gb: 0.5,
+            many_files: false,
         }
     }
 
@@ -212,6 +225,9 @@ impl ReplicaSet {
             .arg("--logpath")
             .arg(self.path().join(format!("member{index}.log")))
             .arg("--logappend");
+        if self.builder.many_files {
+            command.args(["--wiredTigerEngineConfigString", CLOSE_IDLE_FILES]);
+        }
         if !self.builder.standalone {
             command.args(["--replSet", "rs", "--oplogSize", &self.builder.oplog_mb.to_string()]);
         }

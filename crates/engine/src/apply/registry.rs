@@ -8,12 +8,17 @@ use crate::{
     checkpoint::Store,
     cluster::Cluster,
     cutover, failpoint,
+    verify::metadata::SIDE_BY_SIDE,
 };
+use futures::{StreamExt, TryStreamExt};
 use limosa_model::{Failure, Namespace, NamespaceFilter};
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
 };
+
+/// Collections that are made before it is written down which they are; each write waits for the majority.
+const NOTED_AT_ONCE: usize = 256;
 
 /// A collection on the destination that receives changes.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,6 +97,22 @@ impl Registry {
 
     /// Creates `entry` of the source on the destination under `ns` and knows it from now on.
     pub async fn create(&mut self, entry: &Entry, ns: &Namespace) -> Result<(), Failure> {
+        let made = self.make(entry, ns).await?;
+        self.note(vec![made]).await
+    }
+
+    /// The same for many, under their own names, several at a time: there may be thousands.
+    pub async fn create_all(&mut self, entries: &[Entry]) -> Result<(), Failure> {
+        for some in entries.chunks(NOTED_AT_ONCE) {
+            let all: Vec<_> = some.iter().map(|entry| self.make(entry, &entry.ns)).collect();
+            let made = futures::stream::iter(all).buffer_unordered(SIDE_BY_SIDE).try_collect().await?;
+            self.note(made).await?;
+        }
+        Ok(())
+    }
+
+    /// Creates `entry` under `ns`; returns it and the destination's UUID, or nothing where that isn't there any more.
+    async fn make(&self, entry: &Entry, ns: &Namespace) -> Result<Option<(Target, Option<Uuid>)>, Failure> {
         catalog::create(&self.destination, ns, &entry.options).await?;
         let mut created = catalog::find(&self.destination, ns).await?;
         if created.as_ref().is_some_and(|found| found.kind == Kind::View) {
@@ -100,12 +121,17 @@ impl Registry {
             catalog::create(&self.destination, ns, &entry.options).await?;
             created = catalog::find(&self.destination, ns).await?;
         }
-        let Some(created) = created else { return Ok(()) };
         failpoint::reach(failpoint::COLLECTION_MADE, &self.store.id()).await;
-        if let (Some(source), Some(destination)) = (entry.uuid, created.uuid) {
-            self.store.map(source, destination).await?;
-        }
-        self.insert(Target { ns: ns.clone(), ..Target::of(entry) });
+        Ok(created.map(|created| (Target { ns: ns.clone(), ..Target::of(entry) }, created.uuid)))
+    }
+
+    /// Writes down what became of which, and knows it.
+    async fn note(&mut self, made: Vec<Option<(Target, Option<Uuid>)>>) -> Result<(), Failure> {
+        let made: Vec<_> = made.into_iter().flatten().collect();
+        let pairs: Vec<(Uuid, Uuid)> =
+            made.iter().filter_map(|(target, destination)| target.uuid.zip(*destination)).collect();
+        self.store.map(&pairs).await?;
+        made.into_iter().for_each(|(target, _)| self.insert(target));
         Ok(())
     }
 

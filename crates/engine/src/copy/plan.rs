@@ -110,8 +110,9 @@ pub(crate) async fn size(source: &Cluster, ns: &Namespace) -> Result<Size, Failu
     }
 }
 
-/// The ranges of one collection, numbered from `first`.
-pub(crate) async fn ranges(source: &Cluster, entry: &Entry, size: Size, first: i64) -> Result<Vec<CopyRange>, Failure> {
+/// The ranges of one collection, each with its share of what the source estimates; all have the number 0.
+pub(crate) async fn ranges(source: &Cluster, entry: &Entry) -> Result<Vec<CopyRange>, Failure> {
+    let size = size(source, &entry.ns).await?;
     // Clustered collections have no `_id` index to hint, and capped ones must keep their order.
     let whole = entry.is_capped()
         || entry.options.contains_key("clusteredIndex")
@@ -120,10 +121,13 @@ pub(crate) async fn ranges(source: &Cluster, entry: &Entry, size: Size, first: i
     let mut edges = vec![None];
     edges.extend(boundaries.into_iter().map(Some));
     edges.push(None);
-    let ranges = edges.windows(2).zip(first..).map(|(edge, n)| CopyRange {
+    let share = edges.len() as i64 - 1;
+    let ranges = edges.windows(2).map(|edge| CopyRange {
         min: edge[0].clone(),
         max: edge[1].clone(),
-        ..CopyRange::whole(entry, &entry.ns, n)
+        documents: (size.documents / share) as u64,
+        bytes: (size.bytes / share) as u64,
+        ..CopyRange::whole(entry, &entry.ns, 0)
     });
     Ok(ranges.collect())
 }

@@ -160,6 +160,9 @@ impl Copier {
     /// Whether all that was acknowledged was acknowledged in one term, in which the majority has it now. What an earlier
     /// term acknowledged may have been rolled back.
     async fn outlives_a_failover(&self, range: &CopyRange, sum: &Sum) -> Result<bool, Failure> {
+        if sum.terms.is_empty() {
+            return Ok(true); // nothing was written
+        }
         let confirmed = self.store.confirm_range(range.n).await?;
         Ok(sum.terms.iter().all(|term| Some(*term) == confirmed))
     }
