@@ -15,7 +15,7 @@ use crate::{
     retry::Backoff,
 };
 use bson::{Document, RawDocumentBuf, doc};
-use futures::{FutureExt, future::BoxFuture};
+use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture};
 use limosa_model::{Failure, Namespace};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -25,6 +25,9 @@ use std::{
 /// It rests this many times as long as a pass took, but not longer than the second.
 const REST: (u32, Duration) = (4, Duration::from_secs(600));
 const LEAST_REST: Duration = Duration::from_secs(2);
+
+/// Collections that are asked for their size at once; no more, since replication goes on beside it.
+const PLANNED_AT_ONCE: usize = 4;
 
 impl Verifier {
     pub(super) async fn pass_after_pass(&self) -> Failure {
@@ -84,15 +87,23 @@ impl Verifier {
     async fn plan(&self) -> Result<Vec<Range>, Failure> {
         let ends = &self.inner.ends;
         let known: HashMap<Uuid, Pair> = self.state().pairs.clone();
-        let mut ranges = Vec::new();
-        let mut documents = 0;
-        for entry in catalog::list(&ends.source, &limosa_model::NamespaceFilter::default()).await? {
-            // What replication doesn't know yet will come through it, each document with its mark.
-            let Some(at) = entry.uuid.and_then(|uuid| known.get(&uuid)) else { continue };
-            let pair = Pair::of(&entry, &at.destination);
+        // What replication doesn't know yet will come through it, each document with its mark.
+        let entries = catalog::list(&ends.source, &limosa_model::NamespaceFilter::default()).await?.into_iter();
+        let pairs = entries.filter_map(|entry| {
+            let at = known.get(&entry.uuid?)?;
+            Some(Pair::of(&entry, &at.destination))
+        });
+        let cut = pairs.map(|pair| async move {
             let size = plan::size(&ends.source, &pair.source).await?;
+            let intervals = standalone::intervals(&ends.source, &pair, size).await?;
+            Ok::<_, Failure>((pair, size, intervals))
+        });
+        // Most collections of a cluster that has thousands are in one piece, and only asked for their size.
+        let mut cut = futures::stream::iter(cut.collect::<Vec<_>>()).buffered(PLANNED_AT_ONCE);
+        let (mut ranges, mut documents) = (Vec::new(), 0);
+        while let Some((pair, size, intervals)) = cut.try_next().await? {
             documents += size.documents as u64;
-            for interval in standalone::intervals(&ends.source, &pair, size).await? {
+            for interval in intervals {
                 ranges.push(Range { n: ranges.len() as u32, pair: pair.clone(), interval, counted: None });
             }
         }
