@@ -93,10 +93,18 @@ fn parse(db: &str, mut document: Document) -> Option<Entry> {
         _ => Kind::Collection,
     };
     let uuid = document.get_document("info").ok().and_then(|info| uuid_of(info.get("uuid")));
-    let options = match document.remove("options") {
+    let mut options = match document.remove("options") {
         Some(Bson::Document(options)) => options,
         _ => Document::new(),
     };
+    // What is the default since 3.4 isn't told.
+    if let Ok(index) = document.get_document("idIndex")
+        && as_i64(index.get("v")) == Some(1)
+    {
+        let mut index = index.clone();
+        index.remove("ns");
+        options.insert("idIndex", index);
+    }
     Some(Entry { ns: Namespace::new(db, document.get_str("name").ok()?), kind, uuid, options })
 }
 

@@ -1,6 +1,7 @@
 //! What a migration's report is made of and only its engine knows.
 
-use crate::{Settings, cutover::Done, indexes, replicate::Replicator, reversal};
+use crate::{Settings, cutover::Done, indexes, replicate::Replicator, reversal, verify::metadata::SIDE_BY_SIDE};
+use futures::{StreamExt, TryStreamExt};
 use limosa_model::{
     Failure,
     report::{CutoverStep, NamespaceReport, Record, RepairedDocument},
@@ -29,9 +30,12 @@ pub(crate) async fn of(
             digest: (!changed_since).then(|| format!("{:032x}", counted.digest)),
             ..NamespaceVerification::default()
         };
-        let index_count = indexes::list(destination, &ns).await?.len() as u64;
-        namespaces.push(NamespaceReport { verification, changed_since, index_count });
+        namespaces.push(async move {
+            let index_count = indexes::list(destination, &ns).await?.len() as u64;
+            Ok::<_, Failure>(NamespaceReport { verification, changed_since, index_count })
+        });
     }
+    let namespaces = futures::stream::iter(namespaces).buffered(SIDE_BY_SIDE).try_collect().await?;
     Ok(Record {
         source_version: version(source.version),
         destination_version: version(destination.version),

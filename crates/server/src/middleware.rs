@@ -25,6 +25,12 @@ use std::{
 /// The largest body that is read; no request of this API needs more.
 const BODY_BYTES: usize = 1024 * 1024;
 
+/// The largest that is read of an agent: its last report tells every collection, in about 250 bytes each.
+const AGENT_BODY_BYTES: usize = 64 * 1024 * 1024;
+
+/// Where agents report.
+const AGENTS: &str = "/api/limosa/v1/agents/";
+
 /// How long a request may take, its body included.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -146,9 +152,12 @@ pub(crate) async fn headers(State(app): State<Arc<App>>, request: Request, next:
 pub(crate) async fn authenticate(State(app): State<Arc<App>>, request: Request, next: Next) -> Response<Body> {
     let now = Timestamp::now();
     let (mut parts, body) = request.into_parts();
-    let body = axum::body::to_bytes(body, BODY_BYTES).await;
     let target = parts.extensions.get::<Target>().map_or_else(|| parts.uri.to_string(), |t| t.0.clone());
-    let principal = match identify(&app, &parts.headers, parts.method.as_str(), &target, now) {
+    let identified = identify(&app, &parts.headers, parts.method.as_str(), &target, now);
+    let of_agent = identified.is_ok() && parts.uri.path().starts_with(AGENTS);
+    let most = if of_agent { AGENT_BODY_BYTES } else { BODY_BYTES };
+    let body = axum::body::to_bytes(body, most).await;
+    let principal = match identified {
         Ok(principal) => principal,
         Err(response) => return *response,
     };
@@ -166,7 +175,7 @@ pub(crate) async fn authenticate(State(app): State<Arc<App>>, request: Request, 
         let detail = format!("IP address {address} is not allowed to access this resource.");
         Some(ApiError::new(StatusCode::FORBIDDEN, "IP_ADDRESS_NOT_ON_ACCESS_LIST", detail, &[&address]))
     } else if body.is_err() {
-        let detail = format!("The request body is larger than {BODY_BYTES} bytes or ended early.");
+        let detail = format!("The request body is larger than {most} bytes or ended early.");
         Some(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "VALIDATION_ERROR", detail, &[]))
     } else {
         None

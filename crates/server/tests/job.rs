@@ -1,7 +1,12 @@
 //! One migration job as clients read it, at every status.
 
 use crate::support::{Answer, TestServer};
-use limosa_model::{PhaseKind, protocol::Directive};
+use limosa_model::{
+    PhaseKind,
+    protocol::Directive,
+    report::{NamespaceReport, Record},
+    verification::NamespaceVerification,
+};
 use reqwest::Method;
 use std::time::Duration;
 
@@ -55,6 +60,31 @@ async fn every_status_is_answered_as_atlas_does() {
     assert_eq!(server.call(Method::POST, &cancel, None).await.status, 200);
     all.push_str(&shown("FAILED: cancelled", &server, &server.get(&cancelled).await));
     insta::assert_snapshot!(all);
+}
+
+#[tokio::test]
+async fn a_migration_of_tens_of_thousands_of_collections_ends_with_a_report_of_each() {
+    let server = TestServer::start().await;
+    let mut agent = server.agent().await;
+    let migration = server.migration().await;
+    agent.claim().await;
+    agent.report(&migration, PhaseKind::Synced, Some(0)).await;
+    server.call(Method::PUT, &format!("{migration}/cutover"), None).await;
+    agent.report(&migration, PhaseKind::Finalizing, Some(0)).await;
+    let of = |n: u32| NamespaceReport {
+        verification: NamespaceVerification {
+            namespace: format!("a_database.a_collection_{n}"),
+            digest: Some("0".repeat(32)),
+            ..NamespaceVerification::default()
+        },
+        ..NamespaceReport::default()
+    };
+    let record = Record { namespaces: (0..40_000).map(of).collect(), ..Record::default() };
+    let answer = agent.completes(&migration, record).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(server.get(&migration).await.json()["status"], "COMPLETE");
+    let kept = server.get(&(migration.replace("/api/atlas/v2", "/api/limosa/v1") + "/report")).await;
+    assert_eq!(kept.json()["namespaces"].as_array().map(Vec::len), Some(40_000));
 }
 
 /// An answer without a body, as a snapshot can take it.

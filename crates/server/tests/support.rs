@@ -4,6 +4,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use limosa_model::{
     AgentId, DeploymentId, Epoch, ErrorCode, Failure, PhaseKind, Progress, Secret, digest,
     protocol::{Deployment, Directive, Heartbeat, Join, Joined, Ordered, Report, ValidationReport, Work},
+    report::Record,
 };
 use limosa_server::{Bootstrap, NotifyConfig, RequestLimits, Server, ServerConfig};
 use reqwest::{Client, Method, RequestBuilder, header::HeaderMap};
@@ -273,6 +274,19 @@ impl TestAgent<'_> {
     pub async fn report(&self, migration: &str, phase: PhaseKind, lag_seconds: Option<i64>) -> Directive {
         let progress = Progress { lag_seconds, documents_copied: 10, ..Progress::default() };
         self.report_with(migration, phase, progress).await
+    }
+
+    /// The last report, with what only the engine knows.
+    pub async fn completes(&self, migration: &str, record: Record) -> Answer {
+        let id = migration.rsplit('/').next().expect("an id");
+        let path = format!("/api/limosa/v1/agents/{}/migrations/{id}/report", self.id);
+        let asked = Answer::of(self.server.request(Method::POST, &path)).await;
+        let key = (self.key.0.as_str(), self.key.1.expose());
+        let signature = sign(asked.header("www-authenticate"), key, "POST", &path, "00000001");
+        let (progress, record) = (Progress::default(), Some(record));
+        let report =
+            Report { epoch: self.epoch, phase: PhaseKind::Complete, progress, failure: None, rehearsal: None, record };
+        Answer::of(self.server.request(Method::POST, &path).header("authorization", signature).json(&report)).await
     }
 
     pub async fn report_with(&self, migration: &str, phase: PhaseKind, progress: Progress) -> Directive {

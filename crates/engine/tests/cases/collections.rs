@@ -170,4 +170,46 @@ pub const CASES: &[Case] = &[
             p.update(name, doc! {"_id": 1}, doc! {"$set": {"x.y": 1}}).await?;
         }
     }),
+    case!("time_series_options", p => {
+        p.run(doc! {"create": "folded", "timeseries": {"timeField": "t", "metaField": "m"}, "collation": {"locale": "en", "strength": 2}}).await?;
+        p.run(doc! {"create": "kept", "timeseries": {"timeField": "t", "granularity": "hours"}, "expireAfterSeconds": 1_000_000_000_i64}).await?;
+        p.insert("folded", [doc! {"t": at(0), "m": "a", "v": 1}, doc! {"t": at(1), "m": "A", "v": 2}]).await?;
+    }, p => {
+        p.run(doc! {"collMod": "kept", "expireAfterSeconds": "off"}).await?;
+        p.insert("kept", [doc! {"t": at(0), "v": 1}]).await?;
+        p.insert("folded", [doc! {"t": at(2), "m": "b", "v": 1}]).await?;
+        p.run(doc! {"createIndexes": "folded", "indexes": [
+            {"key": {"m.place": "2dsphere"}, "name": "place"}, {"key": {"m": 1}, "name": "plain", "collation": {"locale": "simple"}},
+            {"key": {"m.a": 1}, "name": "hidden", "hidden": true},
+        ]}).await?;
+        p.run(doc! {"create": "deflated", "timeseries": {"timeField": "t"}, "storageEngine": {"wiredTiger": {"configString": "block_compressor=zlib"}}}).await?;
+    }).since(6, 0),
+    case!("clustered_without_expiry", p => {
+        p.run(doc! {"create": "c", "clusteredIndex": {"key": {"_id": 1}, "unique": true}, "expireAfterSeconds": 1_000_000_000_i64}).await?;
+    }, p => {
+        p.run(doc! {"collMod": "c", "expireAfterSeconds": "off"}).await?;
+        p.insert("c", [doc! {"_id": 1}]).await?;
+        p.run(doc! {"create": "folded", "clusteredIndex": {"key": {"_id": 1}, "unique": true}, "collation": {"locale": "en", "strength": 2}}).await?;
+        p.insert("folded", [doc! {"_id": "a"}, doc! {"_id": "B"}]).await?;
+        p.update("folded", doc! {"_id": "A"}, doc! {"$set": {"x.y": 1}}).await?;
+        p.delete("folded", doc! {"_id": "b"}).await?;
+    }).since(6, 0),
+    case!("id_index_of_the_first_version", p => {
+        p.run(doc! {"create": "c", "idIndex": {"v": 1, "key": {"_id": 1}, "name": "_id_"}}).await?;
+        p.insert("c", [doc! {"_id": 1}]).await?;
+    }, p => {
+        p.run(doc! {"create": "new", "idIndex": {"v": 1, "key": {"_id": 1}, "name": "_id_"}}).await?;
+        p.insert("new", [doc! {"_id": 1}]).await?;
+        p.insert("c", [doc! {"_id": 2}]).await?;
+    }),
+    case!("capped_and_indexed", p => {
+        p.run(doc! {"create": "c", "capped": true, "size": 100_000}).await?;
+        p.insert("c", (0..20).map(|n| doc! {"_id": -n, "u": n})).await?;
+        p.run(doc! {"createIndexes": "c", "indexes": [{"key": {"u": 1}, "name": "u", "unique": true}]}).await?;
+    }, p => {
+        p.update("c", doc! {"_id": -3}, doc! {"$set": {"u": 100}}).await?;
+        p.insert("c", [doc! {"_id": "later", "u": 3}]).await?;
+        p.rename("c", "d").await?;
+        p.insert("d", [doc! {"_id": "last", "u": -1}]).await?;
+    }),
 ];

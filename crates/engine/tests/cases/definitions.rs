@@ -113,4 +113,27 @@ pub const CASES: &[Case] = &[
             p.update("kept", doc! {"_id": n}, doc! {"$set": {"deep.x": n}}).await?;
         }
     }),
+    case!("renamed_there_and_back", p => {
+        p.insert("a", (0..10).map(|n| doc! {"_id": n, "x": n})).await?;
+        p.run(doc! {"createIndexes": "a", "indexes": [{"key": {"x": 1}, "name": "x"}]}).await?;
+        p.other().collection("kept").insert_one(doc! {"_id": 1}).await?;
+    }, p => {
+        let (here, there) = (format!("{}.a", p.name), format!("{}2.b", p.name));
+        p.admin(doc! {"renameCollection": &here, "to": &there}).await?;
+        p.other().collection::<bson::Document>("b").update_one(doc! {"_id": 3}, doc! {"$set": {"in.x": 3}}).await?;
+        p.admin(doc! {"renameCollection": &there, "to": &here}).await?;
+        p.update("a", doc! {"_id": 4}, doc! {"$set": {"in.x": 4}}).await?;
+        p.run(doc! {"create": "v", "viewOn": "a", "pipeline": []}).await?;
+        p.rename("a", "c").await?;
+        p.insert("a", [doc! {"_id": "another"}]).await?;
+    }),
+    case!("map_reduce_into_another_database", p => {
+        p.insert("c", (0..30).map(|n| doc! {"_id": n, "g": n % 3, "v": n})).await?;
+        p.other().collection("m").insert_one(doc! {"_id": 1.0, "value": "old"}).await?;
+    }, p => {
+        for out in [doc! {"replace": "r", "db": format!("{}2", p.name)}, doc! {"merge": "m", "db": format!("{}2", p.name)}] {
+            let (map, reduce) = ("function() { emit(this.g, this.v) }", "function(k, v) { return Array.sum(v) }");
+            p.run(doc! {"mapReduce": "c", "map": map, "reduce": reduce, "out": out}).await?;
+        }
+    }),
 ];

@@ -3,7 +3,8 @@
 use super::{Case, case};
 use bson::spec::BinarySubtype;
 use bson::{
-    Binary, Bson, DateTime, Decimal128, Document, JavaScriptCodeWithScope, Regex, Timestamp, doc, oid::ObjectId,
+    Binary, Bson, DateTime, Decimal128, Document, JavaScriptCodeWithScope, RawDocumentBuf, Regex, Timestamp, doc,
+    oid::ObjectId, raw::cstr,
 };
 
 pub const CASES: &[Case] = &[
@@ -106,6 +107,48 @@ pub const CASES: &[Case] = &[
         p.coll("c").replace_one(doc! {"_id": id("b")}, sized(id("b"), 15_900_000)).await?;
         p.update("c", doc! {"_id": "small"}, doc! {"$set": {"after": true}}).await?;
     }),
+    case!("binaries_of_every_subtype", p => { p.insert("ids", every_binary().map(|v| doc! {"_id": v, "n": 0})).await? }, p => {
+        p.insert("c", every_binary().enumerate().map(|(n, v)| doc! {"_id": n as i32, "v": v.clone(), "a": [v]})).await?;
+        for (n, id) in every_binary().enumerate() {
+            match n % 3 {
+                0 => p.update("ids", doc! {"_id": id.clone()}, doc! {"$set": {"deep.v": id}}).await?,
+                1 => p.delete("ids", doc! {"_id": id}).await?,
+                _ => {}
+            }
+        }
+    }),
+    case!("decimals_of_every_form", p => { p.insert_new("ids", every_decimal().map(|v| doc! {"_id": v, "n": 0})).await? }, p => {
+        p.insert("c", every_decimal().enumerate().map(|(n, v)| doc! {"_id": n as i32, "v": v.clone(), "a": [v]})).await?;
+        for (n, id) in every_decimal().enumerate() {
+            p.update("ids", doc! {"_id": id.clone()}, doc! {"$set": {"deep.v": id.clone()}}).await?;
+            if n % 3 == 0 {
+                p.delete("ids", doc! {"_id": id.clone()}).await?;
+                p.insert_new("ids", [doc! {"_id": id, "n": "again"}]).await?;
+            }
+        }
+    }),
+    case!("as_deep_as_may_be", p => { p.insert("c", [doc! {"_id": 0}]).await? }, p => {
+        let deep = |levels: i32| (0..levels).fold(Bson::Int32(1), |inner, n| if n % 3 == 0 { vec![inner].into() } else { doc! {"d": inner}.into() });
+        for levels in [100, 150, DEEPEST] {
+            p.insert("c", [doc! {"_id": levels, "deep": deep(levels)}, doc! {"_id": levels + 1000, "deep": deep(levels), "t": Timestamp { time: 0, increment: 0 }}]).await?;
+            p.update("c", doc! {"_id": levels}, doc! {"$set": {"x": 1}}).await?;
+            p.coll("c").replace_one(doc! {"_id": levels}, doc! {"other": deep(levels)}).await?;
+        }
+        p.update("c", doc! {"_id": 0}, doc! {"$set": {"deep": deep(DEEPEST)}}).await?;
+        p.update("c", doc! {"_id": 0}, vec![doc! {"$set": {"z": 1, "a": 2}}]).await?;
+    }),
+    case!("names_that_come_twice", p => { p.run(doc! {"create": "c"}).await? }, p => {
+        let raw = p.db().collection::<RawDocumentBuf>("c");
+        for id in 0..3 {
+            let mut twice = RawDocumentBuf::new();
+            for (name, value) in [(cstr!("a"), 1), (cstr!("_id"), id), (cstr!("b"), 2), (cstr!("a"), 3), (cstr!("b"), 4)] {
+                twice.append(name, value);
+            }
+            raw.insert_one(twice).await?;
+        }
+        p.update("c", doc! {"_id": 1}, doc! {"$set": {"c": 5}}).await?;
+        p.update("c", doc! {"_id": 2}, doc! {"$set": {"a": 6}}).await?;
+    }),
 ];
 
 /// The server's limit.
@@ -129,6 +172,40 @@ fn decimal(text: &str) -> Bson {
 
 fn may_be_id(value: &Bson) -> bool {
     !matches!(value, Bson::Array(_) | Bson::RegularExpression(_) | Bson::Undefined)
+}
+
+/// Arrays and documents within the one that is stored; the server takes no more.
+const DEEPEST: i32 = 178;
+
+fn every_binary() -> impl Iterator<Item = Bson> {
+    (0..=u8::MAX).map(|n| Bson::Binary(Binary { subtype: n.into(), bytes: vec![n; 16] }))
+}
+
+/// What no text gives: NaNs with a sign and with a payload, significands that are too large and count as zero, the same
+/// number with different exponents.
+fn every_decimal() -> impl Iterator<Item = Bson> {
+    let halves: [(u64, u64); 18] = [
+        (0x7C00_0000_0000_0000, 0),
+        (0xFC00_0000_0000_0000, 0),
+        (0x7C00_0000_0000_0000, 12),
+        (0x7E00_0000_0000_0000, 0),
+        (0xFE00_0000_0000_0001, 2),
+        (0x7800_0000_0000_0000, 0),
+        (0x7800_0000_0000_0000, 5),
+        (0xF800_0000_0000_0000, 0),
+        (0x3040_0000_0000_0000, 0),
+        (0xB040_0000_0000_0000, 0),
+        (0x5FFE_0000_0000_0000, 0),
+        (0x6C10_0000_0000_0000, 7),
+        (0xEC10_0000_0000_0000, 0),
+        (0x3041_FFFF_FFFF_FFFF, u64::MAX),
+        (0x3040_0000_0000_0000, 1),
+        (0x303E_0000_0000_0000, 10),
+        (0x3042_0000_0000_0000, 1),
+        (0x3040_0000_0000_0000, 10),
+    ];
+    let bytes = |(high, low): (u64, u64)| (u128::from(high) << 64 | u128::from(low)).to_le_bytes();
+    halves.into_iter().map(move |form| Bson::Decimal128(Decimal128::from_bytes(bytes(form))))
 }
 
 /// Values of every type, with what is special in each.

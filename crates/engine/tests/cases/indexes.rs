@@ -7,6 +7,10 @@ fn point(n: i32) -> Document {
     doc! {"type": "Point", "coordinates": [f64::from(n), f64::from(n)]}
 }
 
+fn decimal_one() -> Bson {
+    Bson::Decimal128("1".parse().expect("a decimal"))
+}
+
 /// Indexes that every version has.
 fn every_kind() -> Vec<Bson> {
     [
@@ -152,5 +156,55 @@ pub const CASES: &[Case] = &[
         assert!(failed.is_err());
         p.update("c", doc! {"_id": 2}, doc! {"$set": {"a": 2}}).await?;
         p.run(doc! {"createIndexes": "c", "indexes": [{"key": {"a": 1}, "name": "a", "unique": true}]}).await?;
+    }),
+    case!("options_written_as_numbers", p => { p.insert("c", documents()).await? }, p => {
+        p.run(doc! {"createIndexes": "c", "indexes": [
+            {"key": {"id2": 1}, "name": "unique", "unique": 1}, {"key": {"s": 1}, "name": "sparse", "sparse": 1.0},
+            {"key": {"x": 1}, "name": "zeros", "unique": 0, "sparse": 0.0}, {"key": {"bg": 1}, "name": "background", "background": true},
+            {"key": {"id4": 1}, "name": "false", "unique": false, "sparse": false, "hidden": false},
+        ]}).await?;
+        p.insert("c", [doc! {"_id": "later", "id2": "x"}]).await?;
+    }),
+    case!("many_options_of_one_index", p => { p.insert("c", documents()).await? }, p => {
+        p.run(doc! {"createIndexes": "c", "indexes": [
+            {"key": {"when3": 1}, "name": "all at once", "unique": true, "hidden": true, "expireAfterSeconds": 2_000_000_000,
+                "partialFilterExpression": {"when3": {"$exists": true}, "q": {"$type": ["int", "double"]}},
+                "collation": {"locale": "en", "strength": 3, "caseFirst": "upper", "alternate": "shifted", "backwards": true}},
+            {"key": {"id2": 1, "q": -1}, "name": "hidden and unique", "unique": true, "hidden": true},
+            {"key": {"b": 1}, "name": "half", "partialFilterExpression": {"$and": [{"b": {"$lte": 0}}, {"a": {"$eq": 3}}]}},
+        ]}).await?;
+    }),
+    case!("odd_index_names_and_keys", p => { p.insert("c", documents()).await? }, p => {
+        p.run(doc! {"createIndexes": "c", "indexes": [
+            {"key": {"a": 2, "b": -0.5}, "name": "a.b $c"}, {"key": {"a": 7}, "name": "é\u{1F600} "},
+            {"key": {"in.x": 1, "tags.0": 1}, "name": "n".repeat(200)}, {"key": {"_id": "hashed"}, "name": "_id_hashed"},
+            {"key": {"b": decimal_one()}, "name": "decimal"}, {"key": {"a": i64::MAX}, "name": "large"}, {"key": {"_id": 1, "a": 1}, "name": "_id_2"},
+        ]}).await?;
+        p.run(doc! {"dropIndexes": "c", "index": "a.b $c"}).await?;
+    }),
+    case!("texts_of_every_version", p => {
+        for coll in ["c", "d", "e"] {
+            p.insert(coll, documents()).await?;
+        }
+    }, p => {
+        let all = [
+            ("c", doc! {"key": {"$**": "text"}, "name": "all", "weights": {"t": 5}, "textIndexVersion": 2}),
+            ("d", doc! {"key": {"a": 1, "t": "text", "$**": "text", "b": -1}, "name": "within", "default_language": "none", "textIndexVersion": 3}),
+            ("e", doc! {"key": {"_fts": "text", "_ftsx": 1}, "name": "as listed", "weights": {"t": 1, "u": 99}, "default_language": "french"}),
+        ];
+        for (coll, index) in all {
+            p.run(doc! {"createIndexes": coll, "indexes": [index]}).await?;
+            p.insert(coll, [doc! {"_id": "later", "t": ["viele", "Wörter"], "lang": "german"}]).await?;
+        }
+        p.run(doc! {"createIndexes": "c", "indexes": [{"key": {"p": "2dsphere"}, "name": "first", "2dsphereIndexVersion": 1, "sparse": true}]}).await?;
+    }),
+    case!("expiry_that_is_no_number", p => { p.insert("c", [doc! {"_id": 1, "when": "never"}]).await? }, p => {
+        // Later releases refuse it; earlier ones took it, and it is still there after an upgrade.
+        for (name, seconds) in [("nan", f64::NAN), ("fraction", 1_000_000.5)] {
+            let index = doc! {"key": {name: 1}, "name": name, "expireAfterSeconds": seconds};
+            if let Err(refused) = p.run(doc! {"createIndexes": "c", "indexes": [index]}).await {
+                assert!(refused.to_string().contains("expireAfterSeconds"), "{refused}");
+            }
+        }
     }),
 ];

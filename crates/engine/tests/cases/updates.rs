@@ -136,4 +136,21 @@ pub const CASES: &[Case] = &[
         p.delete("c", doc! {"_id": 3}).await?;
         p.insert("c", [doc! {"_id": 30, "u": 16}]).await?;
     }),
+    case!("arrays_within_arrays", p => {
+        p.insert("c", (0..12).map(|n| doc! {"_id": n, "m": [[1, 2, 3], [4, [5, 6, 7]]], "d": [{"l": [1, 2, 3], "k": {"l": [4, 5]}}, {"l": []}]})).await?;
+    }, p => {
+        let updates = [
+            doc! {"$set": {"m.0.1": 9}}, doc! {"$push": {"m.1.1": 8}}, doc! {"$push": {"d.0.l": {"$each": [], "$slice": 1}}},
+            doc! {"$pop": {"m.1.1": -1}}, doc! {"$set": {"d.1.l.4": "past"}}, doc! {"$unset": {"m.0.0": ""}},
+            doc! {"$push": {"d.0.k.l": {"$each": [], "$slice": 0}}, "$set": {"d.0.l.1": 7}}, doc! {"$set": {"m.3.x": 1}},
+        ];
+        for (n, update) in updates.into_iter().enumerate() {
+            p.update("c", doc! {"_id": n as i32}, update).await?;
+        }
+        let shorter = doc! {"$map": {"input": "$m", "in": {"$slice": ["$$this", 1]}}};
+        p.update("c", doc! {"_id": 8}, vec![doc! {"$set": {"m": shorter.clone()}}]).await?;
+        p.update("c", doc! {"_id": 9}, vec![doc! {"$set": {"d": {"$map": {"input": "$d", "in": {"$mergeObjects": ["$$this", {"l": {"$slice": ["$$this.l", 1]}, "a": 0}]}}}}}]).await?;
+        p.update("c", doc! {"_id": 10}, vec![doc! {"$set": {"m": shorter, "d": {"$slice": ["$d", 1]}, "z": 1, "a": 1}}]).await?;
+        p.update("c", doc! {"_id": 11}, vec![doc! {"$set": {"m": {"$reverseArray": "$m"}}}]).await?;
+    }),
 ];
