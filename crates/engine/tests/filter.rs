@@ -68,7 +68,18 @@ async fn change(client: &Client, when: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_crosses_the_border_of_the_chosen_namespaces_is_never_half_done() {
-    let Pair { source, destination, from, to } = Pair::start().await;
+    cross_the_border("6.0.5").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_crosses_the_border_is_never_half_done_where_events_tell_names_alone() {
+    cross_the_border("5.0.4").await;
+}
+
+async fn cross_the_border(version: &str) {
+    let (source, destination) = tokio::join!(ReplicaSet::builder().version(version).start(), ReplicaSet::start());
+    let (source, destination) = (source.expect("starts"), destination.expect("starts"));
+    let (from, to) = (source.client().await, destination.client().await);
     let moments = ["before", "held", "after"];
     for when in moments {
         set_up(&from, when).await;

@@ -85,6 +85,21 @@ async fn from_a_later_6_0() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_expiry_that_is_no_number_becomes_what_later_releases_make_of_it() {
+    let (source, destination) = tokio::join!(ReplicaSet::builder().version("4.4.2").start(), ReplicaSet::start());
+    let (source, destination) = (source.expect("starts"), destination.expect("starts"));
+    let (from, to) = (source.client().await, destination.client().await);
+    let index = doc! {"key": {"when": 1}, "name": "ttl", "expireAfterSeconds": f64::NAN};
+    from.database("app").run_command(doc! {"createIndexes": "c", "indexes": [index]}).await.expect("indexes");
+    let dir = tempfile::tempdir().expect("a directory");
+    Run::start(&settings(&source, &destination, dir.path())).cut_over().await;
+    let listed = to.database("app").run_command(doc! {"listIndexes": "c"}).await.expect("lists");
+    let indexes = listed.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch")).expect("a cursor");
+    let expiry = indexes.iter().filter_map(|index| index.as_document()?.get_i32("expireAfterSeconds").ok());
+    assert_eq!(expiry.collect::<Vec<_>>(), [i32::MAX]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn definitions_during_replication_are_carried_over() {
     let Pair { source, destination, from, to } = Pair::start().await;
     let db = from.database("ddl");
