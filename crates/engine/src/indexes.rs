@@ -56,6 +56,12 @@ pub(crate) async fn list(cluster: &Cluster, ns: &Namespace) -> Result<Vec<Docume
 /// What the destination of `version` should have for the source's `index`; `None`: nothing yet.
 pub(crate) fn wanted(index: &Document, properties: Properties, version: (u32, u32, u32)) -> Option<Document> {
     let mut spec = index.clone();
+    for flag in ["unique", "sparse"] {
+        // Before 5.0 they are listed as they were written, be it as a number.
+        if let Some(number) = spec.get(flag).and_then(|value| as_i64(Some(value))) {
+            spec.insert(flag, number != 0);
+        }
+    }
     if spec.get_f64("expireAfterSeconds").is_ok_and(f64::is_nan) {
         // Releases before 5.0 took it; to later ones it means never, and they say so with this number.
         spec.insert("expireAfterSeconds", NEVER_EXPIRES);
@@ -356,6 +362,10 @@ mod tests {
         assert_eq!(deferred, Some(doc! {"v": 2, "key": {"a": 1}, "name": "a_1", "expireAfterSeconds": NEVER_EXPIRES}));
         assert_eq!(wanted(&index, Properties::Deferred, (5, 0, 4)), None);
         assert_eq!(wanted(&index, Properties::Final, (5, 0, 4)), Some(index));
+        let written = doc! {"v": 2, "key": {"a": 1}, "name": "a_1", "unique": 1, "sparse": 0.0};
+        let read = doc! {"v": 2, "key": {"a": 1}, "name": "a_1", "unique": true, "sparse": false};
+        assert_eq!(wanted(&written, Properties::Final, (6, 0, 5)), Some(read));
+        assert_eq!(wanted(&written, Properties::Deferred, (5, 0, 4)), None);
         let never = doc! {"v": 2, "key": {"a": 1}, "name": "a_1", "expireAfterSeconds": f64::NAN};
         let told =
             wanted(&never, Properties::Final, (6, 0, 5)).and_then(|index| index.get_i32("expireAfterSeconds").ok());

@@ -82,6 +82,17 @@ async fn catalog(client: &Client, db: &str) -> Result<BTreeMap<String, String>, 
                     // Only versions before 4.4 have it, or keep it from then.
                     index.remove("ns");
                     index.remove("background");
+                    // Before 5.0 they are listed as they were written, later as what they mean.
+                    for flag in ["unique", "sparse"] {
+                        let meant = match index.get(flag) {
+                            Some(Bson::Int32(n)) => *n != 0,
+                            Some(Bson::Double(n)) => *n != 0.0,
+                            Some(Bson::Boolean(flag)) => *flag,
+                            _ => false,
+                        };
+                        index.remove(flag);
+                        index.extend(meant.then(|| (flag.to_owned(), Bson::Boolean(true))));
+                    }
                     let mut fields: Vec<_> = index.iter().map(|(k, v)| format!("{k}: {v}")).collect();
                     fields.sort();
                     fields.join(", ")

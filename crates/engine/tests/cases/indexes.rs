@@ -201,5 +201,5 @@ pub const CASES: &[Case] = &[
     case!("expiry_with_a_fraction", p => { p.insert("c", [doc! {"_id": 1, "when": "never"}]).await? }, p => {
         let index = doc! {"key": {"when": 1}, "name": "ttl", "expireAfterSeconds": 1_000_000.5};
         p.run(doc! {"createIndexes": "c", "indexes": [index]}).await?;
-    }),
+    }).since(5, 0),
 ];
