@@ -551,6 +551,8 @@ async fn release_writes_after_the_end(settings: &Settings) -> Result<(), Failure
 async fn remove_copied(settings: &Settings) -> Result<(), Failure> {
     let destination = Cluster::connect(Side::Destination, &settings.destination_uri).await?;
     let store = Store::new(&destination, settings.migration_id, settings.epoch);
+    // Whoever had it before may not be dead.
+    store.take_over(settings.agent_id, 1).await?;
     let mapped: Vec<_> = store.mapped().await?.into_values().collect();
     for entry in catalog::list(&destination, &settings.filter).await? {
         if entry.uuid.is_some_and(|uuid| mapped.contains(&uuid)) {
