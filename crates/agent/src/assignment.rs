@@ -27,7 +27,8 @@ pub(crate) struct Running {
 
 impl Running {
     pub fn start(agent: Arc<Agent>, given: MigrationAssignment) -> Self {
-        let orders = watch::Sender::new(Directive::Run);
+        let first = if given.cancelled { Directive::Cancel { drop_copied: true } } else { Directive::Run };
+        let orders = watch::Sender::new(first);
         let leaving = Arc::new(AtomicBool::new(false));
         let task = tokio::spawn(carry_out(agent, given, orders.clone(), Arc::clone(&leaving)));
         Self { orders, leaving, task }
@@ -126,6 +127,9 @@ async fn carry_out(
     let last = match outcome {
         Ok(Outcome::Complete) => EngineReport { phase: PhaseKind::Complete, failure: None, ..last },
         Ok(Outcome::Failed(failure)) => failed(last, failure),
+        Ok(Outcome::Stopped) if matches!(*orders.borrow(), Directive::Cancel { .. }) => {
+            EngineReport { phase: PhaseKind::Cancelled, failure: None, ..last }
+        }
         Ok(Outcome::Stopped) => {
             tracing::info!(migration = %id, "stopped");
             return;
@@ -187,6 +191,7 @@ pub(crate) async fn validate(agent: Arc<Agent>, given: ValidationAssignment) {
         drop_destination_data: given.drop_destination_data,
         recopies: 0,
         reversal_from: None,
+        cancelled: false,
     };
     let findings = match settings(&agent, assignment) {
         Ok(settings) => limosa_engine::preflight(&settings).await,

@@ -56,6 +56,9 @@ pub(crate) enum CliError {
     /// The migration host.
     #[error(transparent)]
     Agent(#[from] AgentError),
+    /// The migration host within this process, for no reason that it gives.
+    #[error("the migration host ended by itself; limosa.log in the state directory says why")]
+    AgentEnded,
     /// The API refused or didn't answer.
     #[error(transparent)]
     Http(#[from] HttpError),
@@ -79,6 +82,7 @@ impl CliError {
             | Self::Notify(_)
             | Self::Server(_)
             | Self::Agent(_)
+            | Self::AgentEnded
             | Self::Http(_) => 1,
         }
     }

@@ -11,6 +11,7 @@ mod package;
 mod page;
 mod preflight;
 mod refused;
+mod restarts;
 mod service;
 mod support;
 mod terminal;

@@ -1,9 +1,9 @@
 //! Measurements on whole migrations; long, and only of use on a machine that does nothing else. They print what they
 //! measured.
 
-use crate::support::{Running, migrate};
-use bson::{Document, doc};
-use limosa_testkit::{ReplicaSet, tool};
+use crate::support::{Running, migrate, verb, wait_for};
+use bson::{Binary, Document, doc, spec::BinarySubtype};
+use limosa_testkit::{Network, ReplicaSet, tool};
 use mongodb::Client;
 use serde_json::Value;
 use std::{path::Path, time::Instant};
@@ -223,4 +223,77 @@ async fn ten_thousand_collections_and_indexes_migrate_in_bounded_memory_and_line
     // Four times as many: sixteen times as long would be a quadratic step.
     assert!(many.cpu_seconds < few.cpu_seconds * 8.0, "{few:?} and {many:?}");
     assert!(many.peak_mib < 256, "{many:?}");
+}
+
+/// A destination that is away while the source goes on being written to: in short here; in full with 5 GB, for which the
+/// servers and the spool take 20 GB of the disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_in_the_spool_is_held_in_flat_memory() {
+    const DOCUMENTS: usize = 2_000;
+    const BYTES: usize = 16 * 1024;
+    // MiB: replies of 16 MB are held by the driver, the queue, the spool's tables and the window that is written.
+    const MOST: u64 = 320;
+    let backlog: u64 = if tool::in_full() { 5 << 30 } else { 160 << 20 };
+    let source = ReplicaSet::start().await.expect("starts");
+    let destination = ReplicaSet::builder().proxied().start().await.expect("starts");
+    let (from, to) = (source.client().await, destination.client().await);
+    for client in [&from, &to] {
+        // What is overwritten takes room on the disk until the next checkpoint.
+        let often = doc! {"setParameter": 1, "syncdelay": 3.0};
+        client.database("admin").run_command(often).await.expect("is taken");
+    }
+    // Nothing that compresses; each round of writes begins at another place of it.
+    let mut noise = vec![0; DOCUMENTS * BYTES + 64 * 1024];
+    rand::fill(noise.as_mut_slice());
+    let document = |round: usize, n: usize| {
+        let from = n * BYTES + round % (64 * 1024);
+        let bytes = noise[from..from + BYTES].to_vec();
+        doc! {"_id": n as i32, "round": round as i32, "p": Binary { subtype: BinarySubtype::Generic, bytes }}
+    };
+    let app = from.database("app");
+    app.collection("c").insert_many((0..DOCUMENTS).map(|n| document(0, n))).await.expect("inserts");
+    let dir = tempfile::tempdir().expect("a directory");
+    let state = dir.path().join("state");
+    let mut command = migrate(&source.uri(), &destination.uri(), &state);
+    // As the agent's unit has it.
+    let mut run = Running::start(command.env("MALLOC_MMAP_THRESHOLD_", "1048576"));
+    let profile = run.until_event("started")["profile"].as_str().expect("a path").to_owned();
+    let progress = || verb(Path::new(&profile), &["migrations", "describe"])["progress"].clone();
+    let spooled = || progress()["spoolBytes"].as_u64().unwrap_or(0);
+    run.until_event("readyForCutover");
+    destination.proxy(0).set(Network::Cut);
+    let began = Instant::now();
+    let (mut written, mut round) = (0, 0);
+    while written < backlog {
+        round += 1;
+        for first in (0..DOCUMENTS).step_by(500) {
+            let replace = |n| doc! {"q": {"_id": n as i32}, "u": document(round, n)};
+            let updates: Vec<Document> = (first..first + 500).map(replace).collect();
+            app.run_command(doc! {"update": "c", "updates": updates}).await.expect("updates");
+        }
+        written += (DOCUMENTS * BYTES) as u64;
+        if round % 4 == 0 {
+            // Not faster than it is read: the oplog is short.
+            wait_for("what was written", || (spooled() + (128 << 20) >= written).then_some(()));
+        }
+    }
+    let held = wait_for("the whole backlog", || Some(spooled()).filter(|held| *held >= backlog));
+    let spooling = began.elapsed().as_secs();
+    let holding = peak_memory(run.pid());
+    destination.proxy(0).set(Network::Whole);
+    let began = Instant::now();
+    wait_for("an empty spool", || (progress()["spoolBytes"] == 0).then_some(()));
+    wait_for("its being synced", || {
+        (verb(Path::new(&profile), &["migrations", "describe"])["readyForCutover"] == true).then_some(())
+    });
+    let applying = began.elapsed().as_secs();
+    verb(Path::new(&profile), &["migrations", "cutover"]);
+    run.until_event("complete");
+    let peak = peak_memory(run.pid());
+    eprintln!(
+        "{} MiB in the spool after {spooling} s, with at most {holding} MiB of memory; applied in {applying} s; peak {peak} MiB",
+        held >> 20
+    );
+    limosa_testkit::compare(&from, &to, &["app"]).await.expect("equal");
+    assert!(peak < MOST, "{peak} MiB");
 }

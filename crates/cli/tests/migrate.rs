@@ -153,3 +153,22 @@ async fn only_the_chosen_namespaces_go_and_existing_data_is_dropped_when_asked()
     assert_eq!((count("app", "seed").await, count("app", "extra").await), (100, 0));
     assert_eq!((count("logs", "seed").await, count("kept", "seed").await), (0, 1));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_host_that_cannot_begin_ends_the_command_and_says_why() {
+    let (source, destination) = tokio::join!(ReplicaSet::start(), ReplicaSet::start());
+    let (source, destination) = (source.expect("starts"), destination.expect("starts"));
+    let dir = tempfile::tempdir().expect("a directory");
+    let state = dir.path().join("state");
+    fs::create_dir(&state).expect("creates");
+    fs::write(state.join("agent"), "in the way").expect("writes");
+    let (status, said, errors) = finish(&mut migrate(&source.uri(), &destination.uri(), &state));
+    assert_eq!((status, said.as_str()), (1, ""), "{errors}");
+    assert!(errors.contains(&state.join("agent").display().to_string()), "{errors}");
+    // With what was in the way gone, the same command goes on.
+    fs::remove_file(state.join("agent")).expect("removes");
+    let mut run = Running::start(&mut migrate(&source.uri(), &destination.uri(), &state));
+    run.until_event("readyForCutover");
+    run.signal("INT");
+    assert_eq!(run.end().0.code(), Some(130));
+}

@@ -1,10 +1,15 @@
 //! Every finding of `limosa check`, provoked on real servers; what only an error keeps from starting.
 
-use crate::support::{finish, limosa};
+use crate::support::{Running, finish, limosa, migrate, verb};
 use bson::{Document, doc};
-use limosa_testkit::{ReplicaSet, replica_set::ADMIN};
+use limosa_testkit::{
+    ReplicaSet, compare,
+    disk::SmallDisk,
+    replica_set::{ADMIN, Role},
+};
 use mongodb::Client;
 use serde_json::Value;
+use std::path::Path;
 
 /// Status and findings, by code.
 fn check(source: &str, destination: &str) -> (i32, Vec<Value>) {
@@ -84,6 +89,10 @@ async fn versions_and_what_follows_from_them_are_judged() {
     assert_eq!(status, 0, "{findings:#?}");
     finds(&findings, "TIME_SERIES_AT_CUTOVER", "WARNING", "app.series", "time-series");
     finds(&findings, "UNIQUE_BUILT_AT_CUTOVER", "WARNING", "app.c", "documents");
+    run(&from, "app", doc! {"create": "images", "recordPreImages": true}).await;
+    let (status, findings) = check(&old.uri(), &newer.uri());
+    assert_eq!(status, 2, "{findings:#?}");
+    finds(&findings, "UNSUPPORTED_COLLECTION", "ERROR", "app.images", "recordPreImages");
     let (status, findings) = check(&newer.uri(), &other.uri());
     assert_eq!(status, 2, "{findings:#?}");
     finds(&findings, "UNSUPPORTED_VERSION", "ERROR", "destination", "older");
@@ -102,6 +111,7 @@ async fn users_and_files_are_judged() {
     let admin = guarded.client().await;
     for (name, roles) in [
         ("watcher", vec!["clusterMonitor"]),
+        ("plain", vec!["readAnyDatabase"]),
         ("reader", vec!["clusterMonitor", "readAnyDatabase"]),
         ("writer", vec!["clusterMonitor", "readWriteAnyDatabase", "dbAdminAnyDatabase"]),
     ] {
@@ -111,6 +121,16 @@ async fn users_and_files_are_judged() {
     let (status, findings) = check(&as_user("watcher"), &free.uri());
     assert_eq!(status, 2, "{findings:#?}");
     finds(&findings, "INSUFFICIENT_PRIVILEGES", "ERROR", "source", "readAnyDatabase");
+    // It may follow the changes, but not list what there is.
+    let everywhere = doc! {"resource": {"db": "", "collection": ""}, "actions": ["find", "changeStream"]};
+    run(&admin, "admin", doc! {"createRole": "follow", "privileges": [everywhere], "roles": ["clusterMonitor"]}).await;
+    run(&admin, "admin", doc! {"createUser": "follower", "pwd": "hunter2", "roles": ["follow"]}).await;
+    let (status, findings) = check(&as_user("follower"), &free.uri());
+    assert_eq!(status, 2, "{findings:#?}");
+    finds(&findings, "INSUFFICIENT_PRIVILEGES", "ERROR", "source", "can't read every database");
+    let (status, findings) = check(&as_user("plain"), &free.uri());
+    assert_eq!(status, 2, "{findings:#?}");
+    finds(&findings, "INSUFFICIENT_PRIVILEGES", "ERROR", "source", "clusterMonitor");
     assert_eq!(check(&as_user("reader"), &free.uri()).0, 0);
     let (status, findings) = check(&free.uri(), &as_user("reader"));
     assert_eq!(status, 2, "{findings:#?}");
@@ -122,4 +142,94 @@ async fn users_and_files_are_judged() {
     let (status, findings) = check(&uri, &as_user("writer"));
     assert_eq!(status, 2, "{findings:#?}");
     finds(&findings, "CA_FILE_UNREADABLE", "ERROR", "source", "/nowhere/ca.pem");
+    let uri = format!("{}&tls=true&tlsCertificateKeyFile=/nowhere/key.pem", free.uri());
+    let (_, findings) = check(&as_user("reader"), &uri);
+    finds(&findings, "CA_FILE_UNREADABLE", "ERROR", "destination", "/nowhere/key.pem");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_a_sharded_cluster_is_not_taken_for_the_whole() {
+    let of = |role| ReplicaSet::builder().role(role).start();
+    let (config, shard, plain) = tokio::join!(of(Role::Config), of(Role::Shard), ReplicaSet::start());
+    let (config, shard, plain) = (config.expect("starts"), shard.expect("starts"), plain.expect("starts"));
+    for (source, destination, side) in [(&config, &plain, "source"), (&plain, &config, "destination")] {
+        let (status, findings) = check(&source.uri(), &destination.uri());
+        assert_eq!(status, 2, "{findings:#?}");
+        finds(&findings, "SHARDED_UNSUPPORTED", "ERROR", side, "config servers");
+    }
+    // As long as it is in no cluster it holds all of its data.
+    let (status, findings) = check(&shard.uri(), &plain.uri());
+    assert_eq!(status, 0, "{findings:#?}");
+    shard.join_cluster(&config).await.expect("joins");
+    for (source, destination, side) in [(&shard, &plain, "source"), (&plain, &shard, "destination")] {
+        let (status, findings) = check(&source.uri(), &destination.uri());
+        assert_eq!(status, 2, "{findings:#?}");
+        finds(&findings, "SHARDED_UNSUPPORTED", "ERROR", side, "the shard shard1");
+    }
+}
+
+/// What docs/operating.md asks for is enough for every kind of collection, copied and replicated.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_documented_roles_are_enough() {
+    let guarded = || ReplicaSet::builder().auth(true).start();
+    let (source, destination) = tokio::join!(guarded(), guarded());
+    let (source, destination) = (source.expect("starts"), destination.expect("starts"));
+    let (from, to) = (source.client().await, destination.client().await);
+    let roles = ["clusterMonitor", "readAnyDatabase"];
+    run(&from, "admin", doc! {"createUser": "mover", "pwd": "hunter2", "roles": &roles[..]}).await;
+    let roles = ["clusterMonitor", "readWriteAnyDatabase", "dbAdminAnyDatabase"];
+    run(&to, "admin", doc! {"createUser": "mover", "pwd": "hunter2", "roles": &roles[..]}).await;
+    let all_kinds = async |db: &str| {
+        for command in [
+            doc! {"create": "series", "timeseries": {"timeField": "t", "metaField": "m"}},
+            doc! {"create": "capped", "capped": true, "size": 65_536},
+            doc! {"create": "clustered", "clusteredIndex": {"key": {"_id": 1}, "unique": true}},
+            doc! {"create": "strict", "validator": {"a": {"$type": "int"}}, "changeStreamPreAndPostImages": {"enabled": true}},
+            doc! {"create": "view", "viewOn": "strict", "pipeline": [{"$match": {"a": 1}}]},
+            doc! {"createIndexes": "strict", "indexes": [
+                {"key": {"a": 1}, "name": "unique", "unique": true},
+                {"key": {"at": 1}, "name": "ttl", "expireAfterSeconds": 3600},
+            ]},
+        ] {
+            run(&from, db, command).await;
+        }
+        for name in ["series", "capped", "clustered", "strict"] {
+            let documents = (0..20).map(|n| doc! {"_id": n, "a": n, "m": n % 3, "t": bson::DateTime::now()});
+            from.database(db).collection(name).insert_many(documents).await.expect("inserts");
+        }
+    };
+    all_kinds("copied").await;
+    let (reads, writes) =
+        (source.uri_with(Some(("mover", "hunter2"))), destination.uri_with(Some(("mover", "hunter2"))));
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut migration = Running::start(&mut migrate(&reads, &writes, &dir.path().join("state")));
+    let profile = migration.until_event("started")["profile"].as_str().expect("a path").to_owned();
+    migration.until_event("readyForCutover");
+    all_kinds("replicated").await;
+    run(&from, "admin", doc! {"renameCollection": "copied.clustered", "to": "replicated.moved"}).await;
+    run(&from, "copied", doc! {"drop": "capped"}).await;
+    verb(Path::new(&profile), &["migrations", "cutover", "--wait"]);
+    migration.until_event("complete");
+    compare(&from, &to, &["copied", "replicated"]).await.expect("equal");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_with_too_little_room_is_judged() {
+    let Some(disk) = SmallDisk::mount(600).expect("a mount point") else { return };
+    let source = ReplicaSet::start().await.expect("starts");
+    let destination = ReplicaSet::builder().dir(disk.path()).oplog_mb(16).start().await.expect("starts");
+    let from = source.client().await;
+    assert_eq!(check(&source.uri(), &destination.uri()).0, 0);
+    for _ in 0..64 {
+        let mut bytes = vec![0; 1024 * 1024];
+        rand::fill(bytes.as_mut_slice());
+        let payload = bson::Binary { subtype: bson::spec::BinarySubtype::Generic, bytes };
+        from.database("app").collection("c").insert_one(doc! {"payload": payload}).await.expect("inserts");
+    }
+    // What it takes on the disk is known once it is there.
+    run(&from, "admin", doc! {"fsync": 1}).await;
+    disk.fill_but(32).expect("fills");
+    let (status, findings) = check(&source.uri(), &destination.uri());
+    assert_eq!(status, 2, "{findings:#?}");
+    finds(&findings, "INSUFFICIENT_DISK_SPACE", "ERROR", "destination", "MiB free");
 }

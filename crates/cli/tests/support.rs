@@ -157,7 +157,8 @@ pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         if let Some(found) = look() {
             return found;
         }
-        assert!(began.elapsed() < PATIENCE, "{what} never came");
+        let patience = if limosa_testkit::tool::in_full() { PATIENCE * 20 } else { PATIENCE };
+        assert!(began.elapsed() < patience, "{what} never came");
         std::thread::sleep(Duration::from_millis(100));
     }
 }

@@ -119,11 +119,15 @@ pub(crate) fn uuid_of(value: Option<&Bson>) -> Option<Uuid> {
 /// Creates `ns` with `options`; that it exists already is success. What would make the destination delete documents on
 /// its own is left out until the cutover.
 pub(crate) async fn create(destination: &Cluster, ns: &Namespace, options: &Document) -> Result<(), Failure> {
-    if ns.coll.starts_with(BUCKETS) {
-        return Ok(()); // comes with the time-series collection
-    }
-    let mut command = doc! {"create": &ns.coll};
+    // Buckets come with their time-series collection. What it is like is told by their own options too: on the source it
+    // is created a moment later, and may not be there yet.
+    let series = ns.coll.strip_prefix(BUCKETS);
+    let mut command = doc! {"create": series.unwrap_or(&ns.coll)};
     command.extend(options.clone());
+    if series.is_some() {
+        command.remove("validator");
+        command.remove("clusteredIndex");
+    }
     command.remove("uuid");
     command.remove("autoIndexId");
     command.remove("temp"); // or an election would drop it

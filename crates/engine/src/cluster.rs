@@ -9,6 +9,9 @@ use std::{fmt, time::Duration};
 /// How long to look for a server before the first contact counts as failed.
 const FIRST_CONTACT: Duration = Duration::from_secs(10);
 
+/// A server that has no such command.
+const COMMAND_NOT_FOUND: i32 = 59;
+
 /// Which end of the migration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
@@ -75,8 +78,8 @@ impl Cluster {
         let client = Client::with_options(options).map_err(|e| malformed(&e))?;
         let admin = client.database("admin");
         let hello = admin.run_command(doc! {"hello": 1}).await.map_err(|e| error::failure(side, &e))?;
-        if hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid") {
-            return Err(Failure::new(ErrorCode::ShardedUnsupported, format!("the {side} is a sharded cluster")));
+        if let Some(what) = part_of_a_sharded_cluster(&hello) {
+            return Err(Failure::new(ErrorCode::ShardedUnsupported, format!("the {side} is {what}")));
         }
         let Ok(set_name) = hello.get_str("setName") else {
             return Err(Failure::new(
@@ -84,6 +87,23 @@ impl Cluster {
                 format!("the {side} is a standalone server, not a replica set"),
             ));
         };
+        let denied = |command: &str| {
+            let message =
+                format!("the user of the {side} may not run {command}; grant it the role clusterMonitor on admin");
+            Failure::new(ErrorCode::InsufficientPrivileges, message)
+        };
+        match admin.run_command(doc! {"shardingState": 1}).await {
+            Ok(state) if state.get_bool("enabled").unwrap_or(false) => {
+                let shard = state.get_str("shardName").unwrap_or_default();
+                let message = format!("the {side} is the shard {shard} of a sharded cluster, a part of its data");
+                return Err(Failure::new(ErrorCode::ShardedUnsupported, message));
+            }
+            // One that was started for a shard and never added holds all of its data.
+            Ok(_) => {}
+            Err(e) if error::code(&e) == Some(13) => return Err(denied("shardingState")),
+            Err(e) if error::code(&e) == Some(COMMAND_NOT_FOUND) => {}
+            Err(e) => return Err(error::failure(side, &e)),
+        }
         let info = admin.run_command(doc! {"buildInfo": 1}).await.map_err(|e| error::failure(side, &e))?;
         let parts: Vec<u32> =
             info.get_str("version").unwrap_or("").split(['.', '-']).filter_map(|p| p.parse().ok()).collect();
@@ -99,14 +119,7 @@ impl Cluster {
                 .and_then(|s| s.get_object_id("replicaSetId"))
                 .map(|id| id.to_hex())
                 .unwrap_or_else(|_| set_name.to_owned()),
-            Err(e) if error::code(&e) == Some(13) => {
-                return Err(Failure::new(
-                    ErrorCode::InsufficientPrivileges,
-                    format!(
-                        "the user of the {side} may not run replSetGetConfig; grant it the role clusterMonitor on admin"
-                    ),
-                ));
-            }
+            Err(e) if error::code(&e) == Some(13) => return Err(denied("replSetGetConfig")),
             Err(e) => return Err(error::failure(side, &e)),
         };
         Ok(Self { side, client, version, set_id })
@@ -159,6 +172,14 @@ impl Cluster {
             .filter(|name| !limosa_model::filter::is_internal(name))
             .collect())
     }
+}
+
+/// What `hello` tells of a server that isn't a replica set of its own.
+fn part_of_a_sharded_cluster(hello: &Document) -> Option<&'static str> {
+    if hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid") {
+        return Some("a sharded cluster");
+    }
+    hello.contains_key("configsvr").then_some("the config servers of a sharded cluster")
 }
 
 /// The privileges of a user.
@@ -223,4 +244,16 @@ pub(crate) async fn describe(name: &str, uri: &Secret) -> Result<protocol::Deplo
         tls_enabled: matches!(options.tls, Some(mongodb::options::Tls::Enabled(_))),
         managed: options.credential.is_some(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mongos_is_told_from_a_replica_set() {
+        let mongos = doc! {"isWritablePrimary": true, "msg": "isdbgrid", "maxWireVersion": 17};
+        assert_eq!(part_of_a_sharded_cluster(&mongos), Some("a sharded cluster"));
+        assert_eq!(part_of_a_sharded_cluster(&doc! {"setName": "rs", "isWritablePrimary": true}), None);
+    }
 }

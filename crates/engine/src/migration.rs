@@ -573,6 +573,8 @@ async fn release_writes_after_the_end(settings: &Settings) -> Result<(), Failure
 async fn remove_copied(settings: &Settings) -> Result<(), Failure> {
     let destination = Cluster::connect(Side::Destination, &settings.destination_uri).await?;
     let store = Store::new(&destination, settings.migration_id, settings.epoch);
+    // Whoever had it before may not be dead.
+    store.take_over(settings.agent_id, 1).await?;
     let mapped: HashSet<_> = store.mapped().await?.into_values().collect();
     let unfinished = store.load().await?.is_some_and(|checkpoint| checkpoint.stage < Stage::Planned);
     let source = Cluster::connect(Side::Source, &settings.source_uri).await?;

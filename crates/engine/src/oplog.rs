@@ -2,7 +2,7 @@
 //! it is read is lost, and the copy would have to be made again.
 
 use crate::{cluster::Cluster, progress::Tracker, raw::as_i64, stream::spool::Spool};
-use bson::{Document, Timestamp, doc};
+use bson::{Bson, Timestamp, doc};
 use std::{convert::Infallible, time::Duration};
 
 /// What the source says of its oplog.
@@ -46,9 +46,10 @@ async fn look(source: &Cluster) -> Result<Oplog, mongodb::error::Error> {
         doc! {"serverStatus": 1, "repl": 0, "metrics": 0, "locks": 0, "wiredTiger": 0, "tcmalloc": 0, "oplog": 1};
     let status = source.db("admin").run_command(command).await?;
     let stats = source.db("local").run_command(doc! {"collStats": "oplog.rs"}).await?;
-    let time = |name: &str| -> Option<u32> {
-        let oplog: &Document = status.get_document("oplog").ok()?;
-        Some(oplog.get_document(name).ok()?.get_timestamp("ts").ok()?.time)
+    let time = |name: &str| match status.get_document("oplog").ok()?.get(name)? {
+        Bson::Timestamp(time) => Some(time.time),
+        Bson::Document(optime) => optime.get_timestamp("ts").ok().map(|time| time.time),
+        _ => None,
     };
     match (time("earliestOptime"), time("latestOptime")) {
         (Some(oldest), Some(newest)) => Ok(Oplog {
@@ -77,5 +78,21 @@ mod tests {
         assert_eq!(window(young, at(5000)), Some(40_000));
         let idle = Oplog { oldest: 5, newest: 5, bytes: 0, most_bytes: 100 };
         assert_eq!(window(idle, at(5)), Some(0));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn every_version_tells_a_user_with_the_documented_roles_how_far_its_oplog_reaches() {
+        for version in limosa_testkit::mongod::VERSIONS {
+            let set = limosa_testkit::ReplicaSet::builder().version(version).auth(true).start().await.expect("starts");
+            let roles = ["readAnyDatabase", "clusterMonitor"];
+            let create = doc! {"createUser": "mover", "pwd": "pw", "roles": &roles[..]};
+            set.client().await.database("admin").run_command(create).await.expect("creates");
+            let uri = limosa_model::Secret::new(set.uri_with(Some(("mover", "pw"))));
+            let cluster = Cluster::connect(crate::cluster::Side::Source, &uri).await.expect("connects");
+            let told = look(&cluster).await.unwrap_or_else(|e| panic!("{version}: {e}"));
+            let (newest, _) = cluster.optimes().await.expect("answers");
+            assert!(0 < told.oldest && told.oldest <= told.newest && told.newest <= newest.time, "{version}: {told:?}");
+            assert!(0 < told.bytes && told.bytes < told.most_bytes, "{version}: {told:?}");
+        }
     }
 }

@@ -37,8 +37,8 @@ pub(crate) const WORKERS: usize = 4;
 /// A window is written when it has this many events, or when there is nothing more to read at once.
 const WINDOW_EVENTS: u64 = 8_000;
 
-/// Bytes of replies that one window may be made of.
-const WINDOW_BYTES: usize = 32 * 1024 * 1024;
+/// Bytes of replies from which on a window is written: one of the largest is enough, each byte of it is held several times.
+const WINDOW_BYTES: usize = 8 * 1024 * 1024;
 
 /// A delta of this many bytes is no shorter than reading the document again.
 const LARGE_DELTA: usize = 8 * 1024 * 1024;

@@ -335,3 +335,38 @@ async fn index_builds_that_are_unfinished_on_the_source_come_when_they_end_and_n
     let indexes = to.database("builds").collection::<Document>("ends").list_index_names().await.expect("lists");
     assert_eq!(indexes, ["_id_", "u"]);
 }
+
+/// The source makes a time-series collection in two steps, its buckets first: what is created after the first of them
+/// must hold what comes later.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_series_collection_seen_half_made_is_not_lost() {
+    let Pair { source, destination, from, to } = Pair::start().await;
+    let app = from.database("app");
+    app.collection("c").insert_one(doc! {"_id": 1}).await.expect("inserts");
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut run = Run::start(&settings(&source, &destination, dir.path()));
+    run.reach(PhaseKind::Synced).await;
+    let half = async |mode: &str| {
+        let data = doc! {"ns": "app.series"};
+        let command = doc! {"configureFailPoint": "failTimeseriesViewCreation", "mode": mode, "data": data};
+        from.database("admin").run_command(command).await.expect("the server has this failpoint");
+    };
+    let create = doc! {"create": "series", "timeseries": {"timeField": "t", "metaField": "m", "granularity": "minutes"},
+    "expireAfterSeconds": 1_000_000_000};
+    half("alwaysOn").await;
+    app.run_command(create.clone()).await.expect_err("only its buckets are made");
+    half("off").await;
+    let applied = run.report().progress.events_applied;
+    app.collection("c").insert_one(doc! {"_id": 2}).await.expect("inserts");
+    run.count(|progress| progress.events_applied > applied).await;
+    let here = to.database("app").collection::<Document>("c");
+    while here.find_one(doc! {"_id": 2}).await.expect("reads").is_none() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    app.run_command(create).await.expect("creates the rest");
+    let measured = (0..50).map(|n| doc! {"t": bson::DateTime::now(), "m": n % 3, "n": n});
+    app.collection("series").insert_many(measured).await.expect("inserts");
+    run.cut_over().await;
+    assert_eq!(to.database("app").collection::<Document>("series").count_documents(doc! {}).await.expect("counts"), 50);
+    compare(&from, &to, &["app"]).await.expect("equal");
+}

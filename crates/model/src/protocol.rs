@@ -125,6 +125,9 @@ pub struct MigrationAssignment {
     /// read is written.
     #[serde(default)]
     pub reversal_from: Option<TurningPoint>,
+    /// It is over: all that is left is to remove what was copied.
+    #[serde(default)]
+    pub cancelled: bool,
 }
 
 /// A preflight to carry out and report.

@@ -263,6 +263,8 @@ pub struct Carried {
     pub oplog_warned: Option<i64>,
     /// How often the user asked for the copy to be made again.
     pub recopies: i64,
+    /// It was cancelled, and what was copied is still to be removed: some agent has to, however long that takes to come.
+    pub to_remove: bool,
 }
 
 impl Migration {

@@ -115,7 +115,7 @@ pub fn step(
     let mut actions = Vec::new();
     match event {
         Event::Claim { agent, lease_seconds } => {
-            if kind.is_final() || kind == PhaseKind::Paused {
+            if (kind.is_final() && !migration.carried.to_remove) || kind == PhaseKind::Paused {
                 return not_now("be claimed");
             }
             if migration.lease.as_ref().is_some_and(|lease| lease.agent != agent && lease.until > now) {
@@ -123,7 +123,9 @@ pub fn step(
             }
             next.epoch = migration.epoch.next();
             next.lease = Some(Lease { agent, epoch: next.epoch, until: now.plus_seconds(lease_seconds) });
-            actions.push(record("claimed", format!("agent {agent} with epoch {}", next.epoch.0)));
+            if !migration.carried.to_remove {
+                actions.push(record("claimed", format!("agent {agent} with epoch {}", next.epoch.0)));
+            }
         }
         Event::Report { agent, epoch, phase, progress, failure, lease_seconds, window_seconds } => {
             let held = migration.lease.as_ref().is_some_and(|lease| lease.agent == agent && lease.epoch == epoch);
@@ -144,7 +146,11 @@ pub fn step(
             if let Some(phase) = reported(migration, phase, failure, expires_at, &mut actions) {
                 next.phase = phase;
             }
-            if next.phase.kind().is_final() {
+            if phase == PhaseKind::Cancelled && next.carried.to_remove {
+                next.carried.to_remove = false;
+                actions.push(record("removed", "what was copied is gone from the destination".to_owned()));
+            }
+            if next.phase.kind().is_final() && !next.carried.to_remove {
                 next.lease = None;
             }
         }
@@ -205,9 +211,14 @@ pub fn step(
             _ => return not_now("be resumed"),
         },
         Event::Cancel { drop_copied } => match kind {
-            PhaseKind::Cancelled => {}
+            // What nobody could remove yet may stay after all.
+            PhaseKind::Cancelled => next.carried.to_remove &= drop_copied,
             PhaseKind::Finalizing | PhaseKind::Complete => return not_now("be cancelled"),
-            _ => next.phase = Phase::Cancelled { drop_copied },
+            _ => {
+                next.phase = Phase::Cancelled { drop_copied };
+                // Without an agent that ever had it there is nothing; a way back copied nothing.
+                next.carried.to_remove = drop_copied && migration.epoch.0 > 0 && migration.reversal.is_none();
+            }
         },
         Event::Extend { seconds } => match cutover_ends(migration) {
             Some(at) => {
@@ -644,5 +655,22 @@ mod tests {
         }
         let cancelled = user(&at(agent, PhaseKind::Copying), Event::Cancel { drop_copied: true }).expect("copying");
         assert_eq!(cancelled.directive(agent, cancelled.epoch), Directive::Cancel { drop_copied: true });
+    }
+
+    #[test]
+    fn what_was_copied_is_removed_by_whoever_comes_once() {
+        let (gone, other) = (AgentId::generate(), AgentId::generate());
+        let cancelled = user(&at(gone, PhaseKind::Copying), Event::Cancel { drop_copied: true }).expect("copying");
+        let later = NOW.plus_seconds(3600);
+        let claimed = claim(&cancelled, other, later).expect("there is something left to do");
+        let kept = user(&claimed, Event::Cancel { drop_copied: false }).expect("is cancelled already");
+        assert!(!kept.carried.to_remove, "it may stay after all");
+        let begun = report(&claimed, other, PhaseKind::Preparing).expect("holds the lease");
+        assert_eq!(begun.directive(other, begun.epoch), Directive::Cancel { drop_copied: true });
+        let done = report(&begun, other, PhaseKind::Cancelled).expect("holds the lease");
+        assert_eq!((done.phase.clone(), done.lease.clone()), (Phase::Cancelled { drop_copied: true }, None));
+        assert!(claim(&done, other, later).is_err(), "it is removed twice");
+        let untouched = user(&at(gone, PhaseKind::Copying), Event::Cancel { drop_copied: false }).expect("copying");
+        assert!(claim(&untouched, other, later).is_err());
     }
 }

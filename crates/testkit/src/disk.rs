@@ -44,6 +44,14 @@ impl SmallDisk {
         Ok(())
     }
 
+    /// Leaves room for so many megabytes.
+    pub fn fill_but(&self, megabytes: u64) -> Result<(), Error> {
+        let told = Command::new("df").args(["--output=avail", "--block-size=1M"]).arg(self.path()).output()?;
+        let free: u64 = String::from_utf8(told.stdout)?.split_whitespace().last().unwrap_or("0").parse()?;
+        let mut file = fs::OpenOptions::new().append(true).create(true).open(self.ballast())?;
+        Ok(file.write_all(&vec![0; (free.saturating_sub(megabytes) * 1024 * 1024) as usize])?)
+    }
+
     /// Gives the room back.
     pub fn free(&self) -> Result<(), Error> {
         Ok(fs::remove_file(self.ballast())?)

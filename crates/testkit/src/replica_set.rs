@@ -17,6 +17,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// User and password of the administrator, where access control is on.
 pub const ADMIN: (&str, &str) = ("root", "secret:/@1");
 
+/// What a replica set is in a sharded cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Started for a shard; it is one once [`ReplicaSet::join_cluster`] has said so.
+    Shard,
+    /// Holds the cluster's catalog.
+    Config,
+}
+
 /// How to start one.
 #[derive(Clone, Debug)]
 pub struct Builder {
@@ -27,6 +36,7 @@ pub struct Builder {
     certificate_life: Option<Duration>,
     dir: Option<PathBuf>,
     standalone: bool,
+    role: Option<Role>,
     oplog_mb: u32,
     proxied: bool,
     cache_gb: f64,
@@ -84,6 +94,13 @@ impl Builder {
     #[must_use]
     pub fn standalone(mut self) -> Self {
         self.standalone = true;
+        self
+    }
+
+    /// A part of a sharded cluster.
+    #[must_use]
+    pub fn role(mut self, role: Role) -> Self {
+        self.role = Some(role);
         self
     }
 
@@ -177,6 +194,7 @@ impl ReplicaSet {
             certificate_life: None,
             dir: None,
             standalone: false,
+            role: None,
             oplog_mb: 512,
             proxied: false,
             cache_gb: 0.5,
@@ -231,6 +249,11 @@ impl ReplicaSet {
         if !self.builder.standalone {
             command.args(["--replSet", "rs", "--oplogSize", &self.builder.oplog_mb.to_string()]);
         }
+        match self.builder.role {
+            Some(Role::Shard) => drop(command.arg("--shardsvr")),
+            Some(Role::Config) => drop(command.arg("--configsvr")),
+            None => {}
+        }
         if let Some(certificates) = &self.certificates {
             command.args(["--tlsMode", "requireTLS", "--tlsAllowConnectionsWithoutCertificates"]);
             command.arg("--tlsCertificateKeyFile").arg(&certificates.both);
@@ -249,7 +272,10 @@ impl ReplicaSet {
         if !self.builder.standalone {
             let members: Vec<Bson> =
                 (0..self.ports.len()).map(|i| doc! {"_id": i as i32, "host": self.member_addr(i)}.into()).collect();
-            let config = doc! {"_id": "rs", "members": members, "settings": {"electionTimeoutMillis": 2000, "heartbeatIntervalMillis": 500}};
+            let mut config = doc! {"_id": "rs", "members": members, "settings": {"electionTimeoutMillis": 2000, "heartbeatIntervalMillis": 500}};
+            if self.builder.role == Some(Role::Config) {
+                config.insert("configsvr", true);
+            }
             let initiate = doc! {"replSetInitiate": config};
             wait_for(PATIENCE, async || match admin.run_command(initiate.clone()).await {
                 Ok(_) => true,
@@ -345,6 +371,20 @@ impl ReplicaSet {
     /// The process of a member that runs.
     pub fn process(&self, index: usize) -> Option<u32> {
         self.children[index].as_ref().map(Child::id)
+    }
+
+    /// Makes this set, started as [`Role::Shard`], a shard of the cluster whose catalog `config` holds: by the document
+    /// that `mongos` writes to it when it is added.
+    pub async fn join_cluster(&self, config: &Self) -> Result<(), Error> {
+        let hosts: Vec<String> = (0..config.ports.len()).map(|i| config.member_addr(i)).collect();
+        let identity = doc! {
+            "_id": "shardIdentity",
+            "shardName": "shard1",
+            "clusterId": bson::oid::ObjectId::new(),
+            "configsvrConnectionString": format!("rs/{}", hosts.join(",")),
+        };
+        self.client().await.database("admin").collection("system.version").insert_one(identity).await?;
+        Ok(())
     }
 
     /// Adds an empty member that can't become primary and waits until it is a secondary. Returns its index.

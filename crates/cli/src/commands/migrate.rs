@@ -96,17 +96,26 @@ async fn migrate(given: &Migrate, ui: &mut Ui) -> Result<(), CliError> {
     let ended = match joining {
         Ok(Ok((known, token))) => {
             let leave = CancellationToken::new();
-            let agent = tokio::spawn(limosa_agent::run(agent(given, &profile, token), leave.clone().cancelled_owned()));
-            let ended = drive(given, &state, &profile, &client, known, ui, &mut interrupt).await;
-            if ended.is_ok() {
-                tokio::time::sleep(LINGER).await;
+            let mut agent =
+                tokio::spawn(limosa_agent::run(agent(given, &profile, token), leave.clone().cancelled_owned()));
+            tokio::select! {
+                ended = drive(given, &state, &profile, &client, known, ui, &mut interrupt) => {
+                    if ended.is_ok() {
+                        tokio::time::sleep(LINGER).await;
+                    }
+                    if matches!(ended, Err(CliError::Interrupted)) {
+                        ui::say("stopping; what is under way is brought to a point from which it can go on");
+                    }
+                    leave.cancel();
+                    end(agent, &mut interrupt).await?;
+                    ended
+                }
+                // Nobody told it to: without it nothing goes on.
+                left = &mut agent => Err(match left {
+                    Ok(Err(error)) => error.into(),
+                    Ok(Ok(())) | Err(_) => CliError::AgentEnded,
+                }),
             }
-            if matches!(ended, Err(CliError::Interrupted)) {
-                ui::say("stopping; what is under way is brought to a point from which it can go on");
-            }
-            leave.cancel();
-            end(agent, &mut interrupt).await?;
-            ended
         }
         Ok(Err(error)) | Err(error) => Err(error),
     };

@@ -36,11 +36,6 @@ pub(crate) async fn adopt(
         cutover::drop_namespace(&destination, &plain(&ns)).await?;
         registry.remove(&ns);
     }
-    if entry.ns.coll.starts_with(BUCKETS)
-        && let Some(series) = catalog::find(registry.source(), &plain(&entry.ns)).await?
-    {
-        catalog::create(&destination, &plain(name), &series.options).await?;
-    }
     registry.create(entry, name).await?;
     let source = registry.source().clone();
     let (_, t0) = source.optimes().await?;
@@ -84,7 +79,8 @@ pub(crate) struct Renewed {
 
 /// Before a cutover: copies what differs from the source and can't be changed in place. That is a collection with other
 /// fixed options; a capped one whose documents or their order differ, since what was evicted during the copy may have
-/// come again; and before 6.0, whose streams don't show them, time-series collections.
+/// come again; before 6.0, whose streams don't show them, time-series collections; and from 6.0 on, where each is known
+/// from its first event, one that isn't known.
 pub(crate) async fn renew_unequal(registry: &mut Registry, slot: &Slot, tracker: &Tracker) -> Result<Renewed, Failure> {
     let (source, destination, filter) =
         (registry.source().clone(), registry.destination().clone(), registry.filter().clone());
@@ -94,12 +90,14 @@ pub(crate) async fn renew_unequal(registry: &mut Registry, slot: &Slot, tracker:
     let mut renewed = Renewed::default();
     for entry in catalog::list(&source, &filter).await? {
         let buckets = entry.ns.coll.starts_with(BUCKETS);
-        if entry.kind != Kind::Collection || (buckets && !silent) {
+        if entry.kind != Kind::Collection {
             continue;
         }
+        let known = silent || entry.uuid.is_some_and(|uuid| registry.by_uuid(uuid).is_some());
         let unequal = match have.get(&entry.ns) {
-            None if silent => true,
-            None => false,
+            None => true,
+            Some(_) if !known => true,
+            Some(_) if buckets && !silent => false,
             Some(own) if catalog::must_be_recreated(&entry, own) => true,
             Some(_) if entry.is_capped() => {
                 let order = doc! {"$natural": 1};

@@ -106,14 +106,6 @@ async fn create(event: &Event<'_>, ns: &Namespace, registry: &mut Registry) -> R
         registry.forget(uuid);
         return Ok(());
     };
-    if let Some(plain) = ns.coll.strip_prefix(catalog::BUCKETS) {
-        // Its time-series collection is what can be created.
-        let series = Namespace::new(&ns.db, plain);
-        if let Some(series) = catalog::find(registry.source(), &series).await?.filter(|e| e.kind == Kind::TimeSeries) {
-            catalog::create(registry.destination(), &series.ns, &series.options).await?;
-        }
-        return registry.create(&entry, ns).await;
-    }
     let occupied = registry.by_name(ns).is_some();
     let name = if occupied { parked(ns, uuid) } else { ns.clone() };
     registry.create(&entry, &name).await

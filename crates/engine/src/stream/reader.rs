@@ -92,6 +92,7 @@ impl Reader {
         while let Some(batch) = cursor.next().await {
             let batch = batch.map_err(Broken::Stream)?;
             self.wait_for_room().await;
+            self.spool.written_out().await;
             let reply = fragments.absorb(batch.as_raw_document().to_owned()).map_err(Broken::Stream)?;
             let Some(reply) = reply.map(Arc::new) else { continue };
             self.spool.push(&reply).map_err(Broken::Spool)?;
@@ -100,6 +101,8 @@ impl Reader {
                 *token = Some(crate::raw::to_document(&after));
             }
             self.tracker.works(Part::Reader);
+            let spooled = self.spool.bytes();
+            self.tracker.count(|p| p.spool_bytes = spooled);
             if oversized && event::events_of(&reply).is_some_and(|events| !events.is_empty()) {
                 return Ok(()); // what was too large, or something before it, is behind
             }

@@ -118,6 +118,7 @@ fn assignment(call: &Call, migration: &Migration) -> Result<Option<protocol::Mig
         recopies: migration.carried.recopies,
         drop_destination_data: migration.drop_destination_data && migration.reversal.is_none(),
         reversal_from: migration.reversal.map(|reversal| reversal.from),
+        cancelled: migration.carried.to_remove,
     }))
 }
 

@@ -197,8 +197,9 @@ impl Store {
         let current: Migration = serde_json::from_str(&body).map_err(|e| unreadable(&e))?;
         let (next, actions) = step(&current, event, now).map_err(NotChanged::Illegal)?;
         let body = serde_json::to_string(&next).map_err(|e| unreadable(&e))?;
+        let is_over = next.phase.kind().is_final() && !next.carried.to_remove;
         let update = "UPDATE migrations SET version = ?2 + 1, final = ?3, body = ?4 WHERE id = ?1 AND version = ?2";
-        transaction.execute(update, params![migration.to_string(), version, next.phase.kind().is_final(), body])?;
+        transaction.execute(update, params![migration.to_string(), version, is_over, body])?;
         sample_lag(&transaction, &next, now)?;
         super::history::sample(&transaction, &next, now)?;
         for Action::Record { kind, message } in &actions {
