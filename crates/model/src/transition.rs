@@ -420,6 +420,7 @@ mod tests {
             rehearsal: None,
             carried: Default::default(),
             reversal: None,
+            filter: crate::NamespaceFilter::default(),
         }
     }
 

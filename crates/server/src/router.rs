@@ -33,8 +33,8 @@ use limosa_model::{
             LiveMigrationResponse, TargetOrg, TargetOrgRequest,
         },
         own::{
-            AuditEntry, CancelRequest, Empty, ExtendRequest, MigrationDetail, MigrationEvent, MigrationSample,
-            RegisterCluster, RegisteredCluster, ResumeRequest,
+            AuditEntry, CancelRequest, Empty, ExtendRequest, MigrationDetail, MigrationEvent, MigrationRequest,
+            MigrationSample, MigrationValidation, RegisterCluster, RegisteredCluster, ResumeRequest,
         },
     },
 };
@@ -183,6 +183,8 @@ const OWN_CLUSTERS: &str = "/api/limosa/v1/groups/{groupId}/clusters";
 const OWN_CLUSTER: &str = "/api/limosa/v1/groups/{groupId}/clusters/{clusterName}";
 const OWN_JOBS: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations";
 const OWN_JOB: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}";
+const OWN_VALIDATE: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/validate";
+const OWN_VALIDATION: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/validate/{validationId}";
 const OWN_EVENTS: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}/events";
 const OWN_HISTORY: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}/history";
 const OWN_PAUSE: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}/pause";
@@ -422,6 +424,20 @@ fn own() -> Vec<Route> {
             .role(MEMBER)
             .query(&["phase", "status"])
             .gives(Answer::page::<MigrationDetail>()),
+        Route::new(Method::POST, OWN_JOBS, "createLiveMigration", jobs::create)
+            .about("Create a migration of chosen namespaces")
+            .role(OWNER)
+            .takes_body::<MigrationRequest>()
+            .gives(Answer::one::<MigrationDetail>(StatusCode::CREATED)),
+        Route::new(Method::POST, OWN_VALIDATE, "validateLiveMigration", validations::create_own)
+            .about("Ask whether a migration of chosen namespaces could start")
+            .role(OWNER)
+            .takes_body::<MigrationRequest>()
+            .gives(Answer::one::<MigrationValidation>(StatusCode::OK)),
+        Route::new(Method::GET, OWN_VALIDATION, "getLiveMigrationValidation", validations::get_own)
+            .about("Return one validation with all its findings")
+            .role(OWNER)
+            .gives(Answer::one::<MigrationValidation>(StatusCode::OK)),
         Route::new(Method::GET, OWN_JOB, "getLiveMigration", jobs::describe)
             .about("Return one migration in full")
             .role(MEMBER)

@@ -27,7 +27,10 @@ const STATEMENTS: usize = 64;
 
 /// What makes a new file this version's, step by step; a file's `user_version` counts the steps that it has had. Steps
 /// are added and never changed.
-const STEPS: &[&str] = &[TABLES, AGENT_VERSIONS, QUICK_LISTS, SEALED_BY];
+const STEPS: &[&str] = &[TABLES, AGENT_VERSIONS, QUICK_LISTS, SEALED_BY, FINDINGS];
+
+/// All that a validation found, as JSON.
+const FINDINGS: &str = "ALTER TABLE validations ADD COLUMN findings TEXT NOT NULL DEFAULT '[]'";
 
 /// Which key the secrets are sealed under.
 const SEALED_BY: &str = "CREATE TABLE sealed_by (one INTEGER PRIMARY KEY CHECK (one = 1), fingerprint TEXT NOT NULL)";

@@ -4,7 +4,7 @@ import { field, h, say, show, table } from "../dom.js";
 import { ApiError, all, call, follow, get } from "../api.js";
 import { chart, rate } from "../chart.js";
 import { ask } from "../dialog.js";
-import { PHASES, bytes, count, isOver, mood, next, phase, progress, since, span, time, until } from "../words.js";
+import { PHASES, bytes, carried, count, isOver, mood, next, phase, progress, since, span, time, until } from "../words.js";
 
 function timeline(m) {
   const stopped = !PHASES.includes(m.phase);
@@ -40,6 +40,7 @@ function facts(m) {
     m.progress.writePauseMillis !== null && m.progress.writePauseMillis !== undefined
       && fact("Write pause", `${count(p.writePauseMillis)} ms`, "at the cutover"),
     !isOver(m.phase) && fact("Load level", m.limits.loadLevel, limited(m.limits)),
+    (m.includeNamespaces.length > 0 || m.excludeNamespaces.length > 0) && fact("Namespaces", carried(m), "of those that its agent's options admit"),
     fact("Host", m.migrationHosts.join(", "), m.attempts === 1 ? "first attempt" : `${m.attempts} attempts`));
 }
 
