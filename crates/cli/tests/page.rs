@@ -126,6 +126,12 @@ async fn a_migration_is_created_watched_and_cut_over_in_the_browser() -> Result<
     browser.press("Start").await?;
     browser.sees("Stop the application's writes on the source, then cut over.").await?;
     browser.sees("app.*, kept.c but app.scratch").await?;
+    // Looked at every ten seconds.
+    browser.sees("Source's oplog reaches back").await?;
+
+    // The server tells of changes.
+    browser.script("window.heard = 0; window.addEventListener('limosa:changed', () => { window.heard += 1; })").await?;
+    browser.until("return window.heard > 1").await?;
 
     // The connection is lost and comes back.
     browser.offline(true).await?;

@@ -47,8 +47,10 @@ async fn look(source: &Cluster) -> Result<Oplog, mongodb::error::Error> {
     let status = source.db("admin").run_command(command).await?;
     let stats = source.db("local").run_command(doc! {"collStats": "oplog.rs"}).await?;
     let time = |name: &str| -> Option<u32> {
+        // A timestamp, or one with its term beside it: releases differ.
         let oplog: &Document = status.get_document("oplog").ok()?;
-        Some(oplog.get_document(name).ok()?.get_timestamp("ts").ok()?.time)
+        let optime = oplog.get_document(name).and_then(|optime| optime.get_timestamp("ts"));
+        Some(optime.or_else(|_| oplog.get_timestamp(name)).ok()?.time)
     };
     match (time("earliestOptime"), time("latestOptime")) {
         (Some(oldest), Some(newest)) => Ok(Oplog {

@@ -33,8 +33,8 @@ use limosa_model::{
             LiveMigrationResponse, TargetOrg, TargetOrgRequest,
         },
         own::{
-            AuditEntry, CancelRequest, Empty, ExtendRequest, MigrationDetail, MigrationEvent, MigrationRequest,
-            MigrationSample, MigrationValidation, RegisterCluster, RegisteredCluster, ResumeRequest,
+            AuditEntry, CancelRequest, Changes, Empty, ExtendRequest, MigrationDetail, MigrationEvent,
+            MigrationRequest, MigrationSample, MigrationValidation, RegisterCluster, RegisteredCluster, ResumeRequest,
         },
     },
 };
@@ -448,6 +448,12 @@ fn own() -> Vec<Route> {
                 .about("Return what happened to a migration, or follow it as text/event-stream")
                 .role(MEMBER)
                 .gives(Answer::page::<MigrationEvent>())
+        },
+        Route {
+            stream: Some(events::stream_changes),
+            ..Route::new(Method::GET, "/api/limosa/v1/changes", "getChanges", events::changes)
+                .about("Return how often migrations were changed, or be woken by it as text/event-stream")
+                .gives(Answer::one::<Changes>(StatusCode::OK))
         },
         Route::new(Method::GET, OWN_HISTORY, "listLiveMigrationHistory", jobs::history)
             .about("Return how far a migration was over time, oldest first")

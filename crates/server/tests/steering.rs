@@ -86,6 +86,26 @@ async fn events_are_followed_to_the_end() {
 }
 
 #[tokio::test]
+async fn whoever_follows_is_woken_by_a_change_and_let_go_at_the_end() {
+    let server = TestServer::start().await;
+    let _agent = server.agent().await;
+    let path = "/api/limosa/v1/changes";
+    assert_eq!(server.get(path).await.json(), json!({"count": 0}));
+    let asked = server.http.get(format!("{}{path}", server.url)).header("accept", "text/event-stream");
+    let answer = asked.bearer_auth(server.new_token().await).send().await.expect("answers");
+    let mut stream = answer.bytes_stream();
+    let mut next = async || {
+        let part = tokio::time::timeout(Duration::from_secs(20), stream.next()).await.expect("in time");
+        part.map(|part| String::from_utf8(part.expect("is read").to_vec()).expect("is text"))
+    };
+    assert_eq!(next().await.as_deref(), Some("event: changed\ndata: {\"count\":0}\n\n"));
+    server.migration().await;
+    assert_eq!(next().await.as_deref(), Some("event: changed\ndata: {\"count\":1}\n\n"));
+    drop(server);
+    assert_eq!(next().await, None);
+}
+
+#[tokio::test]
 async fn a_validation_is_carried_out_by_an_agent() {
     let server = TestServer::start().await;
     let agent = server.agent().await;

@@ -214,6 +214,13 @@ pub struct MigrationEvent {
     pub time: String,
 }
 
+/// That something happened to migrations.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Changes {
+    /// How often any was changed since the server began; grows.
+    pub count: u64,
+}
+
 /// How to cancel.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]

@@ -118,6 +118,7 @@ impl Store {
             &format!("on host {}", migration.migration_host),
         )?;
         transaction.commit()?;
+        self.changes.count();
         Ok(None)
     }
 
@@ -206,6 +207,7 @@ impl Store {
             record(&transaction, migration, now, kind, message)?;
         }
         transaction.commit()?;
+        self.changes.count();
         Ok(next)
     }
 

@@ -11,6 +11,9 @@ const NAMES = {
 
 export const phase = (kind) => NAMES[kind] ?? kind;
 
+/** A phase by the name that events have for it. */
+export const kindOf = (name) => (name ? name[0].toLowerCase() + name.slice(1) : name);
+
 /** good, busy, waiting or bad: the colour of a badge; its words say the same. */
 export function mood(kind) {
   if (kind === "synced" || kind === "complete") return "good";

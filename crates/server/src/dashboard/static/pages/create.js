@@ -116,7 +116,7 @@ export function create(place, session) {
       field("Migration host", host),
       h("fieldset", {}, h("legend", {}, "Credentials for the source"),
         h("div", { class: "check" }, own, h("label", { for: "own" }, "The agent's own")),
-        h("div", { class: "check" }, given, h("label", { for: "given" }, "These")), login),
+        h("div", { class: "check" }, given, h("label", { for: "given" }, "Another user")), login),
       field("Destination", destination),
       h("fieldset", {}, h("legend", {}, "Namespaces"),
         h("p", { class: "hint" }, "db.* is a whole database, db.collection one collection; one a line. The options that the agent was started with bound what can be chosen."),
