@@ -226,6 +226,26 @@ async fn a_session_that_expired_asks_to_sign_in_again() -> Result<(), Error> {
     browser.end().await
 }
 
+/// What no browser can read shows at once, not as a page that never comes.
+#[test]
+fn every_script_of_the_page_can_be_read() {
+    if !limosa_testkit::tool::have("the page's scripts", &["node"]) {
+        return;
+    }
+    let home = Path::new(env!("CARGO_MANIFEST_DIR")).join("../server/src/dashboard/static");
+    for dir in [home.clone(), home.join("pages")] {
+        for entry in fs::read_dir(dir).expect("is there") {
+            let path = entry.expect("is readable").path();
+            if path.extension().is_some_and(|e| e == "js") {
+                let script = fs::File::open(&path).expect("opens");
+                let node = Command::new("node").args(["--check", "--input-type=module"]).stdin(script).output();
+                let node = node.expect("runs");
+                assert!(node.status.success(), "{}: {}", path.display(), String::from_utf8_lossy(&node.stderr));
+            }
+        }
+    }
+}
+
 /// The command that the page shows is one that there is.
 #[test]
 fn the_command_that_the_page_names_exists() {

@@ -36,7 +36,7 @@ export function chart(title, points, words, base = 1000) {
   const x = (at) => LEFT + ((at - first) / Math.max(1, last - first)) * (WIDTH - LEFT - RIGHT);
   const y = (value) => HEIGHT - BOTTOM - (value / top) * (HEIGHT - TOP - BOTTOM);
   const line = known.map(([at, value]) => `${x(at).toFixed(1)},${y(value).toFixed(1)}`).join(" ");
-  const base = HEIGHT - BOTTOM;
+  const ground = HEIGHT - BOTTOM;
   const format = last - first > 86400000 ? day : clock;
   const summary = `now ${words(now)}, highest ${words(peak)}`;
   return h("figure", { class: "chart" },
@@ -46,7 +46,7 @@ export function chart(title, points, words, base = 1000) {
         svg("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: y(part * top), y2: y(part * top) }),
         svg("text", { class: "label", x: LEFT - 6, y: y(part * top) + 4, "text-anchor": "end" }, words(part * top)),
       ]),
-      svg("polygon", { class: "area", points: `${LEFT},${base} ${line} ${WIDTH - RIGHT},${base}` }),
+      svg("polygon", { class: "area", points: `${LEFT},${ground} ${line} ${WIDTH - RIGHT},${ground}` }),
       svg("polyline", { class: "line", points: line }),
       svg("text", { class: "label", x: LEFT, y: HEIGHT - 6 }, format.format(first)),
       svg("text", { class: "label", x: WIDTH - RIGHT, y: HEIGHT - 6, "text-anchor": "end" }, format.format(last))));
