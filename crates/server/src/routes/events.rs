@@ -36,7 +36,8 @@ pub(crate) fn changes(call: &Call) -> Result<Reply, ApiError> {
 
 /// The same as a stream: an event whenever there are more. Only that it happened is told, so that everyone may hear it.
 pub(crate) fn stream_changes(call: Call) -> Response<Body> {
-    let mut following = call.app.store.changes().follow();
+    let Call { app, .. } = call;
+    let mut following = app.store.changes().follow();
     // The first is told at once: what was known before the stream began may be old.
     following.mark_changed();
     let told = stream::unfold((following, Duration::ZERO), async |(mut following, pause)| {
