@@ -137,14 +137,8 @@ export function migration(place, session, group, id) {
 
   const blocking = h("input", { type: "checkbox", id: "block" });
   const reversible = h("input", { type: "checkbox", id: "reversible" });
-  const cutOver = async (m, rehearsal) => {
-    try {
-      const options = await get(`${own}/cutover/options`);
-      [blocking.checked, reversible.checked] = [options.blockSourceWrites, options.reversible];
-    } catch (error) {
-      say(error.message);
-      return;
-    }
+  const cutOver = (m, rehearsal, options) => {
+    [blocking.checked, reversible.checked] = [options.blockSourceWrites, options.reversible];
     ask({
       title: "Cut over",
       lines: [rehearsal?.state === "DONE" && (rehearsal.wouldComplete
@@ -225,12 +219,12 @@ export function migration(place, session, group, id) {
     }
   };
 
-  function buttons(m, rehearsal) {
+  function buttons(m, rehearsal, options) {
     const over = isOver(m.phase);
     const moving = ["scheduled", "preparing", "copying", "buildingIndexes", "catchingUp", "synced"].includes(m.phase);
     const button = (name, onclick, kind) => h("button", { type: "button", class: kind, onclick, id: `do-${name.toLowerCase().replaceAll(" ", "-")}` }, name);
     return h("div", { class: "actions", role: "group", "aria-label": "Actions" },
-      m.readyForCutover && button("Cut over", () => cutOver(m, rehearsal), "primary"),
+      m.readyForCutover && button("Cut over", () => cutOver(m, rehearsal, options), "primary"),
       m.readyForCutover && button("Rehearse", rehearse),
       m.expiresAt && button("Extend", extend),
       moving && button("Pause", pause),
@@ -242,9 +236,10 @@ export function migration(place, session, group, id) {
   async function load() {
     const [detail, happened, history] = await Promise.all([get(own), all(`${own}/events`), get(`${own}/history`)]);
     const maybe = (path) => get(path).catch((error) => { if (error instanceof ApiError) return null; throw error; });
-    const rehearsal = detail.phase === "synced" ? await maybe(`${own}/cutover/rehearsal`) : null;
+    const [rehearsal, options] = detail.phase === "synced"
+      ? await Promise.all([maybe(`${own}/cutover/rehearsal`), get(`${own}/cutover/options`)]) : [null, null];
     if (detail.phase === "complete" && !report) report = await maybe(`${own}/report`);
-    return { detail, happened, history, rehearsal };
+    return { detail, happened, history, rehearsal, options };
   }
 
   show(place, h("h1", {}, "Migration"), h("p", {}, "Loading."));
@@ -253,7 +248,7 @@ export function migration(place, session, group, id) {
       show(place, h("h1", {}, "Migration"), h("p", { class: "problem" }, error.message));
       return;
     }
-    const { detail: m, happened, history, rehearsal } = found;
+    const { detail: m, happened, history, rehearsal, options } = found;
     const back = happened.filter(({ kind }) => kind === "failure").at(-1);
     const takenBack = m.phase === "synced" && back
       && h("p", { class: "card bad" }, h("strong", {}, "The last cutover was taken back: "), back.message);
@@ -265,7 +260,7 @@ export function migration(place, session, group, id) {
       (m.includeNamespaces.length > 0 || m.excludeNamespaces.length > 0)
         && h("p", { class: "hint" }, `Namespaces: ${carried(m)}, as far as its agent's options admit them.`),
       h("section", { class: `card next ${mood(m.phase)}`, "aria-labelledby": "next" },
-        h("h2", { id: "next" }, "What to do now"), h("p", {}, next(m)), buttons(m, rehearsal)),
+        h("h2", { id: "next" }, "What to do now"), h("p", {}, next(m)), buttons(m, rehearsal, options)),
       waiting(m), takenBack || h("span", { hidden: true }), failure(m) ?? h("span", { hidden: true }),
       rehearsed(rehearsal), reported(m.phase === "complete" ? report : null, own),
       timeline(m, happened),
