@@ -163,13 +163,17 @@ fn settings(agent: &Agent, given: MigrationAssignment) -> Result<Settings, Failu
     if given.reversal_from.is_some() {
         std::mem::swap(&mut source_uri, &mut destination_uri);
     }
+    let filter = given.filter.within(&agent.config.filter).ok_or_else(|| {
+        let message = "the agent's --include-ns leaves none of the namespaces that the migration is to carry";
+        Failure::new(ErrorCode::ConfigurationInvalid, message)
+    })?;
     Ok(Settings {
         migration_id: given.migration_id,
         epoch: given.epoch,
         agent_id: agent.id,
         source_uri,
         destination_uri,
-        filter: agent.config.filter.clone(),
+        filter,
         drop_destination_data: given.drop_destination_data,
         recopies: given.recopies,
         data_dir: agent.config.data_dir.clone(),
@@ -189,6 +193,7 @@ pub(crate) async fn validate(agent: Arc<Agent>, given: ValidationAssignment) {
         source: given.source,
         destination_uri: given.destination_uri,
         drop_destination_data: given.drop_destination_data,
+        filter: given.filter,
         recopies: 0,
         reversal_from: None,
         cancelled: false,

@@ -38,7 +38,7 @@ pub struct AgentConfig {
     pub group_name: String,
     /// Name and URI of each.
     pub sources: Vec<(String, Secret)>,
-    /// Which namespaces it carries.
+    /// Which namespaces it carries at most; a migration may carry fewer.
     pub filter: NamespaceFilter,
     /// Identity and spool.
     pub data_dir: PathBuf,

@@ -5,6 +5,7 @@ mod clients;
 mod cutover;
 mod docs;
 mod faults;
+mod install;
 mod measure;
 mod migrate;
 mod package;

@@ -78,6 +78,25 @@ fn the_example_settings_name_options_that_there_are() {
     }
 }
 
+/// Not run: there is no engine of containers in a test. The schema of compose files is what it is held against.
+#[test]
+fn the_compose_file_is_one() {
+    if !tool::have("the compose file", &["docker-compose"]) {
+        return;
+    }
+    let file = packaging().join("container/compose.yaml");
+    let mut command = Command::new("docker-compose");
+    let read = run(command.arg("--file").arg(file).arg("config").env("LIMOSA_LINK_TOKEN", "a-token"));
+    assert!(read.contains("LIMOSA_LINK_TOKEN: a-token") && read.contains("network_mode: service:server"), "{read}");
+    // Its commands are ones that the program takes.
+    for (role, options) in
+        [("server", ["--data-dir", "--listen", "--plain-http"]), ("agent", ["--server", "--host-name", "--source"])]
+    {
+        let help = run(Command::new(env!("CARGO_BIN_EXE_limosa")).args([role, "--help"]));
+        assert!(options.iter().all(|option| read.contains(option) && help.contains(option)), "{role}: {read}");
+    }
+}
+
 /// Every series that the alerts and the board ask for is one that a server gives; the rules do what they say.
 #[tokio::test(flavor = "multi_thread")]
 async fn alerts_and_board_ask_for_series_that_there_are() {

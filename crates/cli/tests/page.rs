@@ -71,6 +71,10 @@ async fn a_migration_is_created_watched_and_cut_over_in_the_browser() -> Result<
         let documents: Vec<Document> = (0..5_000).map(|n| doc! {"_id": n, "payload": "p".repeat(300)}).collect();
         from.database("app").collection(&format!("c{part}")).insert_many(documents).await?;
     }
+    for beside in ["kept", "secret"] {
+        from.database(beside).collection("c").insert_one(doc! {"_id": beside}).await?;
+    }
+    from.database("app").collection("scratch").insert_one(doc! {"_id": "left behind"}).await?;
     let writers = Workload::start(&from, "app", 11, 2);
     let server = Served::start(&[]);
 
@@ -105,8 +109,15 @@ async fn a_migration_is_created_watched_and_cut_over_in_the_browser() -> Result<
     // A migration that can't start is explained; one that can is started.
     to.database("app").collection("c0").insert_one(doc! {"_id": "in the way"}).await?;
     browser.press("New migration").await?;
+    browser.fill("#include", "shop").await?;
+    browser.press("Validate").await?;
+    browser.sees("\"shop\" is not a namespace: write 'db.*' for a whole database").await?;
+    browser.look("create-bad-pattern").await?;
+    browser.fill("#include", "app.*\nkept.c").await?;
+    browser.fill("#exclude", "app.scratch").await?;
     browser.press("Validate").await?;
     browser.sees("DESTINATION_NOT_EMPTY").await?;
+    browser.sees("What to do:").await?;
     browser.look("create-refused").await?;
     to.database("app").drop().await?;
     browser.press("Validate").await?;
@@ -114,6 +125,13 @@ async fn a_migration_is_created_watched_and_cut_over_in_the_browser() -> Result<
     browser.look("create").await?;
     browser.press("Start").await?;
     browser.sees("Stop the application's writes on the source, then cut over.").await?;
+    browser.sees("app.*, kept.c but app.scratch").await?;
+    // Looked at every ten seconds.
+    browser.sees("Source's oplog reaches back").await?;
+
+    // The server tells of changes.
+    browser.script("window.heard = 0; window.addEventListener('limosa:changed', () => { window.heard += 1; })").await?;
+    browser.until("return window.heard > 1").await?;
 
     // The connection is lost and comes back.
     browser.offline(true).await?;
@@ -176,7 +194,12 @@ async fn a_migration_is_created_watched_and_cut_over_in_the_browser() -> Result<
     browser.sees("Both sides were the same when it was completed, document by document.").await?;
     browser.look("complete").await?;
     acknowledged.check(&to).await?;
-    compare(&from, &to, &["app"]).await?;
+    from.database("app").collection::<Document>("scratch").drop().await?;
+    compare(&from, &to, &["app", "kept"]).await?;
+    let arrived = to.list_database_names().await?;
+    assert!(!arrived.contains(&"secret".to_owned()), "{arrived:?}");
+    let arrived = to.database("app").list_collection_names().await?;
+    assert!(!arrived.contains(&"scratch".to_owned()), "{arrived:?}");
 
     browser.press("Keys").await?;
     browser.sees("Service accounts").await?;
@@ -201,6 +224,26 @@ async fn a_session_that_expired_asks_to_sign_in_again() -> Result<(), Error> {
     // Back where it was.
     browser.sees("No agent was heard of").await?;
     browser.end().await
+}
+
+/// What no browser can read shows at once, not as a page that never comes.
+#[test]
+fn every_script_of_the_page_can_be_read() {
+    if !limosa_testkit::tool::have("the page's scripts", &["node"]) {
+        return;
+    }
+    let home = Path::new(env!("CARGO_MANIFEST_DIR")).join("../server/src/dashboard/static");
+    for dir in [home.clone(), home.join("pages")] {
+        for entry in fs::read_dir(dir).expect("is there") {
+            let path = entry.expect("is readable").path();
+            if path.extension().is_some_and(|e| e == "js") {
+                let script = fs::File::open(&path).expect("opens");
+                let node = Command::new("node").args(["--check", "--input-type=module"]).stdin(script).output();
+                let node = node.expect("runs");
+                assert!(node.status.success(), "{}: {}", path.display(), String::from_utf8_lossy(&node.stderr));
+            }
+        }
+    }
 }
 
 /// The command that the page shows is one that there is.

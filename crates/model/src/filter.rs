@@ -56,6 +56,13 @@ pub struct NamespacePattern {
 }
 
 impl NamespacePattern {
+    /// What both match, if it is anything.
+    fn meet(&self, other: &Self) -> Option<Self> {
+        let narrower = if self.coll.is_some() { self } else { other };
+        let meets = self.db == other.db && (self.coll.is_none() || other.coll.is_none() || self.coll == other.coll);
+        meets.then(|| narrower.clone())
+    }
+
     fn matches(&self, db: &str, coll: &str) -> bool {
         self.db == db && self.coll.as_deref().is_none_or(|own| own == coll || buckets_of(coll) == Some(own))
     }
@@ -112,6 +119,28 @@ impl NamespaceFilter {
             && !self.exclude.iter().any(|p| p.matches(db, coll))
     }
 
+    /// What both admit: this one's choice, within what `outer` leaves to choose from. `None` if that is nothing.
+    pub fn within(&self, outer: &Self) -> Option<Self> {
+        let include = match (self.include.as_slice(), outer.include.as_slice()) {
+            ([], other) | (other, []) => other.to_vec(),
+            (own, others) => {
+                let pairs = own.iter().flat_map(|one| others.iter().filter_map(|other| one.meet(other)));
+                let both: Vec<NamespacePattern> = pairs.fold(Vec::new(), |mut all, pattern| {
+                    if !all.contains(&pattern) {
+                        all.push(pattern);
+                    }
+                    all
+                });
+                if both.is_empty() {
+                    return None;
+                }
+                both
+            }
+        };
+        let more = self.exclude.iter().filter(|pattern| !outer.exclude.contains(pattern));
+        Some(Self { include, exclude: outer.exclude.iter().chain(more).cloned().collect() })
+    }
+
     /// Whether some namespace of `db` may be admitted.
     pub fn admits_database(&self, db: &str) -> bool {
         !is_internal(db)
@@ -151,6 +180,27 @@ mod tests {
         let all = filter(&[], &["t.series"]);
         assert!(all.admits("t", "system.buckets.other") && !all.admits("t", "system.buckets.series"));
         assert!(!all.admits("t", "system.views") && !all.admits("admin", "x") && !all.admits("__limosa", "x"));
+    }
+
+    #[test]
+    fn a_choice_within_another_is_what_both_admit() {
+        let cases = [
+            (filter(&[], &[]), filter(&["a.*"], &["a.x"]), Some(filter(&["a.*"], &["a.x"]))),
+            (filter(&["a.*"], &["a.x"]), filter(&[], &[]), Some(filter(&["a.*"], &["a.x"]))),
+            (filter(&["a.c", "b.*"], &[]), filter(&["a.*", "b.d"], &[]), Some(filter(&["a.c", "b.d"], &[]))),
+            (filter(&["a.*", "a.c"], &[]), filter(&["a.c"], &[]), Some(filter(&["a.c"], &[]))),
+            (filter(&[], &["a.x", "b.y"]), filter(&[], &["a.x"]), Some(filter(&[], &["a.x", "b.y"]))),
+            (filter(&["a.*"], &[]), filter(&["b.*"], &[]), None),
+            (filter(&["a.c"], &[]), filter(&["a.d"], &[]), None),
+        ];
+        for (inner, outer, expected) in cases {
+            let both = inner.within(&outer);
+            assert_eq!(both, expected, "{inner:?} within {outer:?}");
+            for (db, coll) in [("a", "c"), ("a", "d"), ("a", "x"), ("b", "d"), ("b", "y"), ("c", "c")] {
+                let admitted = both.as_ref().is_some_and(|both| both.admits(db, coll));
+                assert_eq!(admitted, inner.admits(db, coll) && outer.admits(db, coll), "{db}.{coll}");
+            }
+        }
     }
 
     #[test]

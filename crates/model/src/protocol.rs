@@ -11,7 +11,8 @@
 use crate::cutover::{Rehearsal, TurningPoint, Wishes};
 use crate::report::Record;
 use crate::{
-    AgentId, DeploymentId, Epoch, Failure, Finding, GroupId, MigrationId, PhaseKind, Progress, Secret, ValidationId,
+    AgentId, DeploymentId, Epoch, Failure, Finding, GroupId, MigrationId, NamespaceFilter, PhaseKind, Progress, Secret,
+    ValidationId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -118,6 +119,9 @@ pub struct MigrationAssignment {
     pub destination_uri: Secret,
     /// Drop the destination's user data before the copy.
     pub drop_destination_data: bool,
+    /// Which namespaces to carry, within the agent's own options.
+    #[serde(default)]
+    pub filter: NamespaceFilter,
     /// How often the copy was asked for again: a higher number than the checkpoint has means to make it again.
     #[serde(default)]
     pub recopies: i64,
@@ -142,6 +146,9 @@ pub struct ValidationAssignment {
     pub destination_uri: Secret,
     /// Whether the migration would drop the destination's data.
     pub drop_destination_data: bool,
+    /// Which namespaces it would carry, within the agent's own options.
+    #[serde(default)]
+    pub filter: NamespaceFilter,
 }
 
 /// Where a migration is, every second and at each change of phase.

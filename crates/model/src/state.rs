@@ -1,7 +1,7 @@
 //! A migration as the control plane keeps it.
 
 use crate::{
-    AgentId, Epoch, Failure, GroupId, Limits, MigrationId, Progress, Timestamp,
+    AgentId, Epoch, Failure, GroupId, Limits, MigrationId, NamespaceFilter, Progress, Timestamp,
     cutover::{CutoverOptions, Rehearsal, Reversal, Wishes},
     protocol::Directive,
     wire::live_migration::HostnameSchemaType,
@@ -222,6 +222,9 @@ pub struct Migration {
     pub migration_host: String,
     /// Whether the destination's user data is dropped before the copy.
     pub drop_destination_data: bool,
+    /// Which namespaces it carries, of those that its agent's own options admit.
+    #[serde(default)]
+    pub filter: NamespaceFilter,
     /// How much it may take of its clusters.
     #[serde(default)]
     pub limits: Limits,

@@ -431,6 +431,7 @@ mod tests {
             rehearsal: None,
             carried: Default::default(),
             reversal: None,
+            filter: crate::NamespaceFilter::default(),
         }
     }
 

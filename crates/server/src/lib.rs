@@ -135,9 +135,11 @@ impl Server {
         let telling = self.notify.map(|config| tokio::spawn(notify::tell(Arc::clone(&self.app), config)));
         let handle = Handle::new();
         let stopping = tokio::spawn({
-            let handle = handle.clone();
+            let (handle, app) = (handle.clone(), Arc::clone(&self.app));
             async move {
                 shutdown.await;
+                // A stream would be waited for.
+                app.store.changes().end();
                 handle.graceful_shutdown(Some(SHUTDOWN));
             }
         });

@@ -33,8 +33,8 @@ use limosa_model::{
             LiveMigrationResponse, TargetOrg, TargetOrgRequest,
         },
         own::{
-            AuditEntry, CancelRequest, Empty, ExtendRequest, MigrationDetail, MigrationEvent, MigrationSample,
-            RegisterCluster, RegisteredCluster, ResumeRequest,
+            AuditEntry, CancelRequest, Changes, Empty, ExtendRequest, MigrationDetail, MigrationEvent,
+            MigrationRequest, MigrationSample, MigrationValidation, RegisterCluster, RegisteredCluster, ResumeRequest,
         },
     },
 };
@@ -183,6 +183,8 @@ const OWN_CLUSTERS: &str = "/api/limosa/v1/groups/{groupId}/clusters";
 const OWN_CLUSTER: &str = "/api/limosa/v1/groups/{groupId}/clusters/{clusterName}";
 const OWN_JOBS: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations";
 const OWN_JOB: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}";
+const OWN_VALIDATE: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/validate";
+const OWN_VALIDATION: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/validate/{validationId}";
 const OWN_EVENTS: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}/events";
 const OWN_HISTORY: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}/history";
 const OWN_PAUSE: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}/pause";
@@ -422,6 +424,20 @@ fn own() -> Vec<Route> {
             .role(MEMBER)
             .query(&["phase", "status"])
             .gives(Answer::page::<MigrationDetail>()),
+        Route::new(Method::POST, OWN_JOBS, "createLiveMigration", jobs::create)
+            .about("Create a migration of chosen namespaces")
+            .role(OWNER)
+            .takes_body::<MigrationRequest>()
+            .gives(Answer::one::<MigrationDetail>(StatusCode::CREATED)),
+        Route::new(Method::POST, OWN_VALIDATE, "validateLiveMigration", validations::create_own)
+            .about("Ask whether a migration of chosen namespaces could start")
+            .role(OWNER)
+            .takes_body::<MigrationRequest>()
+            .gives(Answer::one::<MigrationValidation>(StatusCode::OK)),
+        Route::new(Method::GET, OWN_VALIDATION, "getLiveMigrationValidation", validations::get_own)
+            .about("Return one validation with all its findings")
+            .role(OWNER)
+            .gives(Answer::one::<MigrationValidation>(StatusCode::OK)),
         Route::new(Method::GET, OWN_JOB, "getLiveMigration", jobs::describe)
             .about("Return one migration in full")
             .role(MEMBER)
@@ -432,6 +448,12 @@ fn own() -> Vec<Route> {
                 .about("Return what happened to a migration, or follow it as text/event-stream")
                 .role(MEMBER)
                 .gives(Answer::page::<MigrationEvent>())
+        },
+        Route {
+            stream: Some(events::stream_changes),
+            ..Route::new(Method::GET, "/api/limosa/v1/changes", "getChanges", events::changes)
+                .about("Return how often migrations were changed, or be woken by it as text/event-stream")
+                .gives(Answer::one::<Changes>(StatusCode::OK))
         },
         Route::new(Method::GET, OWN_HISTORY, "listLiveMigrationHistory", jobs::history)
             .about("Return how far a migration was over time, oldest first")

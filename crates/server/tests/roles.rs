@@ -44,6 +44,7 @@ async fn each_role_opens_its_doors_only() {
         (Method::GET, server.org(""), None),
         (Method::POST, server.group("liveMigrations/validate"), Some(server.request_body())),
         (Method::POST, format!("{detail}/pause"), None),
+        (Method::POST, server.own("liveMigrations/validate"), Some(server.request_body())),
         (Method::GET, server.org("liveMigrations/availableProjects"), None),
         (
             Method::POST,
@@ -53,10 +54,10 @@ async fn each_role_opens_its_doors_only() {
         (Method::GET, format!("/api/limosa/v1/orgs/{}/audit", server.keys.org_id), None),
     ];
     let cases = [
-        ("ORG_GROUP_CREATOR", [false, false, false, true, false, false, false, true, false]),
-        ("ORG_MEMBER", [true, true, false, true, false, false, false, false, false]),
-        ("ORG_READ_ONLY", [true, true, true, true, false, false, false, false, false]),
-        ("ORG_OWNER", [true, true, true, true, true, true, true, false, true]),
+        ("ORG_GROUP_CREATOR", [false, false, false, true, false, false, false, false, true, false]),
+        ("ORG_MEMBER", [true, true, false, true, false, false, false, false, false, false]),
+        ("ORG_READ_ONLY", [true, true, true, true, false, false, false, false, false, false]),
+        ("ORG_OWNER", [true, true, true, true, true, true, true, true, false, true]),
     ];
     for (role, open) in cases {
         let key = key(&server, &[role]).await;

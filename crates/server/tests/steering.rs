@@ -6,7 +6,7 @@ use limosa_model::{PhaseKind, protocol::Directive};
 use limosa_server::{RequestLimits, Server, ServerConfig};
 use limosa_testkit::tls::Certificates;
 use reqwest::{Method, Version};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 #[tokio::test]
@@ -86,6 +86,26 @@ async fn events_are_followed_to_the_end() {
 }
 
 #[tokio::test]
+async fn whoever_follows_is_woken_by_a_change_and_let_go_at_the_end() {
+    let server = TestServer::start().await;
+    let _agent = server.agent().await;
+    let path = "/api/limosa/v1/changes";
+    assert_eq!(server.get(path).await.json(), json!({"count": 0}));
+    let asked = server.http.get(format!("{}{path}", server.url)).header("accept", "text/event-stream");
+    let answer = asked.bearer_auth(server.new_token().await).send().await.expect("answers");
+    let mut stream = answer.bytes_stream();
+    let mut next = async || {
+        let part = tokio::time::timeout(Duration::from_secs(20), stream.next()).await.expect("in time");
+        part.map(|part| String::from_utf8(part.expect("is read").to_vec()).expect("is text"))
+    };
+    assert_eq!(next().await.as_deref(), Some("event: changed\ndata: {\"count\":0}\n\n"));
+    server.migration().await;
+    assert_eq!(next().await.as_deref(), Some("event: changed\ndata: {\"count\":1}\n\n"));
+    drop(server);
+    assert_eq!(next().await, None);
+}
+
+#[tokio::test]
 async fn a_validation_is_carried_out_by_an_agent() {
     let server = TestServer::start().await;
     let agent = server.agent().await;
@@ -108,6 +128,54 @@ async fn a_validation_is_carried_out_by_an_agent() {
         );
     }
     assert_eq!(server.get(&format!("{path}/0123456789abcdef01234567")).await.error().0, 404);
+}
+
+#[tokio::test]
+async fn a_migrations_namespaces_reach_its_agent() {
+    let server = TestServer::start().await;
+    let agent = server.agent().await;
+    let (create, validate) = (server.own("liveMigrations"), server.own("liveMigrations/validate"));
+    let mut body = server.request_body();
+    for (attribute, pattern) in
+        [("includeNamespaces", "shop"), ("excludeNamespaces", "*.*"), ("includeNamespaces", "shop.o*")]
+    {
+        let mut bad = body.clone();
+        bad[attribute] = json!(["shop.*", pattern]);
+        for path in [&create, &validate] {
+            let answer = server.call(Method::POST, path, Some(bad.clone())).await;
+            assert_eq!(answer.error(), (400, "INVALID_ATTRIBUTE".to_owned()));
+            let detail = format!("Invalid attribute {attribute} specified: {pattern:?} is not a namespace: write");
+            assert!(answer.json()["detail"].as_str().is_some_and(|d| d.starts_with(&detail)), "{answer:?}");
+        }
+    }
+    // Atlas's part of the API knows no such attribute.
+    (body["includeNamespaces"], body["excludeNamespaces"]) = (json!(["shop.*", "log.a.b"]), json!([" shop.carts "]));
+    for path in [server.group("liveMigrations"), server.group("liveMigrations/validate")] {
+        let answer = server.call(Method::POST, &path, Some(body.clone())).await;
+        assert_eq!(answer.error(), (400, "INVALID_ATTRIBUTE".to_owned()));
+    }
+    let asked = server.call(Method::POST, &validate, Some(body.clone())).await.json();
+    let id = asked["id"].as_str().expect("an id");
+    let chosen = json!({"include": ["shop.*", "log.a.b"], "exclude": ["shop.carts"]});
+    let waiting = agent.heartbeat(false).await.validations;
+    assert_eq!(json!(waiting[0].filter), chosen);
+    agent.validated(id, &["SAME_CLUSTER"]).await;
+    let found = server.get(&format!("{validate}/{id}")).await.json();
+    let finding = json!({
+        "code": "SAME_CLUSTER", "severity": "ERROR", "subject": "", "evidence": "seen",
+        "remedy": limosa_model::ErrorCode::SameCluster.remedy(),
+    });
+    assert_eq!((&found["status"], &found["findings"]), (&json!("FAILED"), &json!([finding])), "{found}");
+    assert_eq!(found["errorMessage"], Value::Null, "{found}");
+
+    let created = server.call(Method::POST, &create, Some(body)).await;
+    assert_eq!(created.status, 201, "{created:?}");
+    let path = format!("{create}/{}", created.json()["id"].as_str().expect("an id"));
+    let detail = server.get(&path).await.json();
+    assert_eq!(detail["includeNamespaces"], chosen["include"]);
+    assert_eq!(detail["excludeNamespaces"], chosen["exclude"]);
+    let given = agent.heartbeat(true).await.migration.expect("it waits");
+    assert_eq!(json!(given.filter), chosen);
 }
 
 #[tokio::test]

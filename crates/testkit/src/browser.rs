@@ -147,6 +147,18 @@ impl Browser {
         Ok(self.client.execute(script, Vec::new()).await?)
     }
 
+    /// Waits until a script in the page returns true.
+    pub async fn until(&self, script: &str) -> Result<(), Error> {
+        let began = Instant::now();
+        while self.script(script).await? != true {
+            if began.elapsed() > PATIENCE {
+                return Err(format!("never came true: {script}").into());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok(())
+    }
+
     async fn devtools(&self, command: &str, parameters: Value) -> Result<Value, Error> {
         Ok(self.client.issue_cmd(Devtools(command.to_owned(), parameters)).await?)
     }

@@ -18,7 +18,11 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("node", "nodejs"),
     ("npm", "npm"),
     ("curl", "curl"),
+    ("docker-compose", "docker-compose"),
 ];
+
+/// Those that only the long tests drive.
+const PROGRAMS_IN_FULL: &[(&str, &str)] = &[("debootstrap", "debootstrap"), ("buildah", "buildah")];
 
 /// The checker of accessibility, and its version.
 const AXE: &str = "axe-core@4.14.1";
@@ -89,7 +93,8 @@ pub fn have(test: &str, programs: &[&str]) -> bool {
 
 /// In CI on Debian, as root: installs what is missing.
 pub fn install() -> Result<(), Error> {
-    let missing: Vec<&str> = PROGRAMS.iter().filter(|(program, _)| find(program).is_none()).map(|(_, p)| *p).collect();
+    let wanted = PROGRAMS.iter().chain(PROGRAMS_IN_FULL.iter().filter(|_| in_full()));
+    let missing: Vec<&str> = wanted.filter(|(program, _)| find(program).is_none()).map(|(_, p)| *p).collect();
     if !in_ci() || missing.is_empty() || find("apt-get").is_none() {
         return Ok(());
     }

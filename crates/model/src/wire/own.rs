@@ -1,6 +1,7 @@
 //! Bodies of what Atlas's API lacks.
 
-use crate::{Limits, PhaseKind, Progress, Status};
+use super::live_migration::{Destination, HostName, LiveMigrationRequest20240530, Source, ValidationStatus};
+use crate::{Finding, GroupId, Limits, PhaseKind, Progress, Status, ValidationId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -44,6 +45,63 @@ pub struct RegisteredCluster {
     pub name: String,
 }
 
+/// What to migrate: as Atlas's API asks for it, and which namespaces of it.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MigrationRequest {
+    /// What is written.
+    pub destination: Destination,
+    /// Drop what the destination holds under the namespaces to be migrated, before the copy.
+    #[serde(default)]
+    #[schema(write_only, default = false, required = false)]
+    pub drop_destination_data: bool,
+    /// Never these: `db.*` or `db.collection`. Wins over `includeNamespaces`.
+    #[serde(default)]
+    #[schema(required = false, max_items = 1000)]
+    pub exclude_namespaces: Vec<String>,
+    /// Only these, if any: `db.*` or `db.collection`. The agent's own options bound what can be chosen.
+    #[serde(default)]
+    #[schema(required = false, max_items = 1000)]
+    pub include_namespaces: Vec<String>,
+    /// The one host whose agent is to run it.
+    #[schema(value_type = Vec<HostName>, min_items = 1, max_items = 1)]
+    pub migration_hosts: Vec<String>,
+    /// What is read.
+    pub source: Source,
+}
+
+impl From<MigrationRequest> for LiveMigrationRequest20240530 {
+    fn from(request: MigrationRequest) -> Self {
+        Self {
+            id: None,
+            destination: request.destination,
+            drop_destination_data: request.drop_destination_data,
+            links: Vec::new(),
+            migration_hosts: request.migration_hosts,
+            sharding: None,
+            source: request.source,
+        }
+    }
+}
+
+/// Whether a migration could start, and all that was found.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MigrationValidation {
+    /// Why there are no findings, where that isn't for the better.
+    pub error_message: Option<String>,
+    /// What the agent found, what stands in the way first.
+    pub findings: Vec<Finding>,
+    /// The destination's group.
+    #[schema(value_type = String, pattern = "^([a-f0-9]{24})$")]
+    pub group_id: GroupId,
+    /// Its id.
+    #[schema(value_type = String, pattern = "^([a-f0-9]{24})$")]
+    pub id: ValidationId,
+    /// How far it is.
+    pub status: ValidationStatus,
+}
+
 /// A migration in full.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -54,6 +112,8 @@ pub struct MigrationDetail {
     pub created_at: String,
     /// What is written.
     pub destination: ClusterRef,
+    /// The namespaces that it doesn't carry.
+    pub exclude_namespaces: Vec<String>,
     /// Until when the cutover is possible.
     pub expires_at: Option<String>,
     /// Why it failed.
@@ -62,6 +122,8 @@ pub struct MigrationDetail {
     pub group_id: String,
     /// Its id.
     pub id: String,
+    /// The only namespaces that it carries; if there is none, all that its agent's options admit.
+    pub include_namespaces: Vec<String>,
     /// Lag over time, oldest first.
     pub lag_history: Vec<LagSample>,
     /// Seconds behind the source while replicating.
@@ -150,6 +212,13 @@ pub struct MigrationEvent {
     pub message: String,
     /// When.
     pub time: String,
+}
+
+/// That something happened to migrations.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Changes {
+    /// How often any was changed since the server began; grows.
+    pub count: u64,
 }
 
 /// How to cancel.

@@ -117,6 +117,7 @@ fn assignment(call: &Call, migration: &Migration) -> Result<Option<protocol::Mig
         destination_uri,
         recopies: migration.carried.recopies,
         drop_destination_data: migration.drop_destination_data && migration.reversal.is_none(),
+        filter: migration.filter.clone(),
         reversal_from: migration.reversal.map(|reversal| reversal.from),
         cancelled: migration.carried.to_remove,
     }))
@@ -140,6 +141,7 @@ fn validation(
         source: access(&source, serde_json::from_value(part("credentials")).ok().flatten()),
         destination_uri,
         drop_destination_data: part("dropDestinationData").as_bool().unwrap_or(false),
+        filter: serde_json::from_value(part("filter")).unwrap_or_default(),
     }))
 }
 
@@ -230,16 +232,16 @@ pub(crate) fn report_validation(call: &Call) -> Result<Reply, ApiError> {
     let failed = report.findings.iter().any(Finding::is_error);
     let mut findings = report.findings;
     findings.sort_by_key(|finding| finding.severity);
-    let findings: Vec<String> = findings
+    let told: Vec<String> = findings
         .iter()
         .map(|f| {
             let severity = if f.is_error() { "" } else { "Warning: " };
             format!("{severity}{}: {}. {}", f.code.name(), f.evidence, f.remedy)
         })
         .collect();
-    // Clients take any message for a failure: warnings alone are told by `limosa check`.
-    let message = if failed { Some(findings.join("\n")) } else { None };
-    call.app.store.finish_validation(call.param("validationId"), failed, message.as_deref())?;
+    // Clients take any message for a failure: where there are only warnings, Limosa's own part of the API tells them.
+    let message = if failed { Some(told.join("\n")) } else { None };
+    call.app.store.finish_validation(call.param("validationId"), failed, message.as_deref(), &findings)?;
     Ok(Reply::ok(json!({})))
 }
 

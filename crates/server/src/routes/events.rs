@@ -1,6 +1,7 @@
-//! `…/liveMigrations/{id}/events`: what happened to a migration, as a list or as a stream that ends with it.
+//! `…/liveMigrations/{id}/events`: what happened to a migration, as a list or as a stream that ends with it; and
+//! `/api/limosa/v1/changes`: that something did happen to one.
 
-use super::migration;
+use super::{migration, reply};
 use crate::{
     call::Call,
     paging::Window,
@@ -16,11 +17,38 @@ use axum::{
     },
 };
 use futures::stream;
-use limosa_model::{MigrationId, wire::own::MigrationEvent};
+use limosa_model::{
+    MigrationId,
+    wire::own::{Changes, MigrationEvent},
+};
 use std::{collections::VecDeque, convert::Infallible, time::Duration};
 
 /// How often the store is looked at for a stream.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// The least time between two tidings of changes: a host under way reports every second.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// How often migrations were changed.
+pub(crate) fn changes(call: &Call) -> Result<Reply, ApiError> {
+    Ok(reply(&Changes { count: call.app.store.changes().follow().borrow().unwrap_or_default() }))
+}
+
+/// The same as a stream: an event whenever there are more. Only that it happened is told, so that everyone may hear it.
+pub(crate) fn stream_changes(call: Call) -> Response<Body> {
+    let Call { app, .. } = call;
+    let mut following = app.store.changes().follow();
+    // The first is told at once: what was known before the stream began may be old.
+    following.mark_changed();
+    let told = stream::unfold((following, Duration::ZERO), async |(mut following, pause)| {
+        tokio::time::sleep(pause).await;
+        following.changed().await.ok()?;
+        let count = (*following.borrow_and_update())?;
+        let data = serde_json::to_string(&Changes { count }).unwrap_or_default();
+        Some((Ok::<_, Infallible>(Event::default().event("changed").data(data)), (following, TELL_EVERY)))
+    });
+    Sse::new(Box::pin(told)).keep_alive(KeepAlive::default()).into_response()
+}
 
 pub(crate) fn list(call: &Call) -> Result<Reply, ApiError> {
     let migration = migration(call)?;
@@ -63,7 +91,8 @@ pub(crate) fn stream(call: Call) -> Response<Body> {
             let known = at.call.app.store.migration(at.migration).ok().flatten()?;
             at.waiting = after(&at.call, at.migration, at.seen).ok()?.into();
             if at.waiting.is_empty() {
-                if known.phase.kind().is_final() {
+                let stopping = at.call.app.store.changes().follow().borrow().is_none();
+                if stopping || known.phase.kind().is_final() {
                     return None;
                 }
                 tokio::time::sleep(LOOK_EVERY).await;

@@ -1,11 +1,16 @@
 //! `/api/limosa/v1/groups/{groupId}/liveMigrations`: migrations in full, and the verbs that Atlas's API lacks.
 
-use super::{group, live_migrations::refused, migration, reply};
+use super::{
+    group,
+    live_migrations::{self, Request, refused},
+    migration, reply,
+};
 use crate::{
     call::Call,
     paging::Window,
     render::{ApiError, Reply},
 };
+use axum::http::StatusCode;
 use limosa_model::{
     Limits, Migration, Phase, PhaseKind, Status, Timestamp,
     transition::Event,
@@ -24,6 +29,14 @@ pub(crate) fn list(call: &Call) -> Result<Reply, ApiError> {
     let (found, total) = call.app.store.migrations(group.id, &phases, window.first(), window.size)?;
     let shown = found.iter().map(|m| detail(call, m)).collect::<Result<Vec<_>, _>>()?;
     Ok(window.reply(call, &shown, total))
+}
+
+/// As Atlas's create, with a choice of namespaces.
+pub(crate) fn create(call: &Call) -> Result<Reply, ApiError> {
+    let group = group(call)?;
+    call.principal.owns_org()?;
+    let migration = live_migrations::begin(call, group.id, Request::read_own(call, group.id)?)?;
+    Ok(Reply { status: StatusCode::CREATED, ..reply(&detail(call, &migration)?) })
 }
 
 fn wanted<T: serde::de::DeserializeOwned>(call: &Call, name: &str) -> Result<Option<T>, ApiError> {
@@ -69,10 +82,12 @@ fn detail(call: &Call, m: &Migration) -> Result<MigrationDetail, ApiError> {
         attempts: m.epoch.0,
         created_at: m.created_at.rfc3339(),
         destination,
+        exclude_namespaces: m.filter.exclude.iter().cloned().map(String::from).collect(),
         expires_at,
         failure,
         group_id: m.group_id.to_string(),
         id: m.id.to_string(),
+        include_namespaces: m.filter.include.iter().cloned().map(String::from).collect(),
         lag_history: lags.map(|(at, seconds)| LagSample { seconds, time: at.rfc3339() }).collect(),
         lag_time_seconds: m.lag_time_seconds(),
         limits: m.limits,

@@ -8,11 +8,15 @@ use crate::{
 };
 use axum::http::StatusCode;
 use limosa_model::{
-    ApiVersion, Epoch, GroupId, Limits, Migration, MigrationId, Phase, Progress, Timestamp,
+    ApiVersion, Epoch, GroupId, Limits, Migration, MigrationId, NamespaceFilter, Phase, Progress, Timestamp,
+    filter::{InvalidPattern, NamespacePattern},
     state::{DestinationRef, SourceRef},
     transition::Event,
-    wire::live_migration::{
-        HostnameSchemaType, LiveMigrationRequest, LiveMigrationRequest20240530, LiveMigrationResponse, Source,
+    wire::{
+        live_migration::{
+            HostnameSchemaType, LiveMigrationRequest, LiveMigrationRequest20240530, LiveMigrationResponse, Source,
+        },
+        own::MigrationRequest,
     },
 };
 use serde_json::json;
@@ -23,6 +27,7 @@ pub(crate) struct Request {
     pub destination: DestinationRef,
     pub host: String,
     pub drop_destination_data: bool,
+    pub filter: NamespaceFilter,
     /// User and password, where the agent's own are not to be used.
     pub credentials: Option<(String, String)>,
 }
@@ -34,15 +39,21 @@ pub(crate) fn get(call: &Call) -> Result<Reply, ApiError> {
 pub(crate) fn create(call: &Call) -> Result<Reply, ApiError> {
     let group = group(call)?;
     call.principal.owns_org()?;
-    let request = Request::read(call, group.id)?;
+    let migration = begin(call, group.id, Request::read(call, group.id)?)?;
+    Ok(Reply { status: StatusCode::CREATED, ..reply(&LiveMigrationResponse::from(&migration)) })
+}
+
+/// Creates the migration that was asked for.
+pub(crate) fn begin(call: &Call, group_id: GroupId, request: Request) -> Result<Migration, ApiError> {
     let now = Timestamp::now();
     let migration = Migration {
         id: MigrationId::generate(),
-        group_id: group.id,
+        group_id,
         source: request.source,
         destination: request.destination,
         migration_host: request.host,
         drop_destination_data: request.drop_destination_data,
+        filter: request.filter,
         limits: Limits::default(),
         phase: Phase::Scheduled,
         lease: None,
@@ -62,7 +73,7 @@ pub(crate) fn create(call: &Call) -> Result<Reply, ApiError> {
             format!("Cluster {name} is already the destination of live migration {active}, which is not over.");
         return Err(ApiError::conflict("DESTINATION_CLUSTER_ALREADY_MIGRATING", detail, &[name, &active.to_string()]));
     }
-    Ok(Reply { status: StatusCode::CREATED, ..reply(&LiveMigrationResponse::from(&migration)) })
+    Ok(migration)
 }
 
 pub(crate) fn cut_over(call: &Call) -> Result<Reply, ApiError> {
@@ -105,6 +116,25 @@ impl Request {
                 source,
             }
         };
+        Self::check(call, group, request, NamespaceFilter::default())
+    }
+
+    /// The body of create and validate in Limosa's own part of the API.
+    pub fn read_own(call: &Call, group: GroupId) -> Result<Self, ApiError> {
+        let request: MigrationRequest = call.parse()?;
+        let filter = NamespaceFilter {
+            include: patterns("includeNamespaces", &request.include_namespaces)?,
+            exclude: patterns("excludeNamespaces", &request.exclude_namespaces)?,
+        };
+        Self::check(call, group, request.into(), filter)
+    }
+
+    fn check(
+        call: &Call,
+        group: GroupId,
+        request: LiveMigrationRequest20240530,
+        filter: NamespaceFilter,
+    ) -> Result<Self, ApiError> {
         let wanted = request.destination;
         if wanted.group_id != group {
             let text = wanted.group_id.to_string();
@@ -126,8 +156,16 @@ impl Request {
         let (source, credentials) = source(request.source)?;
         announced(call, &source, &host)?;
         let drop_destination_data = request.drop_destination_data;
-        Ok(Self { source, destination, host, drop_destination_data, credentials })
+        Ok(Self { source, destination, host, drop_destination_data, filter, credentials })
     }
+}
+
+fn patterns(attribute: &str, texts: &[String]) -> Result<Vec<NamespacePattern>, ApiError> {
+    let parsed = texts.iter().map(|text| text.trim().parse());
+    parsed.collect::<Result<_, _>>().map_err(|error: InvalidPattern| {
+        let detail = format!("Invalid attribute {attribute} specified: {error}.");
+        ApiError::bad("INVALID_ATTRIBUTE", detail, &[attribute])
+    })
 }
 
 /// The destination is registered, with the connection string that is asked for.

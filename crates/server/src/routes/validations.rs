@@ -7,47 +7,84 @@ use crate::{
     store::Validation,
 };
 use limosa_model::{
-    Timestamp, ValidationId,
+    GroupId, Timestamp, ValidationId,
     state::SourceRef,
-    wire::live_migration::{LiveImportValidation, ValidationStatus},
+    wire::{
+        live_migration::{LiveImportValidation, ValidationStatus},
+        own::MigrationValidation,
+    },
 };
 use serde_json::json;
 
 pub(crate) fn create(call: &Call) -> Result<Reply, ApiError> {
     let group = group(call)?;
     call.principal.owns_org()?;
-    let request = Request::read(call, group.id)?;
+    shown(begin(call, group.id, &Request::read(call, group.id)?)?)
+}
+
+/// In Limosa's own part of the API, where namespaces can be chosen and warnings are told too.
+pub(crate) fn create_own(call: &Call) -> Result<Reply, ApiError> {
+    let group = group(call)?;
+    call.principal.owns_org()?;
+    shown_own(begin(call, group.id, &Request::read_own(call, group.id)?)?)
+}
+
+fn begin(call: &Call, group_id: GroupId, request: &Request) -> Result<Validation, ApiError> {
     let kept = json!({
         "source": request.source, "destination": request.destination,
         "dropDestinationData": request.drop_destination_data, "credentials": request.credentials,
+        "filter": request.filter,
     });
     let validation = Validation {
         id: ValidationId::generate().to_string(),
-        group_id: group.id,
+        group_id,
         status: ValidationStatus::Pending,
         error_message: None,
+        findings: Vec::new(),
         request: kept,
     };
     call.app.store.create_validation(call.principal.org_id, &validation, &request.host, Timestamp::now())?;
-    shown(validation)
+    Ok(validation)
 }
 
 pub(crate) fn get(call: &Call) -> Result<Reply, ApiError> {
+    shown(validation(call)?)
+}
+
+pub(crate) fn get_own(call: &Call) -> Result<Reply, ApiError> {
+    shown_own(validation(call)?)
+}
+
+/// The path's.
+fn validation(call: &Call) -> Result<Validation, ApiError> {
     let group = group(call)?;
     call.principal.owns_org()?;
     let id = call.param("validationId");
     let found = call.app.store.validation(id)?.filter(|v| v.group_id == group.id);
-    shown(found.ok_or_else(|| ApiError::resource(id))?)
+    found.ok_or_else(|| ApiError::resource(id))
+}
+
+fn unreadable(validation: &Validation) -> ApiError {
+    crate::ServerError::Corrupt(format!("validation {}", validation.id)).into()
+}
+
+fn shown_own(validation: Validation) -> Result<Reply, ApiError> {
+    Ok(reply(&MigrationValidation {
+        id: validation.id.parse().map_err(|_| unreadable(&validation))?,
+        error_message: validation.error_message.filter(|_| validation.findings.is_empty()),
+        findings: validation.findings,
+        group_id: validation.group_id,
+        status: validation.status,
+    }))
 }
 
 /// Clients take an `errorMessage` for a failure: warnings beside a success are not shown in it.
 fn shown(validation: Validation) -> Result<Reply, ApiError> {
     let failed = validation.status == ValidationStatus::Failed;
-    let unreadable = || crate::ServerError::Corrupt(format!("validation {}", validation.id));
     let source: SourceRef =
-        serde_json::from_value(validation.request["source"].clone()).map_err(|_| ApiError::from(unreadable()))?;
+        serde_json::from_value(validation.request["source"].clone()).map_err(|_| unreadable(&validation))?;
     Ok(reply(&LiveImportValidation {
-        id: validation.id.parse().map_err(|_| ApiError::from(unreadable()))?,
+        id: validation.id.parse().map_err(|_| unreadable(&validation))?,
         error_message: validation.error_message.filter(|_| failed),
         group_id: validation.group_id,
         source_group_id: source.group_id,

@@ -1,9 +1,9 @@
 //! Agents, migrations, validations.
 
-use super::{Store, id, unreadable};
+use super::{Store, id, text, unreadable};
 use crate::ServerError;
 use limosa_model::{
-    AgentId, GroupId, Migration, MigrationId, OrgId, PhaseKind, Timestamp, protocol,
+    AgentId, Finding, GroupId, Migration, MigrationId, OrgId, PhaseKind, Timestamp, protocol,
     transition::{Action, Event, IllegalTransition, step},
     wire::live_migration::ValidationStatus,
 };
@@ -33,6 +33,7 @@ pub(crate) struct Validation {
     pub group_id: GroupId,
     pub status: ValidationStatus,
     pub error_message: Option<String>,
+    pub findings: Vec<Finding>,
     pub request: Value,
 }
 
@@ -117,6 +118,7 @@ impl Store {
             &format!("on host {}", migration.migration_host),
         )?;
         transaction.commit()?;
+        self.changes.count();
         Ok(None)
     }
 
@@ -206,6 +208,7 @@ impl Store {
             record(&transaction, migration, now, kind, message)?;
         }
         transaction.commit()?;
+        self.changes.count();
         Ok(next)
     }
 
@@ -254,7 +257,8 @@ impl Store {
     ) -> Result<(), ServerError> {
         let request = self.seal.seal(&validation.request.to_string());
         let row = params![validation.id, org.to_string(), validation.group_id.to_string(), host, now.0, request];
-        let insert = "INSERT INTO validations VALUES (?1, ?2, ?3, ?4, ?5, 'PENDING', NULL, ?6)";
+        let insert = "INSERT INTO validations (id, org_id, group_id, host_name, created_at, status, request) \
+                      VALUES (?1, ?2, ?3, ?4, ?5, 'PENDING', ?6)";
         self.lock().execute(insert, row)?;
         Ok(())
     }
@@ -262,16 +266,18 @@ impl Store {
     fn read_validations(&self, condition: &str, values: &[String]) -> Result<Vec<Validation>, ServerError> {
         let connection = self.reader();
         let mut query = connection.prepare_cached(&format!(
-            "SELECT id, group_id, status, error_message, request FROM validations WHERE {condition}"
+            "SELECT id, group_id, status, error_message, request, findings FROM validations WHERE {condition}"
         ))?;
         let rows = query.query_map(rusqlite::params_from_iter(values), |r| {
-            Ok((r.get(0)?, id(&r.get::<_, String>(1)?)?, r.get::<_, String>(2)?, r.get(3)?, r.get::<_, String>(4)?))
+            let column = |at: usize| r.get::<_, String>(at);
+            Ok((column(0)?, id(&column(1)?)?, column(2)?, r.get(3)?, column(4)?, column(5)?))
         })?;
         rows.map(|row| {
-            let (id, group_id, status, error_message, request) = row?;
+            let (id, group_id, status, error_message, request, findings) = row?;
             let status = serde_json::from_value(Value::String(status)).map_err(|e| unreadable(&e))?;
             let request = serde_json::from_str(&self.seal.unseal(&request)?).map_err(|e| unreadable(&e))?;
-            Ok(Validation { id, group_id, status, error_message, request })
+            let findings = serde_json::from_str(&findings).map_err(|e| unreadable(&e))?;
+            Ok(Validation { id, group_id, status, error_message, findings, request })
         })
         .collect()
     }
@@ -291,10 +297,11 @@ impl Store {
         validation: &str,
         failed: bool,
         error_message: Option<&str>,
+        findings: &[Finding],
     ) -> Result<(), ServerError> {
         let status = if failed { "FAILED" } else { "SUCCESS" };
-        let update = "UPDATE validations SET status = ?2, error_message = ?3 WHERE id = ?1 AND status = 'PENDING'";
-        self.lock().execute(update, params![validation, status, error_message])?;
+        let update = "UPDATE validations SET status = ?2, error_message = ?3, findings = ?4 WHERE id = ?1 AND status = 'PENDING'";
+        self.lock().execute(update, params![validation, status, error_message, text(&findings)?])?;
         Ok(())
     }
 

@@ -19,6 +19,7 @@ use std::{
     str::FromStr,
     sync::{Mutex, MutexGuard, PoisonError},
 };
+use tokio::sync::watch;
 
 const SETTINGS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;";
 
@@ -27,7 +28,10 @@ const STATEMENTS: usize = 64;
 
 /// What makes a new file this version's, step by step; a file's `user_version` counts the steps that it has had. Steps
 /// are added and never changed.
-const STEPS: &[&str] = &[TABLES, AGENT_VERSIONS, QUICK_LISTS, SEALED_BY];
+const STEPS: &[&str] = &[TABLES, AGENT_VERSIONS, QUICK_LISTS, SEALED_BY, FINDINGS];
+
+/// All that a validation found, as JSON.
+const FINDINGS: &str = "ALTER TABLE validations ADD COLUMN findings TEXT NOT NULL DEFAULT '[]'";
 
 /// Which key the secrets are sealed under.
 const SEALED_BY: &str = "CREATE TABLE sealed_by (one INTEGER PRIMARY KEY CHECK (one = 1), fingerprint TEXT NOT NULL)";
@@ -88,6 +92,32 @@ pub(crate) struct Store {
     /// Beside the writer, so that nobody who reads waits for a write to reach the disk.
     reader: Mutex<Connection>,
     seal: Seal,
+    changes: Changes,
+}
+
+/// How often a migration was changed; whoever follows is woken by it, until the server stops.
+pub(crate) struct Changes(watch::Sender<Option<u64>>);
+
+impl Default for Changes {
+    fn default() -> Self {
+        Self(watch::Sender::new(Some(0)))
+    }
+}
+
+impl Changes {
+    fn count(&self) {
+        self.0.send_modify(|count| *count = count.map(|n| n + 1));
+    }
+
+    /// For who follows: the count, and `None` at the end.
+    pub fn follow(&self) -> watch::Receiver<Option<u64>> {
+        self.0.subscribe()
+    }
+
+    /// Ends all following.
+    pub fn end(&self) {
+        self.0.send_replace(None);
+    }
 }
 
 /// A registered destination.
@@ -222,7 +252,12 @@ impl Store {
         writer.execute("INSERT OR IGNORE INTO sealed_by VALUES (1, ?1)", [&seal.fingerprint])?;
         let reader = open()?;
         reader.pragma_update(None, "query_only", true)?;
-        Ok(Self { writer: Mutex::new(writer), reader: Mutex::new(reader), seal })
+        Ok(Self { writer: Mutex::new(writer), reader: Mutex::new(reader), seal, changes: Changes::default() })
+    }
+
+    /// What happens to migrations.
+    pub fn changes(&self) -> &Changes {
+        &self.changes
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {

@@ -55,11 +55,33 @@ function connection(text) {
   if (place.textContent !== text) place.textContent = text;
 }
 
+let told = null;
+
+/** Whether the server tells of changes now. */
+const isTold = () => told?.readyState === EventSource.OPEN;
+
+/**
+ * Lets the server tell when a migration changed, as long as the page is seen: a browser has few connections to one
+ * server. The browser connects again by itself, except after a refusal.
+ */
+export function listen(wanted) {
+  if (!wanted || document.hidden) {
+    told?.close();
+    told = null;
+  } else if (!told || told.readyState === EventSource.CLOSED) {
+    told = new EventSource("/api/limosa/v1/changes");
+    const wake = () => window.dispatchEvent(new Event("limosa:changed"));
+    told.addEventListener("changed", wake);
+    told.addEventListener("error", wake);
+  }
+}
+
 /**
  * Calls `load` and hands what it gives to `show`, again and again; waits longer while the server doesn't answer, and
- * says so. Returns how to end it.
+ * says so. What shows migrations alone is `pushed`: it follows when the server tells of a change, and asks rarely
+ * otherwise. Returns how to end it.
  */
-export function follow(load, show, every = 2000) {
+export function follow(load, show, { every = 2000, pushed = false } = {}) {
   let over = false;
   let timer;
   let wake = () => {};
@@ -84,18 +106,21 @@ export function follow(load, show, every = 2000) {
           throw error;
         }
       }
-      const pause = failures ? Math.min(every * 2 ** (failures - 1), 10000) : every;
+      const calm = pushed && isTold() ? 10000 : every;
+      const pause = failures ? Math.min(every * 2 ** (failures - 1), 10000) : calm;
       await new Promise((done) => { wake = done; timer = setTimeout(done, document.hidden ? Math.max(pause, 10000) : pause); });
     }
   })();
   const now = () => { clearTimeout(timer); wake(); };
   const visible = () => { if (!document.hidden) now(); };
   document.addEventListener("visibilitychange", visible);
+  if (pushed) window.addEventListener("limosa:changed", now);
   return {
     now,
     stop() {
       over = true;
       document.removeEventListener("visibilitychange", visible);
+      window.removeEventListener("limosa:changed", now);
       connection("");
       now();
     },

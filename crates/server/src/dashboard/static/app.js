@@ -1,7 +1,7 @@
 // Which page is shown, and to whom.
 
 import { h, say, show } from "./dom.js";
-import { call, get, ApiError, Unreachable } from "./api.js";
+import { call, get, listen, ApiError, Unreachable } from "./api.js";
 import { signIn } from "./pages/sign-in.js";
 import { home } from "./pages/home.js";
 import { migration } from "./pages/migration.js";
@@ -57,6 +57,7 @@ function header(page) {
 function route() {
   leave();
   leave = () => {};
+  listen(session);
   const place = h("div", { class: "page" });
   main.replaceChildren(place);
   if (!session) {
@@ -77,6 +78,7 @@ function route() {
   window.scrollTo(0, 0);
 }
 
+document.addEventListener("visibilitychange", () => listen(session));
 window.addEventListener("hashchange", () => { if (location.hash !== "#main") route(); });
 document.getElementById("skip").addEventListener("click", (event) => { event.preventDefault(); main.focus(); });
 window.addEventListener("limosa:signed-out", () => {

@@ -2,9 +2,9 @@
 
 import { h, svg } from "./dom.js";
 
-const WIDTH = 600;
-const HEIGHT = 170;
-const LEFT = 64;
+const WIDTH = 460;
+const HEIGHT = 160;
+const LEFT = 84;
 const RIGHT = 8;
 const TOP = 12;
 const BOTTOM = 24;
@@ -12,15 +12,16 @@ const BOTTOM = 24;
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
 
-/** The next rounder number. */
-function ceiling(value) {
+/** The next rounder number, in units of powers of `base`. */
+function ceiling(value, base) {
   if (value <= 0) return 1;
-  const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 5, 10].map((n) => n * power).find((n) => n >= value);
+  const unit = base ** Math.max(0, Math.floor(Math.log(value) / Math.log(base)));
+  const power = 10 ** Math.floor(Math.log10(value / unit));
+  return [1, 2, 5, 10].map((n) => n * power * unit).find((n) => n >= value);
 }
 
-/** `points`: pairs of milliseconds and a number; `words` writes such a number. */
-export function chart(title, points, words) {
+/** `points`: pairs of milliseconds and a number; `words` writes such a number, whose units are powers of `base`. */
+export function chart(title, points, words, base = 1000) {
   const known = points.filter(([, value]) => value !== null && value !== undefined && Number.isFinite(value));
   if (known.length < 2) {
     return h("figure", { class: "chart" }, h("figcaption", {}, h("strong", {}, title)),
@@ -29,21 +30,23 @@ export function chart(title, points, words) {
   const [first, last] = [known[0][0], known[known.length - 1][0]];
   const values = known.map(([, value]) => value);
   const [peak, now] = [Math.max(...values), values[values.length - 1]];
-  const top = ceiling(peak);
+  const top = ceiling(peak, base);
+  // Between whole numbers there may be nothing to write.
+  const marks = [0, 0.5, 1].filter((part) => part !== 0.5 || words(part * top) !== words(top));
   const x = (at) => LEFT + ((at - first) / Math.max(1, last - first)) * (WIDTH - LEFT - RIGHT);
   const y = (value) => HEIGHT - BOTTOM - (value / top) * (HEIGHT - TOP - BOTTOM);
   const line = known.map(([at, value]) => `${x(at).toFixed(1)},${y(value).toFixed(1)}`).join(" ");
-  const base = HEIGHT - BOTTOM;
+  const ground = HEIGHT - BOTTOM;
   const format = last - first > 86400000 ? day : clock;
   const summary = `now ${words(now)}, highest ${words(peak)}`;
   return h("figure", { class: "chart" },
     h("figcaption", {}, h("strong", {}, title), " ", h("span", {}, summary)),
     svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${title}: ${summary}` },
-      [0, 0.5, 1].map((part) => [
+      marks.map((part) => [
         svg("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: y(part * top), y2: y(part * top) }),
         svg("text", { class: "label", x: LEFT - 6, y: y(part * top) + 4, "text-anchor": "end" }, words(part * top)),
       ]),
-      svg("polygon", { class: "area", points: `${LEFT},${base} ${line} ${WIDTH - RIGHT},${base}` }),
+      svg("polygon", { class: "area", points: `${LEFT},${ground} ${line} ${WIDTH - RIGHT},${ground}` }),
       svg("polyline", { class: "line", points: line }),
       svg("text", { class: "label", x: LEFT, y: HEIGHT - 6 }, format.format(first)),
       svg("text", { class: "label", x: WIDTH - RIGHT, y: HEIGHT - 6, "text-anchor": "end" }, format.format(last))));

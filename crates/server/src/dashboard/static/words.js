@@ -11,6 +11,9 @@ const NAMES = {
 
 export const phase = (kind) => NAMES[kind] ?? kind;
 
+/** A phase by the name that events have for it. */
+export const kindOf = (name) => (name ? name[0].toLowerCase() + name.slice(1) : name);
+
 /** good, busy, waiting or bad: the colour of a badge; its words say the same. */
 export function mood(kind) {
   if (kind === "synced" || kind === "complete") return "good";
@@ -81,10 +84,8 @@ export function next(migration) {
   }
 }
 
-/** The findings of a validation: code, message, remedy. */
-export function findings(text) {
-  return (text ?? "").split("\n").filter(Boolean).map((line) => {
-    const found = /^(Warning: )?([A-Z][A-Z_]+): (.*)$/.exec(line);
-    return found ? { code: found[2], text: found[3], warning: Boolean(found[1]) } : { code: "", text: line, warning: false };
-  });
+/** Which namespaces a migration carries. */
+export function carried({ includeNamespaces: only, excludeNamespaces: never }) {
+  const kept = only.length === 0 ? "all" : only.join(", ");
+  return never.length === 0 ? kept : `${kept} but ${never.join(", ")}`;
 }

@@ -2,7 +2,7 @@
 
 import { field, h, say, show } from "../dom.js";
 import { all, call, get, ApiError, Unreachable } from "../api.js";
-import { bytes, findings } from "../words.js";
+import { bytes } from "../words.js";
 
 export function create(place, session) {
   let over = false;
@@ -36,6 +36,10 @@ export function create(place, session) {
     const user = h("input", { type: "text", id: "user", autocomplete: "off" });
     const password = h("input", { type: "password", id: "password", autocomplete: "off" });
     const login = h("div", { class: "pair" }, field("User of the source", user), field("Password of the source", password));
+    const patterns = (id) => h("textarea", { id, rows: "3", spellcheck: "false", autocapitalize: "none", autocomplete: "off" });
+    const include = patterns("include");
+    const exclude = patterns("exclude");
+    const listed = ({ value }) => value.split(/[\n,]/).map((line) => line.trim()).filter(Boolean);
     const drop = h("input", { type: "checkbox", id: "drop" });
     const result = h("div", { role: "status", id: "result" });
     const validate = h("button", { type: "button", onclick: check }, "Validate");
@@ -57,6 +61,7 @@ export function create(place, session) {
           source: { groupId: project.projectId, clusterName: deployment.name, ssl: deployment.tlsEnabled, ...login },
           destination: { groupId: group.id, clusterName: name, hostnameSchemaType: "PUBLIC" },
           migrationHosts: [host.value], dropDestinationData: drop.checked,
+          includeNamespaces: listed(include), excludeNamespaces: listed(exclude),
         },
       };
     }
@@ -77,16 +82,21 @@ export function create(place, session) {
       return carefully(async () => {
         const { group, request } = body();
         show(result, h("p", {}, "The host looks at both clusters."));
-        let now = await call("POST", `/api/atlas/v2/groups/${group}/liveMigrations/validate`, request);
+        const path = `/api/limosa/v1/groups/${group}/liveMigrations/validate`;
+        let now = await call("POST", path, request);
         while (now.status === "PENDING" && !over) {
           await new Promise((done) => { setTimeout(done, 1000); });
-          now = await get(`/api/atlas/v2/groups/${group}/liveMigrations/validate/${now._id}`);
+          now = await get(`${path}/${now.id}`);
         }
         const fine = now.status === "SUCCESS";
         show(result, fine ? h("p", { class: "fine" }, "Nothing stands in the way: it can start.") : h("h2", {}, "This stands in the way"),
-          h("ul", { class: "findings" }, findings(now.errorMessage).map(({ code, text, warning }) =>
-            h("li", { class: warning ? "card" : "card bad" }, code && h("strong", {}, warning ? `Good to know: ${code}` : code), h("p", {}, text),
-              code && h("a", { href: `/ui/errors/${code}`, target: "_blank", rel: "noopener" }, `More about ${code}`)))));
+          now.errorMessage && h("p", { class: "problem" }, now.errorMessage),
+          h("ul", { class: "findings" }, now.findings.map(({ code, severity, evidence, remedy }) => {
+            const warning = severity === "WARNING";
+            return h("li", { class: warning ? "card" : "card bad" }, h("strong", {}, warning ? `Good to know: ${code}` : code),
+              h("p", {}, `${evidence}.`), h("p", {}, h("strong", {}, "What to do: "), remedy),
+              h("a", { href: `/ui/errors/${code}`, target: "_blank", rel: "noopener" }, `More about ${code}`));
+          })));
       });
     }
 
@@ -94,20 +104,23 @@ export function create(place, session) {
       event.preventDefault();
       return carefully(async () => {
         const { group, request } = body();
-        const made = await call("POST", `/api/atlas/v2/groups/${group}/liveMigrations`, request);
+        const made = await call("POST", `/api/limosa/v1/groups/${group}/liveMigrations`, request);
         say("The migration is created.");
-        location.hash = `#/migrations/${group}/${made._id}`;
+        location.hash = `#/migrations/${group}/${made.id}`;
       });
     }
 
     fill();
     show(place, h("h1", {}, "New migration"), h("form", { class: "card", onsubmit: submit },
-      field("Source", source, "A deployment that an agent announces. Which namespaces it carries is the agent's --include-ns and --exclude-ns."),
+      field("Source", source, "A deployment that an agent announces."),
       field("Migration host", host),
       h("fieldset", {}, h("legend", {}, "Credentials for the source"),
         h("div", { class: "check" }, own, h("label", { for: "own" }, "The agent's own")),
-        h("div", { class: "check" }, given, h("label", { for: "given" }, "These")), login),
+        h("div", { class: "check" }, given, h("label", { for: "given" }, "Another user")), login),
       field("Destination", destination),
+      h("fieldset", {}, h("legend", {}, "Namespaces"),
+        h("p", { class: "hint" }, "db.* is a whole database, db.collection one collection; one a line. The options that the agent was started with bound what can be chosen."),
+        h("div", { class: "pair" }, field("Only these", include, "Empty: all."), field("Never these", exclude, "Wins over the others."))),
       h("div", { class: "check" }, drop, h("label", { for: "drop" }, "Drop what the destination holds under these namespaces, before the copy")),
       result,
       h("div", { class: "actions" }, validate, start)));

@@ -79,6 +79,6 @@ export function home(place) {
     known = found;
     show(group, h("option", { value: "" }, "All"), found.groups.map(({ id, name }) => h("option", { value: id, selected: id === chosen.group }, name)));
     draw();
-  });
+  }, { pushed: true });
   return following.stop;
 }

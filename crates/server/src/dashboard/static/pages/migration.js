@@ -4,15 +4,29 @@ import { field, h, say, show, table } from "../dom.js";
 import { ApiError, all, call, follow, get } from "../api.js";
 import { chart, rate } from "../chart.js";
 import { ask } from "../dialog.js";
-import { PHASES, bytes, count, isOver, mood, next, phase, progress, since, span, time, until } from "../words.js";
+import { PHASES, bytes, carried, count, isOver, kindOf, mood, next, phase, progress, since, span, time, until } from "../words.js";
 
-function timeline(m) {
+/** How long it was in each phase so far, in seconds. */
+function durations(m, happened) {
+  const spent = new Map();
+  const moves = happened.filter(({ kind }) => kind === "phase").map(({ message, time }) => [kindOf(message.split(" to ")[1]), time]);
+  let [kind, from] = ["scheduled", m.createdAt];
+  for (const [to, at] of [...moves, [null, isOver(m.phase) ? null : new Date().toISOString()]]) {
+    if (at) spent.set(kind, (spent.get(kind) ?? 0) + (Date.parse(at) - Date.parse(from)) / 1000);
+    [kind, from] = [to, at];
+  }
+  return spent;
+}
+
+function timeline(m, happened) {
   const stopped = !PHASES.includes(m.phase);
   const at = PHASES.indexOf(m.phase);
+  const spent = durations(m, happened);
   return h("ol", { class: "phases", "aria-label": "Phases" }, PHASES.map((kind, index) => {
     const state = stopped ? "" : index < at || m.phase === "complete" ? "done" : index === at ? "now" : "";
     return h("li", { class: state, "aria-current": state === "now" ? "step" : null }, phase(kind),
-      state === "done" && h("span", { class: "unseen" }, " (done)"));
+      state === "done" && h("span", { class: "unseen" }, " (done)"),
+      spent.has(kind) && h("small", {}, span(spent.get(kind))));
   }));
 }
 
@@ -75,10 +89,10 @@ function charts(samples) {
   const at = (read) => samples.map((sample) => [Date.parse(sample.time), read(sample)]);
   const windows = at((s) => s.oplogWindowSeconds);
   return h("section", {}, h("h2", {}, "Over time"), h("div", { class: "charts" },
-    chart("Copy, bytes a second", rate(samples, (s) => s.bytesCopied), (n) => `${bytes(n)}/s`),
+    chart("Copy, bytes a second", rate(samples, (s) => s.bytesCopied), (n) => `${bytes(n)}/s`, 1024),
     chart("Changes applied a second", rate(samples, (s) => s.eventsApplied), (n) => `${count(Math.round(n * 10) / 10)}/s`),
     chart("Lag", at((s) => s.lagSeconds), span),
-    chart("Spool", at((s) => s.spoolBytes), bytes),
+    chart("Spool", at((s) => s.spoolBytes), bytes, 1024),
     windows.some(([, value]) => typeof value === "number") && chart("Source's oplog reaches back", windows, span)));
 }
 
@@ -107,7 +121,7 @@ function reported(report, own) {
 
 function events(list) {
   return h("section", {}, h("h2", {}, "Events"), table("Events, newest first", ["Time", "Kind", "What"],
-    list.slice().reverse().map((e) => [time(e.time), e.kind, e.message])));
+    list.slice().reverse().map((e) => [time(e.time), e.kind, e.kind === "phase" ? e.message.split(" to ").map((name) => phase(kindOf(name))).join(" → ") : e.message])));
 }
 
 export function migration(place, session, group, id) {
@@ -122,28 +136,35 @@ export function migration(place, session, group, id) {
   }
 
   const blocking = h("input", { type: "checkbox", id: "block" });
-  const cutOver = (m, rehearsal) => ask({
-    title: "Cut over",
-    lines: [rehearsal?.state === "DONE" && (rehearsal.wouldComplete
-      ? `Rehearsed ${time(rehearsal.endedAt)}: it would complete, with a write pause of about ${count(rehearsal.predictedPauseMillis)} ms.`
-      : `Rehearsed ${time(rehearsal.endedAt)}: it would be taken back. Look at the rehearsal first.`),
-    !rehearsal && "It was not rehearsed yet.",
-    `${m.destination.clusterName} takes over from ${m.source.clusterName}. Writes that reach the source from now on are not carried over: if Limosa sees one, the cutover is taken back.`],
-    checks: [
-      "The application's writers are stopped, background jobs included.",
-      "The users and roles that the application needs exist on the destination.",
-      "The application's new connection string is at hand.",
-    ],
-    word: m.destination.clusterName, wordLabel: `Type the destination's name, ${m.destination.clusterName}, to confirm`,
-    verb: "Cut over now", dangerous: true,
-    extra: h("div", { class: "check" }, blocking, h("label", { for: "block" }, "Make the source refuse its users' writes meanwhile, and from then on (MongoDB 6.0 or later)")),
-    act: async () => {
-      await call("PUT", `${own}/cutover/options`, { blockSourceWrites: blocking.checked });
-      await call("PUT", `/api/atlas/v2/groups/${group}/liveMigrations/${id}/cutover`);
-      say("The cutover is under way.");
-      following.now();
-    },
-  });
+  const reversible = h("input", { type: "checkbox", id: "reversible" });
+  const cutOver = (m, rehearsal, options) => {
+    [blocking.checked, reversible.checked] = [options.blockSourceWrites, options.reversible];
+    ask({
+      title: "Cut over",
+      lines: [rehearsal?.state === "DONE" && (rehearsal.wouldComplete
+        ? `Rehearsed ${time(rehearsal.endedAt)}: it would complete, with a write pause of about ${count(rehearsal.predictedPauseMillis)} ms.`
+        : `Rehearsed ${time(rehearsal.endedAt)}: it would be taken back. Look at the rehearsal first.`),
+      !rehearsal && "It was not rehearsed yet.",
+      `${m.destination.clusterName} takes over from ${m.source.clusterName}. Writes that reach the source from now on are not carried over: if Limosa sees one, the cutover is taken back.`],
+      checks: [
+        "The application's writers are stopped, background jobs included.",
+        "The users and roles that the application needs exist on the destination.",
+        "The application's new connection string is at hand.",
+      ],
+      word: m.destination.clusterName, wordLabel: `Type the destination's name, ${m.destination.clusterName}, to confirm`,
+      verb: "Cut over now", dangerous: true,
+      extra: [
+        h("div", { class: "check" }, blocking, h("label", { for: "block" }, "Make the source refuse its users' writes meanwhile, and from then on (MongoDB 6.0 or later)")),
+        h("div", { class: "check" }, reversible, h("label", { for: "reversible" }, `Afterwards carry what is written to ${m.destination.clusterName} back to ${m.source.clusterName}, as a migration of its own, until you return or give it up`)),
+      ],
+      act: async () => {
+        await call("PUT", `${own}/cutover/options`, { blockSourceWrites: blocking.checked, reversible: reversible.checked });
+        await call("PUT", `/api/atlas/v2/groups/${group}/liveMigrations/${id}/cutover`);
+        say("The cutover is under way.");
+        following.now();
+      },
+    });
+  };
   const extend = () => {
     const hours = h("input", { type: "number", id: "hours", min: "1", max: "2160", value: "24", required: true });
     ask({
@@ -198,12 +219,12 @@ export function migration(place, session, group, id) {
     }
   };
 
-  function buttons(m, rehearsal) {
+  function buttons(m, rehearsal, options) {
     const over = isOver(m.phase);
     const moving = ["scheduled", "preparing", "copying", "buildingIndexes", "catchingUp", "synced"].includes(m.phase);
     const button = (name, onclick, kind) => h("button", { type: "button", class: kind, onclick, id: `do-${name.toLowerCase().replaceAll(" ", "-")}` }, name);
     return h("div", { class: "actions", role: "group", "aria-label": "Actions" },
-      m.readyForCutover && button("Cut over", () => cutOver(m, rehearsal), "primary"),
+      m.readyForCutover && button("Cut over", () => cutOver(m, rehearsal, options), "primary"),
       m.readyForCutover && button("Rehearse", rehearse),
       m.expiresAt && button("Extend", extend),
       moving && button("Pause", pause),
@@ -215,9 +236,10 @@ export function migration(place, session, group, id) {
   async function load() {
     const [detail, happened, history] = await Promise.all([get(own), all(`${own}/events`), get(`${own}/history`)]);
     const maybe = (path) => get(path).catch((error) => { if (error instanceof ApiError) return null; throw error; });
-    const rehearsal = detail.phase === "synced" ? await maybe(`${own}/cutover/rehearsal`) : null;
+    const [rehearsal, options] = detail.phase === "synced"
+      ? await Promise.all([maybe(`${own}/cutover/rehearsal`), get(`${own}/cutover/options`)]) : [null, null];
     if (detail.phase === "complete" && !report) report = await maybe(`${own}/report`);
-    return { detail, happened, history, rehearsal };
+    return { detail, happened, history, rehearsal, options };
   }
 
   show(place, h("h1", {}, "Migration"), h("p", {}, "Loading."));
@@ -226,7 +248,7 @@ export function migration(place, session, group, id) {
       show(place, h("h1", {}, "Migration"), h("p", { class: "problem" }, error.message));
       return;
     }
-    const { detail: m, happened, history, rehearsal } = found;
+    const { detail: m, happened, history, rehearsal, options } = found;
     const back = happened.filter(({ kind }) => kind === "failure").at(-1);
     const takenBack = m.phase === "synced" && back
       && h("p", { class: "card bad" }, h("strong", {}, "The last cutover was taken back: "), back.message);
@@ -235,13 +257,15 @@ export function migration(place, session, group, id) {
       h("p", { class: "hint" }, h("a", { href: "#/" }, "Migrations"), ` / ${m.id}`),
       h("div", { class: "title" }, h("h1", {}, `${m.source.clusterName} → ${m.destination.clusterName}`),
         h("span", { class: `badge ${mood(m.phase)}`, id: "phase", role: "status" }, phase(m.phase))),
+      (m.includeNamespaces.length > 0 || m.excludeNamespaces.length > 0)
+        && h("p", { class: "hint" }, `Namespaces: ${carried(m)}, as far as its agent's options admit them.`),
       h("section", { class: `card next ${mood(m.phase)}`, "aria-labelledby": "next" },
-        h("h2", { id: "next" }, "What to do now"), h("p", {}, next(m)), buttons(m, rehearsal)),
+        h("h2", { id: "next" }, "What to do now"), h("p", {}, next(m)), buttons(m, rehearsal, options)),
       waiting(m), takenBack || h("span", { hidden: true }), failure(m) ?? h("span", { hidden: true }),
       rehearsed(rehearsal), reported(m.phase === "complete" ? report : null, own),
-      timeline(m),
+      timeline(m, happened),
       h("progress", { max: "1", value: progress(m), "aria-label": "Progress" }),
       facts(m), charts(history), namespaces(m) ?? h("span", { hidden: true }), events(happened));
-  });
+  }, { pushed: true });
   return following.stop;
 }
