@@ -1,6 +1,7 @@
 //! `cargo x bench`: each figure beside an anchor that is measured in turn with it, in the same run. What counts is the
 //! ratio of the two: absolute figures of shared machines drift by tens of percent.
 
+mod agents;
 mod anchor;
 mod api;
 mod catchup;
@@ -10,6 +11,7 @@ mod memory;
 mod pause;
 mod program;
 mod report;
+mod served;
 mod verify;
 mod whole;
 
@@ -39,6 +41,8 @@ pub(crate) enum Name {
     Memory,
     /// GET of one migration, 2,000 times a second, of 10,000 stored ones.
     Api,
+    /// Migration hosts that tell of themselves and of their migrations each second, up to 1,000 of them.
+    Agents,
 }
 
 #[derive(Args)]
@@ -97,6 +101,7 @@ async fn all(arguments: &Arguments) -> Result<(), Error> {
             Name::Pause => pause::measure(arguments, &mut report).await?,
             Name::Memory => memory::measure(arguments, &mut report).await?,
             Name::Api => api::measure(arguments, &mut report).await?,
+            Name::Agents => agents::measure(&mut report).await?,
         }
         report.write(&arguments.report)?;
     }
