@@ -2,6 +2,8 @@
 //! the local disk only; whoever embeds it passes orders in and gets reports out.
 
 mod apply;
+#[cfg(feature = "bench")]
+pub mod bench;
 mod catalog;
 mod checkpoint;
 mod cluster;

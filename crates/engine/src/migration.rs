@@ -2,7 +2,7 @@
 
 use crate::{
     EngineReport, Outcome, Settings,
-    apply::{registry::Registry, writer::Writer},
+    apply::{registry::Registry, window::WORKERS, writer::Writer},
     catalog::{self, Entry, Kind},
     checkpoint::{Checkpoint, Stage, Store},
     cluster::{Cluster, Side},
@@ -18,7 +18,7 @@ use crate::{
     oplog, preflight, pressure,
     progress::{Part, Tracker},
     record, rehearse,
-    replicate::{LateWrites, Replicator, WORKERS},
+    replicate::{LateWrites, Replicator},
     retry, reversal,
     stream::{reader::Reader, spool::Spool},
     throttle::Throttle,

@@ -3,11 +3,11 @@
 use crate::{
     apply::{
         adopt,
-        coalesce::{Batch, Change, Op},
+        coalesce::{Change, Op},
         ddl,
-        delta::Delta,
         registry::{Registry, Target},
-        writer::{Writer, id_document},
+        window::Window,
+        writer::Writer,
     },
     catalog,
     checkpoint::{Position, Store},
@@ -29,19 +29,6 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::task::JoinSet;
-use xxhash_rust::xxh3::xxh3_64;
-
-/// Workers that write windows; two cores of a destination are kept busy by four.
-pub(crate) const WORKERS: usize = 4;
-
-/// A window is written when it has this many events, or when there is nothing more to read at once.
-const WINDOW_EVENTS: u64 = 8_000;
-
-/// Bytes of replies from which on a window is written: one of the largest is enough, each byte of it is held several times.
-const WINDOW_BYTES: usize = 8 * 1024 * 1024;
-
-/// A delta of this many bytes is no shorter than reading the document again.
-const LARGE_DELTA: usize = 8 * 1024 * 1024;
 
 /// How often the position is written to the destination.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
@@ -121,19 +108,14 @@ impl Replicator {
         let mut window = Window::new();
         // The position up to which the window holds everything.
         let mut read = self.position.clone();
-        let mut bytes = 0;
         let mut idle = false;
         while let Some(at_hand) = next {
             idle = matches!(at_hand, Next::Idle(_));
             match at_hand {
-                Next::Batch(batch) => {
-                    bytes += batch.as_bytes().len();
-                    self.absorb(&batch, &mut window, &mut read).await?;
-                }
+                Next::Batch(batch) => self.absorb(&batch, &mut window, &mut read).await?,
                 Next::Idle(token) => read.token = Some(raw::to_document(&token)),
             }
-            let full = window.events >= WINDOW_EVENTS || bytes >= WINDOW_BYTES;
-            next = if full { None } else { self.spool.try_next(read.seq)? };
+            next = if window.is_full() { None } else { self.spool.try_next(read.seq)? };
         }
         self.flush(window, read).await?;
         // Between two replies there may be the rest of a transaction, whose events all have one cluster time.
@@ -308,7 +290,7 @@ impl Replicator {
 
     async fn write(&mut self, window: Window) -> Result<(), Failure> {
         let until = window.until;
-        let shares: Vec<_> = window.batches.into_iter().map(Batch::into_ops).collect();
+        let shares = window.into_shares();
         shares.iter().flatten().try_for_each(|(_, op)| self.verifier.mark(op))?;
         if !shares.iter().all(Vec::is_empty) {
             failpoint::reach(failpoint::WINDOW_MARKED, &self.store.id()).await;
@@ -325,56 +307,5 @@ impl Replicator {
             }
         }
         Ok(())
-    }
-}
-
-/// Changes between two barriers.
-struct Window {
-    batches: Vec<Batch>,
-    events: u64,
-    until: Timestamp,
-}
-
-impl Window {
-    fn new() -> Self {
-        Self {
-            batches: (0..WORKERS).map(|_| Batch::default()).collect(),
-            events: 0,
-            until: Timestamp { time: 0, increment: 0 },
-        }
-    }
-
-    /// `newer`: the destination's document may be of a later time than the event. A field that the event removes may be
-    /// there again and would then not come back to the same place.
-    fn push(&mut self, target: Arc<Target>, event: &Event<'_>, newer: bool) -> Option<()> {
-        let id = event.id()?;
-        let canonical = raw::canonical_id(id, target.folds);
-        let change = match event.kind {
-            Kind::Delete => Change::Delete,
-            Kind::Update => event
-                .update_description()
-                .and_then(Delta::exact)
-                .filter(|delta| delta.size() < LARGE_DELTA && !(newer && delta.removes()))
-                .map_or(Change::Refetch, Change::Update),
-            _ => match event.full_document() {
-                Some(document) => Change::Put { document: document.to_owned(), fresh: event.operation() == "insert" },
-                None => Change::Refetch, // an event that was too large
-            },
-        };
-        let id: RawDocumentBuf = match &change {
-            Change::Put { document, .. } => id_document(document)?,
-            _ => raw::RawDocBuilder::new().value("_id", id).build().ok()?,
-        };
-        self.add(Op { target, id, canonical, change });
-        Some(())
-    }
-
-    fn add(&mut self, op: Op) {
-        let name = op.target.ns.to_string();
-        let worker = match op.target.keeps_order {
-            true => xxh3_64(name.as_bytes()),
-            false => xxh3_64(&op.canonical) ^ xxh3_64(name.as_bytes()),
-        };
-        self.batches[(worker % WORKERS as u64) as usize].push(op);
     }
 }

@@ -258,7 +258,10 @@ pub fn step(
 }
 
 /// Seconds before the end of the time to cut over at which the user is warned, the last first.
-const CUTOVER_WARNINGS: [i64; 2] = [3600, 86_400];
+const CUTOVER_WARNINGS: [i64; 2] = [3600, CUTOVER_WARNED_SECONDS];
+
+/// As long as more than this is left of it, a tick changes nothing.
+pub const CUTOVER_WARNED_SECONDS: i64 = 86_400;
 
 /// Seconds left of the source's oplog at which the user is warned, the last first.
 const OPLOG_WARNINGS: [i64; 3] = [600, 3600, 6 * 3600];

@@ -1,6 +1,8 @@
 //! The control plane: the Atlas-compatible API, the agents' API, the store and the scheduler.
 
 mod auth;
+#[cfg(feature = "bench")]
+pub mod bench;
 mod bootstrap;
 mod call;
 mod dashboard;

@@ -55,6 +55,9 @@ impl Default for RequestLimits {
 /// Where the page signs in.
 const SESSION: &str = "/api/limosa/v1/session";
 
+/// Requests of all agents that joined with one link token: 2,000 of them, each with a heartbeat and a report a second.
+const AGENT_REQUESTS_A_MINUTE: u32 = 240_000;
+
 /// Sign-ins that may be tried from one address in a minute.
 const SIGN_INS_A_MINUTE: u32 = 20;
 
@@ -76,7 +79,7 @@ impl RateLimits {
     fn count(&self, caller: &str, path: &str, now: Timestamp) -> (u32, i64) {
         let (kind, limit) = match path {
             p if p.starts_with("/api/atlas/v2/orgs") => ("orgs", self.limits.orgs),
-            p if p.starts_with("/api/limosa/v1/agents") => ("agents", 60_000),
+            p if p.starts_with("/api/limosa/v1/agents") => ("agents", AGENT_REQUESTS_A_MINUTE),
             p if p.starts_with("/api/oauth") => ("tokens", TOKENS_A_MINUTE),
             SESSION => ("sign-ins", SIGN_INS_A_MINUTE),
             _ => ("groups", self.limits.groups),

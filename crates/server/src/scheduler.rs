@@ -3,7 +3,7 @@
 use crate::App;
 use limosa_model::{
     Timestamp,
-    transition::{Event, step},
+    transition::{CUTOVER_WARNED_SECONDS, Event, step},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -19,14 +19,14 @@ pub(crate) async fn tick(app: Arc<App>) {
         if let Err(error) = app.store.lapse_validations(now.plus_seconds(-VALIDATION_SECONDS)) {
             tracing::error!(%error, "old validations could not be ended");
         }
-        let active = match app.store.active() {
-            Ok(active) => active,
+        let ending = match app.store.active_that_end(now.plus_seconds(CUTOVER_WARNED_SECONDS)) {
+            Ok(ending) => ending,
             Err(error) => {
                 tracing::error!(%error, "the timers could not be looked at");
                 continue;
             }
         };
-        for migration in active {
+        for migration in ending {
             // Most ticks change nothing, and are not written.
             let due =
                 step(&migration, Event::Tick, now).is_ok_and(|(next, told)| next != migration || !told.is_empty());

@@ -1,6 +1,7 @@
 //! `cargo x bench`: each figure beside an anchor that is measured in turn with it, in the same run. What counts is the
 //! ratio of the two: absolute figures of shared machines drift by tens of percent.
 
+mod agents;
 mod anchor;
 mod api;
 mod catchup;
@@ -10,6 +11,7 @@ mod memory;
 mod pause;
 mod program;
 mod report;
+mod served;
 mod verify;
 mod whole;
 
@@ -18,7 +20,7 @@ use clap::{Args, ValueEnum};
 use data::Shape;
 use limosa_testkit::{Error, ReplicaSet};
 use report::Report;
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Instant};
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -39,11 +41,15 @@ pub(crate) enum Name {
     Memory,
     /// GET of one migration, 2,000 times a second, of 10,000 stored ones.
     Api,
+    /// Migration hosts that tell of themselves and of their migrations each second, up to 1,000 of them.
+    Agents,
+    /// All of these, one after the other, for a table of everything.
+    All,
 }
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Which; all without it.
+    /// Which; all of them without it.
     #[arg(value_enum)]
     names: Vec<Name>,
     /// How much data, in gigabytes.
@@ -64,7 +70,7 @@ pub(crate) struct Arguments {
     /// Where all randomness begins.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Where the JSON report goes.
+    /// Where the JSON report goes; the table goes beside it, as Markdown.
     #[arg(long, default_value = "target/bench.json")]
     report: PathBuf,
 }
@@ -80,29 +86,42 @@ pub(crate) fn run_benches(arguments: &Arguments) -> Result<(), Error> {
     tokio::runtime::Runtime::new()?.block_on(all(arguments))
 }
 
+/// One after the other. One that fails is told of in the table and doesn't keep the others from being measured.
 async fn all(arguments: &Arguments) -> Result<(), Error> {
     let names = match arguments.names.as_slice() {
-        [] => Name::value_variants(),
-        some => some,
+        names if names.is_empty() || names.contains(&Name::All) => Name::value_variants(),
+        names => names,
     };
     let mut report = Report::new(arguments);
-    for name in names {
+    let mut failed = Vec::new();
+    for name in names.iter().filter(|name| **name != Name::All) {
         println!("{name:?}: {} runs", arguments.runs);
-        match name {
-            Name::Copy => copy::measure(arguments, &mut report).await?,
-            Name::Catchup => catchup::measure(arguments, false, &mut report).await?,
-            Name::Hot => catchup::measure(arguments, true, &mut report).await?,
-            Name::Migrate => whole::measure(arguments, &mut report).await?,
-            Name::Verify => verify::measure(arguments, &mut report).await?,
-            Name::Pause => pause::measure(arguments, &mut report).await?,
-            Name::Memory => memory::measure(arguments, &mut report).await?,
-            Name::Api => api::measure(arguments, &mut report).await?,
+        let began = Instant::now();
+        if let Err(error) = measure(*name, arguments, &mut report).await {
+            report.missing(&format!("{name:?}").to_lowercase(), "failed", &error.to_string());
+            failed.push(format!("{name:?}"));
         }
+        println!("  measured in {:.0} s", began.elapsed().as_secs_f64());
         report.write(&arguments.report)?;
     }
     print!("{}", report.table());
     println!("report: {}", arguments.report.display());
-    Ok(())
+    if failed.is_empty() { Ok(()) } else { Err(format!("{} failed", failed.join(", ")).into()) }
+}
+
+async fn measure(name: Name, arguments: &Arguments, report: &mut Report) -> Result<(), Error> {
+    match name {
+        Name::Copy => copy::measure(arguments, report).await,
+        Name::Catchup => catchup::measure(arguments, false, report).await,
+        Name::Hot => catchup::measure(arguments, true, report).await,
+        Name::Migrate => whole::measure(arguments, report).await,
+        Name::Verify => verify::measure(arguments, report).await,
+        Name::Pause => pause::measure(arguments, report).await,
+        Name::Memory => memory::measure(arguments, report).await,
+        Name::Api => api::measure(arguments, report).await,
+        Name::Agents => agents::measure(report).await,
+        Name::All => Ok(()),
+    }
 }
 
 /// A server as it would stand alone on this machine: a cache of its own size, an oplog that holds the run.

@@ -47,10 +47,13 @@ impl Report {
         let cpu =
             cpu.lines().find_map(|l| l.strip_prefix("model name")).map(|l| l.trim_start_matches([' ', '\t', ':']));
         let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let load = load.split(' ').take(3).collect::<Vec<_>>().join(" ");
         let memory = memory.lines().next().map(|l| l.trim_start_matches("MemTotal:").trim().to_owned());
         Self {
             head: json!({
                 "cpu": cpu, "cores": std::thread::available_parallelism().map_or(0, usize::from), "memory": memory,
+                "load at the start": load,
                 "mongod": limosa_testkit::DEFAULT_VERSION, "limosa": env!("CARGO_PKG_VERSION"),
                 "gigabytes": arguments.gb, "shape": format!("{:?}", arguments.shape).to_lowercase(),
                 "runs": arguments.runs, "updates": arguments.updates, "seed": arguments.seed,
@@ -98,7 +101,31 @@ impl Report {
             fs::create_dir_all(dir)?;
         }
         fs::write(file, serde_json::to_vec_pretty(&json!({"environment": self.head, "rows": self.rows}))?)?;
+        fs::write(file.with_extension("md"), format!("{}\n{}", self.circumstances(), self.table()))?;
         Ok(())
+    }
+
+    /// On what it was measured, in a sentence.
+    fn circumstances(&self) -> String {
+        let part = |name: &str| match &self.head[name] {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        format!(
+            "{} cores ({}), {}, load {} at the start; mongod {}, limosa {}; {} GB of the shape {}, {} updates, seed {}, \
+             {} runs.\n",
+            part("cores"),
+            part("cpu"),
+            part("memory"),
+            part("load at the start"),
+            part("mongod"),
+            part("limosa"),
+            part("gigabytes"),
+            part("shape"),
+            part("updates"),
+            part("seed"),
+            part("runs"),
+        )
     }
 
     pub fn table(&self) -> String {

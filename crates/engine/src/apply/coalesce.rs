@@ -34,16 +34,45 @@ pub(crate) struct Op {
     pub change: Change,
 }
 
+impl Op {
+    /// About how many bytes it takes.
+    pub fn size(&self) -> usize {
+        64 + self.id.as_bytes().len() + self.change.size()
+    }
+}
+
+impl Change {
+    fn size(&self) -> usize {
+        match self {
+            Self::Put { document, .. } | Self::Remake { document } => document.as_bytes().len(),
+            Self::Update(delta) => delta.size(),
+            Self::Delete | Self::Refetch => 0,
+        }
+    }
+}
+
 /// The changes for one worker. Operations of one round touch different documents and may be sent in any order; rounds
 /// go one after the other.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     ops: Vec<(u32, Op)>,
+    bytes: usize,
     latest: HashMap<(usize, Vec<u8>), usize>,
 }
 
 impl Batch {
+    /// Writes that it holds.
+    pub fn len(&self) -> usize {
+        self.ops.len()
+    }
+
+    /// About how many bytes they take.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub fn push(&mut self, op: Op) {
+        self.bytes += op.size();
         let key = (Arc::as_ptr(&op.target) as usize, op.canonical.clone());
         let mut round = 0;
         if op.target.keeps_order {
@@ -55,6 +84,7 @@ impl Batch {
             if earlier.id == op.id
                 && let Some(merged) = merge(&earlier.change, &op.change)
             {
+                self.bytes = self.bytes + merged.size() - earlier.change.size() - op.size();
                 earlier.change = merged;
                 return;
             }

@@ -7,4 +7,5 @@ pub(crate) mod delta;
 mod refetch;
 pub(crate) mod registry;
 pub(crate) mod statements;
+pub(crate) mod window;
 pub(crate) mod writer;

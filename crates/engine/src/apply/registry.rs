@@ -36,7 +36,7 @@ impl Target {
         Self { ns: entry.ns.clone(), uuid: entry.uuid, keeps_order: entry.is_capped(), folds: entry.is_collated() }
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "bench"))]
     pub fn plain(ns: Namespace) -> Self {
         Self { ns, uuid: None, keeps_order: false, folds: false }
     }

@@ -73,7 +73,7 @@ impl Writer {
                 self.write_in_order(std::mem::take(&mut ordered), refetch).await?;
                 bytes = 0;
             }
-            bytes += size(&op);
+            bytes += op.size();
             if op.target.keeps_order { ordered.push(op) } else { pending.push((round, op)) }
         }
         self.write_transaction(pending, refetch).await?;
@@ -255,13 +255,4 @@ impl Writer {
 /// `{_id: …}` of a document.
 pub(crate) fn id_document(document: &bson::RawDocument) -> Option<RawDocumentBuf> {
     RawDocBuilder::new().value("_id", document.get("_id").ok()??).build().ok()
-}
-
-fn size(op: &Op) -> usize {
-    64 + op.id.as_bytes().len()
-        + match &op.change {
-            Change::Put { document, .. } | Change::Remake { document } => document.as_bytes().len(),
-            Change::Update(delta) => delta.size(),
-            Change::Delete | Change::Refetch => 0,
-        }
 }

@@ -6,7 +6,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use limosa_model::Timestamp;
 use sha2::Sha256;
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashMap},
     mem,
     sync::{Mutex, PoisonError},
 };
@@ -16,6 +16,9 @@ const LIFE_SECONDS: i64 = 300;
 
 /// When it was given out, in milliseconds, and as many random bytes.
 const SIGNED_BYTES: usize = 12;
+
+/// These, and as many of the signature.
+const NONCE_BYTES: usize = 24;
 
 /// What became of a nonce.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,12 +36,38 @@ pub(crate) struct Nonces {
     used: Mutex<Used>,
 }
 
-/// Nonces with their counts. The older half is forgotten as a whole, when the last of it can't be replayed any more.
+/// Nonces with the counts that were used. The older half is forgotten as a whole, when the last of it can't be replayed any more.
 #[derive(Default)]
 struct Used {
     since: Timestamp,
-    newer: HashSet<(String, u32)>,
-    older: HashSet<(String, u32)>,
+    newer: HashMap<[u8; NONCE_BYTES], Counts>,
+    older: HashMap<[u8; NONCE_BYTES], Counts>,
+}
+
+/// Clients count upwards: mostly one number says it all.
+#[derive(Debug, Default)]
+struct Counts {
+    /// All from 1 to this.
+    until: u32,
+    /// Beyond it, with gaps.
+    beyond: BTreeSet<u32>,
+}
+
+impl Counts {
+    fn contains(&self, count: u32) -> bool {
+        (1..=self.until).contains(&count) || self.beyond.contains(&count)
+    }
+
+    /// `false` if it was there.
+    fn insert(&mut self, count: u32) -> bool {
+        if self.contains(count) || !self.beyond.insert(count) {
+            return false;
+        }
+        while self.until.checked_add(1).is_some_and(|next| self.beyond.remove(&next)) {
+            self.until += 1;
+        }
+        true
+    }
 }
 
 impl Default for Nonces {
@@ -50,10 +79,10 @@ impl Default for Nonces {
 impl Nonces {
     /// A new one: 24 bytes, 32 characters.
     pub fn issue(&self, now: Timestamp) -> String {
-        let mut bytes: [u8; 24] = rand::random();
+        let mut bytes: [u8; NONCE_BYTES] = rand::random();
         bytes[..6].copy_from_slice(&now.0.to_be_bytes()[2..]);
         let signature = self.signer(&bytes[..SIGNED_BYTES]).finalize().into_bytes();
-        bytes[SIGNED_BYTES..].copy_from_slice(&signature[..24 - SIGNED_BYTES]);
+        bytes[SIGNED_BYTES..].copy_from_slice(&signature[..NONCE_BYTES - SIGNED_BYTES]);
         STANDARD.encode(bytes)
     }
 
@@ -63,29 +92,28 @@ impl Nonces {
         signer
     }
 
-    /// When this nonce was given out, if it is one of ours.
-    fn issued(&self, nonce: &str) -> Option<Timestamp> {
-        let bytes: [u8; 24] = STANDARD.decode(nonce).ok()?.try_into().ok()?;
+    /// Its bytes, and when it was given out, if it is one of ours.
+    fn issued(&self, nonce: &str) -> Option<([u8; NONCE_BYTES], Timestamp)> {
+        let bytes: [u8; NONCE_BYTES] = STANDARD.decode(nonce).ok()?.try_into().ok()?;
         let (signed, signature) = bytes.split_at(SIGNED_BYTES);
         self.signer(signed).verify_truncated_left(signature).ok()?;
         let mut millis = [0; 8];
         millis[2..].copy_from_slice(&bytes[..6]);
-        Some(Timestamp(i64::from_be_bytes(millis)))
+        Some((bytes, Timestamp(i64::from_be_bytes(millis))))
     }
 
     /// Takes note of a use.
     pub fn take(&self, nonce: &str, nc: &str, now: Timestamp) -> Nonce {
         let Ok(count) = u32::from_str_radix(nc, 16) else { return Nonce::Replayed };
-        if self.issued(nonce).is_none_or(|issued| now.seconds_since(issued) >= LIFE_SECONDS) {
-            return Nonce::Stale;
-        }
+        let issued = self.issued(nonce).filter(|(_, issued)| now.seconds_since(*issued) < LIFE_SECONDS);
+        let Some((nonce, _)) = issued else { return Nonce::Stale };
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         if now.seconds_since(used.since) >= LIFE_SECONDS {
             used.since = now;
             used.older = mem::take(&mut used.newer);
         }
-        let use_of_it = (nonce.to_owned(), count);
-        if used.older.contains(&use_of_it) || !used.newer.insert(use_of_it) {
+        let is_old = used.older.get(&nonce).is_some_and(|counts| counts.contains(count));
+        if is_old || !used.newer.entry(nonce).or_default().insert(count) {
             return Nonce::Replayed;
         }
         Nonce::Fresh
@@ -113,6 +141,16 @@ mod tests {
         assert_eq!(take("00000002", LIFE_SECONDS - 1), Nonce::Replayed);
         assert_eq!(take("00000003", LIFE_SECONDS), Nonce::Stale);
         assert_eq!(take("odd", 0), Nonce::Replayed);
+    }
+
+    #[test]
+    fn counts_serve_once_in_any_order() {
+        let mut counts = Counts::default();
+        for count in [3, 1, 0, u32::MAX, 2, 5, 4] {
+            assert!(!counts.contains(count) && counts.insert(count), "{count}");
+        }
+        assert!([0, 1, 2, 3, 4, 5, u32::MAX].into_iter().all(|count| !counts.insert(count)));
+        assert_eq!((counts.until, counts.beyond.len()), (5, 2), "what is without gaps takes no place");
     }
 
     #[test]

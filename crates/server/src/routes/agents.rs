@@ -48,22 +48,26 @@ pub(crate) fn join(call: &Call) -> Result<Reply, ApiError> {
 fn agent(call: &Call) -> Result<Agent, ApiError> {
     let text = call.param("agentId");
     let id = text.parse::<AgentId>().map_err(|_| ApiError::resource(text))?;
-    let found = call.app.store.agents(call.principal.org_id)?.into_iter().find(|a| a.id == id);
-    found.ok_or_else(|| ApiError::resource(text))
+    call.app.store.agent(call.principal.org_id, id)?.ok_or_else(|| ApiError::resource(text))
 }
 
 /// Takes the agent's news and hands out what waits for its host: a migration that no one holds, with a new lease.
 pub(crate) fn heartbeat(call: &Call) -> Result<Reply, ApiError> {
     let beat: protocol::Heartbeat = call.parse()?;
     let now = Timestamp::now();
-    let agent = Agent { deployments: beat.deployments, seen_at: now, ..agent(call)? };
-    call.app.store.put_agent(call.principal.org_id, &agent)?;
+    let known = agent(call)?;
+    let is_as_known = known.deployments == beat.deployments;
+    let agent = Agent { deployments: beat.deployments, seen_at: now, ..known };
+    match is_as_known {
+        true => call.app.store.agent_seen(agent.id, now)?,
+        false => call.app.store.put_agent(call.principal.org_id, &agent)?,
+    }
     let mut work = protocol::Work::default();
     for waiting in call.app.store.pending_validations(call.principal.org_id, &agent.host_name)? {
         work.validations.extend(validation(call, &waiting)?);
     }
     if beat.idle {
-        let mut active = call.app.store.active_of_org(call.principal.org_id)?;
+        let mut active = call.app.store.active_of_host(call.principal.org_id, &agent.host_name)?;
         active.reverse();
         for migration in active.iter().filter(|m| is_for(m, &agent, now)) {
             match call.app.store.change(

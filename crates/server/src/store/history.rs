@@ -33,9 +33,14 @@ pub(super) fn sample(connection: &Connection, migration: &Migration, now: Timest
     };
     let id = migration.id.to_string();
     let insert = "INSERT OR IGNORE INTO samples VALUES (?1, ?2, ?3)";
-    if connection.execute(insert, params![id, slot, text(&sample)?])? == 1 {
+    if connection.prepare_cached(insert)?.execute(params![id, slot, text(&sample)?])? == 1 {
         let thin = "DELETE FROM samples WHERE migration_id = ?1 AND (at <= ?2 OR (at <= ?3 AND at % ?4 <> 0))";
-        connection.execute(thin, params![id, slot - KEPT_MILLIS, slot - CLOSE_FOR_MILLIS, FAR_MILLIS])?;
+        connection.prepare_cached(thin)?.execute(params![
+            id,
+            slot - KEPT_MILLIS,
+            slot - CLOSE_FOR_MILLIS,
+            FAR_MILLIS
+        ])?;
     }
     Ok(())
 }

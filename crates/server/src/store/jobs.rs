@@ -1,6 +1,6 @@
 //! Agents, migrations, validations.
 
-use super::{Store, id, text, unreadable};
+use super::{Lightly, Store, id, text, unreadable};
 use crate::ServerError;
 use limosa_model::{
     AgentId, Finding, GroupId, Migration, MigrationId, OrgId, PhaseKind, Timestamp, protocol,
@@ -66,13 +66,31 @@ impl Store {
         Ok(())
     }
 
+    /// Notes that an agent was heard of.
+    pub fn agent_seen(&self, agent: AgentId, now: Timestamp) -> Result<(), ServerError> {
+        let connection = self.lock();
+        let _lightly = Lightly::begin(&connection)?;
+        let update = "UPDATE agents SET seen_at = ?2 WHERE id = ?1";
+        connection.prepare_cached(update)?.execute(params![agent.to_string(), now.0])?;
+        Ok(())
+    }
+
     /// All agents of an organization.
     pub fn agents(&self, org: OrgId) -> Result<Vec<Agent>, ServerError> {
+        self.read_agents("org_id = ?1 ORDER BY host_name", &[org.to_string()])
+    }
+
+    /// One of them.
+    pub fn agent(&self, org: OrgId, agent: AgentId) -> Result<Option<Agent>, ServerError> {
+        Ok(self.read_agents("id = ?1 AND org_id = ?2", &[agent.to_string(), org.to_string()])?.pop())
+    }
+
+    fn read_agents(&self, condition: &str, values: &[String]) -> Result<Vec<Agent>, ServerError> {
         let connection = self.reader();
-        let mut query = connection.prepare(
-            "SELECT id, group_id, host_name, deployments, seen_at, agent_version FROM agents WHERE org_id = ?1 ORDER BY host_name",
-        )?;
-        let rows = query.query_map([org.to_string()], |r| {
+        let mut query = connection.prepare_cached(&format!(
+            "SELECT id, group_id, host_name, deployments, seen_at, agent_version FROM agents WHERE {condition}"
+        ))?;
+        let rows = query.query_map(rusqlite::params_from_iter(values), |r| {
             Ok((
                 id(&r.get::<_, String>(0)?)?,
                 id(&r.get::<_, String>(1)?)?,
@@ -101,7 +119,7 @@ impl Store {
         let transaction = connection.transaction()?;
         // A way back has the ends of the migration that it belongs to, which is just ending.
         let others = if migration.reversal.is_some() { "final = 0 AND ?1 = ''" } else { "final = 0 AND group_id = ?1" };
-        for other in read_migrations(&transaction, others, &migration.group_id.to_string())? {
+        for other in read_migrations(&transaction, others, [migration.group_id.to_string()])? {
             if other.destination.cluster_name == migration.destination.cluster_name {
                 return Ok(Some(other.id));
             }
@@ -131,13 +149,13 @@ impl Store {
     }
 
     pub fn migration(&self, migration: MigrationId) -> Result<Option<Migration>, ServerError> {
-        Ok(read_migrations(&self.reader(), "id = ?1", &migration.to_string())?.pop())
+        Ok(read_migrations(&self.reader(), "id = ?1", [migration.to_string()])?.pop())
     }
 
     /// Whether a migration's way back was created.
     pub fn has_way_back(&self, of: MigrationId) -> Result<bool, ServerError> {
         let condition = "json_extract(body, '$.reversal.of') = ?1";
-        Ok(!read_migrations(&self.lock(), condition, &of.to_string())?.is_empty())
+        Ok(!read_migrations(&self.lock(), condition, [of.to_string()])?.is_empty())
     }
 
     /// A group's in these phases, newest first: `size` of them after the `first`, and how many there are.
@@ -179,29 +197,39 @@ impl Store {
 
     /// An organization's that aren't over.
     pub fn active_of_org(&self, org: OrgId) -> Result<Vec<Migration>, ServerError> {
-        read_migrations(&self.reader(), "final = 0 AND org_id = ?1", &org.to_string())
+        read_migrations(&self.reader(), "final = 0 AND org_id = ?1", [org.to_string()])
     }
 
-    /// Everyone's that aren't over.
-    pub fn active(&self) -> Result<Vec<Migration>, ServerError> {
-        read_migrations(&self.reader(), "final = 0 AND ?1 = ''", "")
+    /// Those that are for one of its hosts.
+    pub fn active_of_host(&self, org: OrgId, host: &str) -> Result<Vec<Migration>, ServerError> {
+        read_migrations(&self.reader(), "final = 0 AND org_id = ?1 AND host = ?2", [&org.to_string(), host])
     }
 
-    /// Carries a transition out: state and events in one transaction, over just the version that was read.
+    /// Everyone's whose time to cut over ends until then.
+    pub fn active_that_end(&self, until: Timestamp) -> Result<Vec<Migration>, ServerError> {
+        read_migrations(&self.reader(), "final = 0 AND ends_at <= ?1", [until.0])
+    }
+
+    /// Carries a transition out: state and events in one transaction, over just the version that was read. Where nothing
+    /// changes but how far it is, the disk isn't waited for.
     pub fn change(&self, migration: MigrationId, event: Event, now: Timestamp) -> Result<Migration, NotChanged> {
-        let mut connection = self.lock();
-        let transaction = connection.transaction()?;
+        let connection = self.lock();
         let query = "SELECT version, body FROM migrations WHERE id = ?1";
         let read = |r: &rusqlite::Row<'_>| Ok((r.get::<_, i64>(0)?, r.get::<_, String>(1)?));
-        let Some((version, body)) = transaction.query_row(query, [migration.to_string()], read).optional()? else {
-            return Err(NotChanged::Unknown);
-        };
+        let found = connection.prepare_cached(query)?.query_row([migration.to_string()], read).optional()?;
+        let Some((version, body)) = found else { return Err(NotChanged::Unknown) };
         let current: Migration = serde_json::from_str(&body).map_err(|e| unreadable(&e))?;
+        let is_report = matches!(event, Event::Report { .. });
         let (next, actions) = step(&current, event, now).map_err(NotChanged::Illegal)?;
+        let is_told_again =
+            is_report && actions.is_empty() && next.phase == current.phase && next.carried == current.carried;
+        let _lightly = if is_told_again { Some(Lightly::begin(&connection)?) } else { None };
+        let transaction = connection.unchecked_transaction()?;
         let body = serde_json::to_string(&next).map_err(|e| unreadable(&e))?;
         let is_over = next.phase.kind().is_final() && !next.carried.to_remove;
         let update = "UPDATE migrations SET version = ?2 + 1, final = ?3, body = ?4 WHERE id = ?1 AND version = ?2";
-        transaction.execute(update, params![migration.to_string(), version, is_over, body])?;
+        let row = params![migration.to_string(), version, is_over, body];
+        transaction.prepare_cached(update)?.execute(row)?;
         sample_lag(&transaction, &next, now)?;
         super::history::sample(&transaction, &next, now)?;
         for Action::Record { kind, message } in &actions {
@@ -329,7 +357,8 @@ fn record(
     message: &str,
 ) -> Result<(), rusqlite::Error> {
     let row = params![migration.to_string(), at.0, kind, message];
-    connection.execute("INSERT INTO events (migration_id, at, kind, message) VALUES (?1, ?2, ?3, ?4)", row).map(drop)
+    let insert = "INSERT INTO events (migration_id, at, kind, message) VALUES (?1, ?2, ?3, ?4)";
+    connection.prepare_cached(insert)?.execute(row).map(drop)
 }
 
 /// Keeps a sample of the lag now and then.
@@ -337,17 +366,22 @@ fn sample_lag(connection: &Connection, migration: &Migration, now: Timestamp) ->
     let Some(seconds) = migration.lag_time_seconds() else { return Ok(()) };
     let slot = now.0 / LAG_EVERY_MILLIS * LAG_EVERY_MILLIS;
     let id = migration.id.to_string();
-    if connection.execute("INSERT OR IGNORE INTO lags VALUES (?1, ?2, ?3)", params![id, slot, seconds])? == 1 {
-        let oldest = slot - LAGS * LAG_EVERY_MILLIS;
-        connection.execute("DELETE FROM lags WHERE migration_id = ?1 AND at <= ?2", params![id, oldest])?;
+    let insert = "INSERT OR IGNORE INTO lags VALUES (?1, ?2, ?3)";
+    if connection.prepare_cached(insert)?.execute(params![id, slot, seconds])? == 1 {
+        let thin = "DELETE FROM lags WHERE migration_id = ?1 AND at <= ?2";
+        connection.prepare_cached(thin)?.execute(params![id, slot - LAGS * LAG_EVERY_MILLIS])?;
     }
     Ok(())
 }
 
-fn read_migrations(connection: &Connection, condition: &str, value: &str) -> Result<Vec<Migration>, ServerError> {
+fn read_migrations(
+    connection: &Connection,
+    condition: &str,
+    values: impl rusqlite::Params,
+) -> Result<Vec<Migration>, ServerError> {
     let mut query =
         connection.prepare_cached(&format!("SELECT body FROM migrations WHERE {condition} ORDER BY id DESC"))?;
-    let rows = query.query_map([value], |r| r.get::<_, String>(0))?;
+    let rows = query.query_map(values, |r| r.get::<_, String>(0))?;
     parse(rows)
 }
 

@@ -28,10 +28,19 @@ const STATEMENTS: usize = 64;
 
 /// What makes a new file this version's, step by step; a file's `user_version` counts the steps that it has had. Steps
 /// are added and never changed.
-const STEPS: &[&str] = &[TABLES, AGENT_VERSIONS, QUICK_LISTS, SEALED_BY, FINDINGS];
+const STEPS: &[&str] = &[TABLES, AGENT_VERSIONS, QUICK_LISTS, SEALED_BY, FINDINGS, QUICK_WORK];
 
 /// All that a validation found, as JSON.
 const FINDINGS: &str = "ALTER TABLE validations ADD COLUMN findings TEXT NOT NULL DEFAULT '[]'";
+
+/// What an agent is to be given, and which timers run: asked by every agent all the time, and every second.
+const QUICK_WORK: &str = "
+    ALTER TABLE migrations ADD COLUMN host TEXT GENERATED ALWAYS AS (json_extract(body, '$.migrationHost')) VIRTUAL;
+    ALTER TABLE migrations ADD COLUMN ends_at INTEGER GENERATED ALWAYS AS
+        (coalesce(json_extract(body, '$.phase.expiresAt'), json_extract(body, '$.carried.cutoverBy'))) VIRTUAL;
+    CREATE INDEX active_of_host ON migrations (org_id, host) WHERE final = 0;
+    CREATE INDEX active_that_end ON migrations (ends_at) WHERE final = 0 AND ends_at IS NOT NULL;
+";
 
 /// Which key the secrets are sealed under.
 const SEALED_BY: &str = "CREATE TABLE sealed_by (one INTEGER PRIMARY KEY CHECK (one = 1), fingerprint TEXT NOT NULL)";
@@ -117,6 +126,25 @@ impl Changes {
     /// Ends all following.
     pub fn end(&self) {
         self.0.send_replace(None);
+    }
+}
+
+/// As long as it lives, the connection's writes don't wait for the disk: for what may be lost with the machine's power,
+/// since whoever told it tells it again. The next write that does wait takes them along.
+struct Lightly<'a>(&'a Connection);
+
+impl<'a> Lightly<'a> {
+    fn begin(connection: &'a Connection) -> Result<Self, ServerError> {
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        Ok(Self(connection))
+    }
+}
+
+impl Drop for Lightly<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.pragma_update(None, "synchronous", "FULL") {
+            tracing::error!(%error, "the store no longer waits for the disk");
+        }
     }
 }
 
@@ -362,6 +390,9 @@ mod tests {
             "SELECT body FROM migrations WHERE group_id = ?1 ORDER BY id DESC LIMIT ?2 OFFSET ?3",
             "SELECT body FROM migrations WHERE group_id = ?1 AND phase IN ('synced') ORDER BY id DESC LIMIT ?2 OFFSET ?3",
             "SELECT body FROM migrations WHERE final = 0 AND org_id = ?1 ORDER BY id DESC",
+            "SELECT body FROM migrations WHERE final = 0 AND org_id = ?1 AND host = ?2 ORDER BY id DESC",
+            "SELECT body FROM migrations WHERE final = 0 AND ends_at <= ?1 ORDER BY id DESC",
+            "SELECT id FROM agents WHERE id = ?1 AND org_id = ?2",
             "SELECT n FROM events WHERE migration_id = ?1 AND n > ?2 ORDER BY n",
             "SELECT n FROM audit WHERE org_id = ?1 ORDER BY n DESC LIMIT ?2 OFFSET ?3",
             "SELECT id FROM agents WHERE org_id = ?1 ORDER BY host_name",
@@ -376,6 +407,19 @@ mod tests {
                 .expect("is explained");
             assert!(steps.iter().all(|step| !step.starts_with("SCAN")), "{query}: {steps:?}");
         }
+    }
+
+    #[test]
+    fn only_what_is_told_again_goes_without_the_disk() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = store(dir.path());
+        let connection = store.lock();
+        let waits = || connection.query_row("PRAGMA synchronous", [], |r| r.get::<_, i64>(0)).expect("is told") == 2;
+        assert!(waits());
+        let lightly = Lightly::begin(&connection).expect("begins");
+        assert!(!waits());
+        drop(lightly);
+        assert!(waits());
     }
 
     #[test]

@@ -1,0 +1,138 @@
+//! Changes between two barriers, partitioned over the workers by document.
+//!
+//! How large a window may grow is counted in what is left after coalescing: where few documents take most of the changes,
+//! a long stretch of the stream becomes few writes, and the longer the stretch, the fewer for each change.
+
+use super::{
+    coalesce::{Batch, Change, Op},
+    delta::Delta,
+    registry::Target,
+    writer::id_document,
+};
+use crate::{
+    raw::{self, RawDocBuilder},
+    stream::event::{Event, Kind},
+};
+use bson::{RawDocumentBuf, Timestamp};
+use std::sync::Arc;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Workers that write windows; two cores of a destination are kept busy by four.
+pub(crate) const WORKERS: usize = 4;
+
+/// Writes that a window holds at most: four transactions for each worker.
+const MOST_OPS: usize = 32_000;
+
+/// Bytes of them: each is held several times until it is written.
+const MOST_BYTES: usize = 8 * 1024 * 1024;
+
+/// Events that it is made of at most, so that the position moves on.
+const MOST_EVENTS: u64 = 200_000;
+
+/// A delta of this many bytes is no shorter than reading the document again.
+const LARGE_DELTA: usize = 8 * 1024 * 1024;
+
+/// See the module.
+pub(crate) struct Window {
+    batches: Vec<Batch>,
+    pub events: u64,
+    /// The newest of them.
+    pub until: Timestamp,
+}
+
+impl Window {
+    pub fn new() -> Self {
+        Self {
+            batches: (0..WORKERS).map(|_| Batch::default()).collect(),
+            events: 0,
+            until: Timestamp { time: 0, increment: 0 },
+        }
+    }
+
+    /// Whether it is to be written before it takes more in.
+    pub fn is_full(&self) -> bool {
+        self.events >= MOST_EVENTS
+            || self.batches.iter().map(Batch::len).sum::<usize>() >= MOST_OPS
+            || self.batches.iter().map(Batch::bytes).sum::<usize>() >= MOST_BYTES
+    }
+
+    /// `newer`: the destination's document may be of a later time than the event. A field that the event removes may be
+    /// there again and would then not come back to the same place.
+    pub fn push(&mut self, target: Arc<Target>, event: &Event<'_>, newer: bool) -> Option<()> {
+        let id = event.id()?;
+        let canonical = raw::canonical_id(id, target.folds);
+        let change = match event.kind {
+            Kind::Delete => Change::Delete,
+            Kind::Update => event
+                .update_description()
+                .and_then(Delta::exact)
+                .filter(|delta| delta.size() < LARGE_DELTA && !(newer && delta.removes()))
+                .map_or(Change::Refetch, Change::Update),
+            _ => match event.full_document() {
+                Some(document) => Change::Put { document: document.to_owned(), fresh: event.operation() == "insert" },
+                None => Change::Refetch, // an event that was too large
+            },
+        };
+        let id: RawDocumentBuf = match &change {
+            Change::Put { document, .. } => id_document(document)?,
+            _ => RawDocBuilder::new().value("_id", id).build().ok()?,
+        };
+        self.add(Op { target, id, canonical, change });
+        Some(())
+    }
+
+    pub fn add(&mut self, op: Op) {
+        let name = op.target.ns.to_string();
+        let worker = match op.target.keeps_order {
+            true => xxh3_64(name.as_bytes()),
+            false => xxh3_64(&op.canonical) ^ xxh3_64(name.as_bytes()),
+        };
+        self.batches[(worker % WORKERS as u64) as usize].push(op);
+    }
+
+    /// What each worker is to write, in order.
+    pub fn into_shares(self) -> Vec<Vec<(u32, Op)>> {
+        self.batches.into_iter().map(Batch::into_ops).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bson::rawdoc;
+    use limosa_model::Namespace;
+
+    fn update(id: i32, value: i64) -> RawDocumentBuf {
+        rawdoc! {
+            "operationType": "update", "documentKey": {"_id": id},
+            "updateDescription": {"updatedFields": {"n": value}, "removedFields": []},
+        }
+    }
+
+    #[test]
+    fn a_window_is_as_large_as_the_writes_that_are_left() {
+        let target = Arc::new(Target::plain(Namespace::new("d", "c")));
+        let mut window = Window::new();
+        let mut push = |id: i32, value: i64| {
+            let raw = update(id, value);
+            let event = Event::parse(&raw).expect("an event");
+            window.push(Arc::clone(&target), &event, false).expect("is taken");
+            window.is_full()
+        };
+        assert!(!(0..40_000).any(|n| push(0, n)), "one document's changes are one write");
+        assert!((1..=MOST_OPS as i32).any(|n| push(n, 0)));
+    }
+
+    #[test]
+    fn a_window_is_full_of_bytes_too() {
+        let target = Arc::new(Target::plain(Namespace::new("d", "c")));
+        let mut window = Window::new();
+        for n in 0..8 {
+            assert!(!window.is_full());
+            let document = rawdoc! {"_id": n, "text": "x".repeat(MOST_BYTES / 8)};
+            let change = Change::Put { document, fresh: true };
+            window.add(Op { target: Arc::clone(&target), id: rawdoc! {"_id": n}, canonical: vec![n as u8], change });
+        }
+        assert!(window.is_full());
+    }
+}
