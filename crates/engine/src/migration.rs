@@ -577,9 +577,12 @@ async fn remove_copied(settings: &Settings) -> Result<(), Failure> {
     store.take_over(settings.agent_id, 1).await?;
     let mapped: HashSet<_> = store.mapped().await?.into_values().collect();
     let unfinished = store.load().await?.is_some_and(|checkpoint| checkpoint.stage < Stage::Planned);
-    let source = Cluster::connect(Side::Source, &settings.source_uri).await?;
+    // Only then is the source needed, which may be gone by now.
     let own: HashSet<_> = match unfinished {
-        true => catalog::list(&source, &settings.filter).await?.into_iter().map(|entry| entry.ns).collect(),
+        true => {
+            let source = Cluster::connect(Side::Source, &settings.source_uri).await?;
+            catalog::list(&source, &settings.filter).await?.into_iter().map(|entry| entry.ns).collect()
+        }
         false => HashSet::new(),
     };
     for entry in catalog::list(&destination, &settings.filter).await? {

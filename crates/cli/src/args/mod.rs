@@ -1,15 +1,19 @@
 //! The command line's words. What they mean is in [`crate::commands`].
 
 mod help;
+mod how;
 mod log;
+mod parse;
+mod service;
 
+pub(crate) use how::{LimitArgs, TuningArgs};
 pub(crate) use log::{LogArgs, LogFormat};
+pub(crate) use service::{Agent, Server};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use limosa_engine::{Tuning, tuning};
-use limosa_model::{Limits, NamespaceFilter, Secret, cutover::CutoverOptions, filter::NamespacePattern};
-use limosa_server::RequestLimits;
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use limosa_model::{NamespaceFilter, Secret, cutover::CutoverOptions, filter::NamespacePattern};
+use parse::{percent, seconds, secret};
+use std::{net::SocketAddr, path::PathBuf};
 
 /// Moves a live MongoDB cluster to another one: copies it, follows its changes, cuts over when told to.
 #[derive(Parser)]
@@ -126,77 +130,6 @@ pub(crate) struct Namespaces {
 impl Namespaces {
     pub fn filter(&self) -> NamespaceFilter {
         NamespaceFilter { include: self.include.clone(), exclude: self.exclude.clone() }
-    }
-}
-
-/// How much a migration may take of its clusters.
-#[derive(Args, Clone, Copy)]
-#[command(next_help_heading = "Limits")]
-pub(crate) struct LimitArgs {
-    /// How hard the copy goes: 1 is the kindest, 3 as usual, 5 takes all that the clusters give
-    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(u8).range(1..=5))]
-    pub load_level: Option<u8>,
-    /// Megabits a second that may be read from the source; 0: no bound
-    #[arg(long, value_name = "MBPS")]
-    pub max_source_read_mbps: Option<u32>,
-    /// Megabits a second that may be written to the destination; 0: no bound
-    #[arg(long, value_name = "MBPS")]
-    pub max_destination_write_mbps: Option<u32>,
-}
-
-impl LimitArgs {
-    /// `held` with what was given changed; `None` when nothing was given.
-    pub fn change(self, held: Limits) -> Option<Limits> {
-        let Self { load_level, max_source_read_mbps: read, max_destination_write_mbps: write } = self;
-        let bound = |given: Option<u32>, held| given.map_or(held, |mbps| Some(mbps).filter(|mbps| *mbps > 0));
-        let any = load_level.is_some() || read.is_some() || write.is_some();
-        any.then(|| Limits {
-            load_level: load_level.and_then(|level| level.try_into().ok()).unwrap_or(held.load_level),
-            max_source_read_mbps: bound(read, held.max_source_read_mbps),
-            max_destination_write_mbps: bound(write, held.max_destination_write_mbps),
-        })
-    }
-}
-
-/// Which member of the source the copy reads from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum CopyReads {
-    /// No member lags behind it
-    Primary,
-    /// Spares the primary; the primary if there is no secondary
-    Secondary,
-}
-
-/// How an engine is set.
-#[derive(Args)]
-#[command(next_help_heading = "Tuning")]
-pub(crate) struct TuningArgs {
-    /// Collections copied side by side; about as many as the destination has cores
-    #[arg(long, value_name = "N", default_value_t = tuning::COPY_WORKERS)]
-    copy_workers: usize,
-    /// Which member of the source the copy reads from; changes are read from a majority of it in any case
-    #[arg(long, value_enum, default_value = "primary")]
-    copy_reads: CopyReads,
-    /// How much of this host's disk may be taken by changes that wait to be applied: 500MiB, 64GiB
-    #[arg(long, value_name = "SIZE", default_value = "64GiB", value_parser = bytes)]
-    spool_limit: u64,
-    /// How long a cause is waited out that someone may mend, before the migration has failed: 30s, 90m, 24h
-    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = seconds)]
-    patience: i64,
-}
-
-impl TuningArgs {
-    pub fn tuning(&self) -> Tuning {
-        Tuning {
-            copy_workers: self.copy_workers,
-            copy_reads: match self.copy_reads {
-                CopyReads::Primary => tuning::ReadFrom::Primary,
-                CopyReads::Secondary => tuning::ReadFrom::Secondary,
-            },
-            spool_disk_bytes: self.spool_limit,
-            patience: Duration::from_secs(self.patience.unsigned_abs()),
-            ..Tuning::default()
-        }
     }
 }
 
@@ -385,76 +318,6 @@ pub(crate) enum Migrations {
     },
 }
 
-#[derive(Args)]
-pub(crate) struct Server {
-    /// Store, keys, bootstrap.json and profile.toml
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: PathBuf,
-    /// Where to listen
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
-    pub listen: SocketAddr,
-    /// How long a migration waits for its cutover once ready: 30s, 90m, 120h
-    #[arg(long, value_name = "TIME", default_value = "120h", value_parser = seconds)]
-    pub cutover_window: i64,
-    /// How long a session of the page in the browser lasts: 30s, 90m, 12h
-    #[arg(long, value_name = "TIME", default_value = "12h", value_parser = seconds)]
-    pub session_life: i64,
-    /// Whom to tell what, by webhook and e-mail: a TOML file, see docs/notifications.md
-    #[arg(long, value_name = "FILE")]
-    pub notify: Option<PathBuf>,
-    /// Serve HTTPS with this certificate chain, a PEM file
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
-    pub tls_cert: Option<PathBuf>,
-    /// The certificate's key, a PEM file
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    pub tls_key: Option<PathBuf>,
-    /// Serve plain HTTP to other machines; for behind a proxy that has TLS
-    #[arg(long, conflicts_with = "tls_cert")]
-    pub plain_http: bool,
-    /// How many requests a minute one key may make for an organization's resources
-    #[arg(long, value_name = "COUNT", default_value_t = RequestLimits::default().orgs)]
-    pub org_requests: u32,
-    /// How many requests a minute one key may make for a group's resources
-    #[arg(long, value_name = "COUNT", default_value_t = RequestLimits::default().groups)]
-    pub group_requests: u32,
-    #[command(flatten)]
-    pub log: LogArgs,
-}
-
-#[derive(Args)]
-pub(crate) struct Agent {
-    /// The control plane's URL
-    #[arg(long, value_name = "URL")]
-    pub server: String,
-    /// Speak plain HTTP to a server on another machine; anyone in between can read and change what is said
-    #[arg(long)]
-    pub plain_http: bool,
-    /// From 'limosa link create'
-    #[arg(long, value_name = "TOKEN", env = "LIMOSA_LINK_TOKEN", hide_env_values = true, value_parser = secret)]
-    pub link_token: Secret,
-    /// The name under which migrations ask for this host
-    #[arg(long, value_name = "NAME")]
-    pub host_name: String,
-    /// A deployment to announce: its name and its URI; may be given several times
-    #[arg(long = "source", value_name = "NAME=URI", required = true, value_parser = named_uri)]
-    pub sources: Vec<(String, Secret)>,
-    /// The group that the deployments belong to; made if there is none of that name
-    #[arg(long, value_name = "NAME", default_value = "limosa")]
-    pub group_name: String,
-    /// Identity and spool
-    #[arg(long, value_name = "DIR", default_value = "./.limosa-agent")]
-    pub data_dir: PathBuf,
-    /// Where /metrics is served for a Prometheus, without sign-in; not served unless given
-    #[arg(long, value_name = "ADDR")]
-    pub metrics_listen: Option<SocketAddr>,
-    #[command(flatten)]
-    pub namespaces: Namespaces,
-    #[command(flatten)]
-    pub log: LogArgs,
-    #[command(flatten)]
-    pub tuning: TuningArgs,
-}
-
 #[derive(Subcommand)]
 pub(crate) enum Clusters {
     /// Register a destination, or change its URI
@@ -498,59 +361,6 @@ pub(crate) enum Link {
     Create(Profile),
     /// Revoke it: agents that joined with it are shut out
     Delete(Profile),
-}
-
-fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
-    Ok(Secret::new(text))
-}
-
-/// A positive number of seconds, minutes or hours.
-fn seconds(text: &str) -> Result<i64, String> {
-    let (number, unit) = text.split_at(text.len().saturating_sub(1));
-    let factor = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => 0,
-    };
-    let span = number.parse::<u32>().ok().map(|n| i64::from(n) * factor).filter(|s| *s > 0);
-    span.ok_or_else(|| "write it as 30s, 90m or 120h".to_owned())
-}
-
-/// More than nothing, at most all.
-fn percent(text: &str) -> Result<f64, String> {
-    let number = text.trim_end_matches('%').parse().ok().filter(|n| *n > 0.0 && *n <= 100.0);
-    number.ok_or_else(|| "write it as 5%: more than 0, at most 100".to_owned())
-}
-
-/// A positive number of bytes, MiB or GiB.
-fn bytes(text: &str) -> Result<u64, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let factor: u64 = match unit {
-        "" => 1,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        "TiB" => 1 << 40,
-        _ => 0,
-    };
-    let size = number.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).filter(|n| *n > 0);
-    size.ok_or_else(|| "write it as 500MiB or 64GiB".to_owned())
-}
-
-fn named_uri(text: &str) -> Result<(String, Secret), String> {
-    let (name, uri) = text
-        .split_once('=')
-        .filter(|(name, _)| !name.is_empty() && !name.contains("://"))
-        .ok_or("write it as NAME=URI")?;
-    let uri = match uri.strip_prefix('@') {
-        None => uri.to_owned(),
-        Some(file) => {
-            let text = std::fs::read_to_string(file).map_err(|e| format!("{file}: {e}"))?;
-            text.lines().next().unwrap_or_default().trim().to_owned()
-        }
-    };
-    Ok((name.to_owned(), Secret::new(uri)))
 }
 
 #[cfg(test)]

@@ -67,6 +67,7 @@ struct State {
 /// What is held in memory before it goes to disk, and of the files that are there: each batch is written once and read
 /// once, in order, so that more gains nothing.
 const MEMTABLE_BYTES: u64 = 16 * 1024 * 1024;
+const META_BYTES: u64 = 1024 * 1024;
 const CACHE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// What the journals hold is read back into memory after a crash: no more than the least that the library allows.
@@ -119,7 +120,8 @@ impl Spool {
             separated.max_memtable_size(MEMTABLE_BYTES)
         };
         let batches = database.keyspace("batches", options).map_err(storage)?;
-        let meta = database.keyspace("meta", KeyspaceCreateOptions::default).map_err(storage)?;
+        let small = || KeyspaceCreateOptions::default().max_memtable_size(META_BYTES);
+        let meta = database.keyspace("meta", small).map_err(storage)?;
         let key_of = |guard: Option<fjall::Guard>| -> Result<Option<u64>, Failure> {
             let key = guard.map(fjall::Guard::key).transpose().map_err(storage)?;
             Ok(key.and_then(|k| k.as_ref().try_into().ok()).map(u64::from_be_bytes))
@@ -246,7 +248,8 @@ impl Spool {
     /// until five of its tables are full, each of which is as large as a batch may be.
     pub async fn written_out(&self) {
         let began = Instant::now();
-        while self.database.write_buffer_size() > MEMTABLE_BYTES && began.elapsed() < LOOK_FOR {
+        // More than what both tables hold before they are written out: one of them is being written.
+        while self.database.write_buffer_size() > MEMTABLE_BYTES + META_BYTES && began.elapsed() < LOOK_FOR {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
@@ -535,6 +538,26 @@ mod tests {
         assert!(spool.has_room() && spool.room().now_or_never().is_none(), "it would stop again at once");
         spool.trim(pushed as u64 * 3 / 4).expect("trims");
         assert!(spool.room().now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_reader_waits_for_the_disk_and_not_for_a_table_that_fills_slowly() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (spool, ..) = open(dir.path(), &start());
+        // A quiet source's tokens, each in the place of the one before it.
+        (0..10_000).for_each(|n| spool.push(&reply(n, 0)).expect("pushes"));
+        let mut event = rawdoc! {"n": 1};
+        event.append(bson::raw::cstr!("x"), "x".repeat(100_000));
+        let mut events = bson::RawArrayBuf::new();
+        events.push(event);
+        let reply =
+            Arc::new(rawdoc! {"cursor": {"nextBatch": events, "postBatchResumeToken": {"_data": "9".repeat(200)}}});
+        for n in 0..400 {
+            let began = Instant::now();
+            spool.written_out().await;
+            assert!(began.elapsed() < LOOK_FOR, "it gave up waiting before batch {n}");
+            spool.push(&reply).expect("pushes");
+        }
     }
 
     fn files(dir: &Path) -> Vec<PathBuf> {
