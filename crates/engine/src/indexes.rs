@@ -15,6 +15,7 @@ use crate::{
 use bson::{Bson, Document, doc};
 use futures::{StreamExt, TryStreamExt};
 use limosa_model::{ErrorCode, Failure, Namespace, NamespaceFilter};
+use std::collections::BTreeMap;
 
 /// The largest expiry that every version takes: 68 years.
 const NEVER_EXPIRES: i32 = i32::MAX;
@@ -100,7 +101,29 @@ pub(crate) fn same(a: &Document, b: &Document) -> bool {
         _ => false,
     };
     let names = a.keys().chain(b.keys()).filter(|k| *k != "key" && *k != "v");
-    same_keys && names.into_iter().all(|k| equal(truthy(a, k).as_ref(), truthy(b, k).as_ref()))
+    same_keys
+        && names.into_iter().all(|k| match (k.as_str(), a.get_document(k), b.get_document(k)) {
+            ("wildcardProjection", Ok(x), Ok(y)) => projected(x) == projected(y),
+            _ => equal(truthy(a, k).as_ref(), truthy(b, k).as_ref()),
+        })
+}
+
+/// Which paths a wildcard index takes or leaves out. 5.0 lists it as what it means, every other release as it was written:
+/// `{a: 1, "in.x": 1}` and `{_id: false, a: true, in: {x: true}}` are one.
+fn projected(projection: &Document) -> BTreeMap<String, bool> {
+    fn add(found: &mut BTreeMap<String, bool>, prefix: &str, projection: &Document) {
+        for (name, value) in projection {
+            let path = format!("{prefix}{name}");
+            match value {
+                Bson::Document(inner) => add(found, &format!("{path}."), inner),
+                Bson::Boolean(taken) => drop(found.insert(path, *taken)),
+                number => drop(found.insert(path, as_i64(Some(number)) != Some(0))),
+            }
+        }
+    }
+    let mut found = BTreeMap::from([("_id".to_owned(), false)]);
+    add(&mut found, "", projection);
+    found
 }
 
 /// Brings the indexes of `destination_ns` to those of `source_ns`. Returns how many were built.
@@ -397,5 +420,17 @@ mod tests {
         assert!(same(&a, &doc! {"v": 2, "key": {"a": 1.0, "b": "text"}, "name": "x"}));
         assert!(!same(&a, &doc! {"v": 2, "key": {"b": "text", "a": 1}, "name": "x"}));
         assert!(!same(&a, &doc! {"v": 2, "key": {"a": 1, "b": "text"}, "name": "x", "sparse": true}));
+    }
+
+    #[test]
+    fn a_wildcard_projection_is_what_it_means() {
+        let index = |projection: Document| doc! {"key": {"$**": 1}, "name": "w", "wildcardProjection": projection};
+        let written = index(doc! {"a": 1, "in.x": 1.0});
+        assert!(same(&written, &index(doc! {"_id": false, "a": true, "in": {"x": true}})));
+        assert!(same(&index(doc! {"a": 0}), &index(doc! {"_id": false, "a": false})));
+        for other in [doc! {"_id": 1, "a": 1, "in.x": 1}, doc! {"a": 1}, doc! {"a": 0, "in.x": 0}] {
+            assert!(!same(&written, &index(other.clone())), "{other}");
+        }
+        assert!(!same(&written, &doc! {"key": {"$**": 1}, "name": "w"}));
     }
 }

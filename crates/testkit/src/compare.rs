@@ -93,6 +93,12 @@ async fn catalog(client: &Client, db: &str) -> Result<BTreeMap<String, String>, 
                         index.remove(flag);
                         index.extend(meant.then(|| (flag.to_owned(), Bson::Boolean(true))));
                     }
+                    // 5.0 lists it as what it means, every other release as it was written.
+                    if let Ok(projection) = index.get_document("wildcardProjection") {
+                        let mut paths = BTreeMap::from([("_id".to_owned(), false)]);
+                        flatten(projection, "", &mut paths);
+                        index.insert("wildcardProjection", format!("{paths:?}"));
+                    }
                     let mut fields: Vec<_> = index.iter().map(|(k, v)| format!("{k}: {v}")).collect();
                     fields.sort();
                     fields.join(", ")
@@ -104,6 +110,17 @@ async fn catalog(client: &Client, db: &str) -> Result<BTreeMap<String, String>, 
         found.insert(name, text);
     }
     Ok(found)
+}
+
+/// The paths of a projection and whether it takes them.
+fn flatten(projection: &Document, prefix: &str, paths: &mut BTreeMap<String, bool>) {
+    for (name, value) in projection {
+        let path = format!("{prefix}{name}");
+        match value {
+            Bson::Document(inner) => flatten(inner, &format!("{path}."), paths),
+            value => drop(paths.insert(path, !matches!(value, Bson::Boolean(false) | Bson::Int32(0)))),
+        }
+    }
 }
 
 /// The first differences of two collections, byte for byte: in the order of insertion where that is kept, else in
