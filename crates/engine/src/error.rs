@@ -74,7 +74,7 @@ fn meaning(side: Side, code: i32) -> Option<ErrorCode> {
     match code {
         // ChangeStreamHistoryLost, CappedPositionLost, ChangeStreamFatalError
         286 | 136 | 280 => Some(ErrorCode::HistoryLost),
-        10334 => Some(ErrorCode::OversizedEvent),
+        10334 | 7_182_500 => Some(ErrorCode::OversizedEvent),
         13 => Some(ErrorCode::InsufficientPrivileges),
         18 => Some(side.authentication_failed()),
         // OutOfDiskSpace, UserWritesBlocked

@@ -84,6 +84,25 @@ async fn from_a_later_6_0() {
     migrate_under_writers("6.0.27", 3_000).await;
 }
 
+/// Of an event that is split, each part has the token, which holds the `_id`, and a field goes undivided.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_cannot_be_split_small_enough_is_stepped_past() {
+    let (source, destination) = tokio::join!(ReplicaSet::builder().version("6.0.27").start(), ReplicaSet::start());
+    let (source, destination) = (source.expect("starts"), destination.expect("starts"));
+    let (from, to) = (source.client().await, destination.client().await);
+    let collection = from.database("app").collection::<Document>("c");
+    let document = |bytes: usize| doc! {"_id": "i".repeat(700_000), "x": "x".repeat(bytes)};
+    collection.insert_one(document(1)).await.expect("inserts");
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut run = Run::start(&settings(&source, &destination, dir.path()));
+    run.reach(limosa_model::PhaseKind::Synced).await;
+    collection.insert_one(doc! {"_id": "before"}).await.expect("inserts");
+    collection.replace_one(doc! {}, document(15_200_000)).await.expect("replaces");
+    collection.insert_one(doc! {"_id": "after"}).await.expect("inserts");
+    run.cut_over().await;
+    compare(&from, &to, &["app"]).await.expect("equal");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expiry_that_is_no_number_becomes_what_later_releases_make_of_it() {
     let (source, destination) = tokio::join!(ReplicaSet::builder().version("4.4.2").start(), ReplicaSet::start());

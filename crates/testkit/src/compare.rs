@@ -93,6 +93,10 @@ async fn catalog(client: &Client, db: &str) -> Result<BTreeMap<String, String>, 
                         index.remove(flag);
                         index.extend(meant.then(|| (flag.to_owned(), Bson::Boolean(true))));
                     }
+                    // Later releases of 6.0 list a clustered collection's expiry here too; it is among the options.
+                    if index.get_bool("clustered").unwrap_or(false) {
+                        index.remove("expireAfterSeconds");
+                    }
                     // 5.0 lists it as what it means, every other release as it was written.
                     if let Ok(projection) = index.get_document("wildcardProjection") {
                         let mut paths = BTreeMap::from([("_id".to_owned(), false)]);

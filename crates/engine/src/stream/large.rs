@@ -1,12 +1,14 @@
 //! Change events of more than 16 MB.
 //!
 //! A server that can splits them into fragments (`$changeStreamSplitLargeEvent`), which are put together here before
-//! they go on. Another one can't send them at all: there the stream is read without the events' documents until such
-//! an event is behind, and the documents concerned are read again from the source.
+//! they go on. Another one can't send them at all, and none can split a single field, such as a delta that writes a large
+//! array anew: there the stream is read without the events' documents until such an event is behind, and the documents
+//! concerned are read again from the source.
 
 use super::event;
 use crate::{
     cluster::Cluster,
+    error,
     raw::{RawArrayBuilder, RawDocBuilder},
 };
 use bson::{Document, RawBsonRef, RawDocument, RawDocumentBuf, doc};
@@ -15,6 +17,12 @@ use mongodb::error::Error;
 /// Whether `source` can split events.
 pub(crate) fn can_split(source: &Cluster) -> bool {
     source.version >= (7, 0, 0) || (source.version.0 == 6 && source.version >= (6, 0, 9))
+}
+
+/// Whether the server can't send the next event as it is: all of it (BSONObjectTooLarge), or one field of it, which it
+/// can't split.
+pub(crate) fn is_too_large(error: &Error) -> bool {
+    matches!(error::code(error), Some(10334 | 7_182_500))
 }
 
 /// The stage with which no event is too large, at the price of the documents in them.

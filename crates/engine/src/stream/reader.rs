@@ -47,7 +47,7 @@ impl Reader {
                     oversized = false;
                     continue;
                 }
-                Err(Broken::Stream(error)) if error::code(&error) == Some(10334) && !oversized => {
+                Err(Broken::Stream(error)) if !oversized && large::is_too_large(&error) => {
                     tracing::warn!("an event is too large; its document will be read from the source");
                     oversized = true;
                     continue;
