@@ -7,7 +7,6 @@ use super::{
 };
 use crate::{
     cluster::Cluster,
-    error,
     progress::{Part, Tracker},
     retry,
 };
