@@ -113,6 +113,7 @@ async fn server_and_agents_that_are_killed_lose_nothing() {
         assert!(count.is_some_and(|count| count > 0.0), "{name} isn't counted in\n{scraped}");
     }
     let mut server = start_server();
+    serves(&profile);
     detail("synced");
     agent.kill();
     let _agent = start_agent("another");
