@@ -1,6 +1,6 @@
 //! A connection to the source or the destination, and what that cluster is.
 
-use crate::{error, raw};
+use crate::{distance, error, raw};
 use bson::{Document, Timestamp, doc};
 use limosa_model::{DeploymentId, ErrorCode, Failure, Secret, protocol};
 use mongodb::{Client, Database, options::ClientOptions};
@@ -60,6 +60,8 @@ pub(crate) struct Cluster {
     pub version: (u32, u32, u32),
     /// The replica set's own id: equal for two URIs that lead to one cluster.
     pub set_id: String,
+    /// In another region, by the time that an answer takes.
+    pub is_far: bool,
 }
 
 impl Cluster {
@@ -75,7 +77,7 @@ impl Cluster {
         options.retry_writes = Some(false);
         options.server_selection_timeout.get_or_insert(FIRST_CONTACT);
         options.connect_timeout.get_or_insert(FIRST_CONTACT);
-        let client = Client::with_options(options).map_err(|e| malformed(&e))?;
+        let client = Client::with_options(options.clone()).map_err(|e| malformed(&e))?;
         let admin = client.database("admin");
         let hello = admin.run_command(doc! {"hello": 1}).await.map_err(|e| error::failure(side, &e))?;
         if let Some(what) = part_of_a_sharded_cluster(&hello) {
@@ -122,7 +124,12 @@ impl Cluster {
             Err(e) if error::code(&e) == Some(13) => return Err(denied("replSetGetConfig")),
             Err(e) => return Err(error::failure(side, &e)),
         };
-        Ok(Self { side, client, version, set_id })
+        let is_far = distance::is_far(side, &client).await;
+        let client = match is_far && distance::compress(&mut options) {
+            true => Client::with_options(options).map_err(|e| malformed(&e))?,
+            false => client,
+        };
+        Ok(Self { side, client, version, set_id, is_far })
     }
 
     pub fn db(&self, name: &str) -> Database {

@@ -9,6 +9,7 @@ mod checkpoint;
 mod cluster;
 mod copy;
 mod cutover;
+mod distance;
 mod error;
 pub mod failpoint;
 mod indexes;

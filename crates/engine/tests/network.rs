@@ -55,6 +55,25 @@ async fn a_lost_answer_to_any_write_changes_nothing() {
     compare(&from, &to, &["answers"]).await.expect("equal");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_is_far_away_is_written_to_compressed() {
+    let source = ReplicaSet::start().await.expect("starts");
+    let destination = ReplicaSet::builder().proxied().start().await.expect("starts");
+    let (from, to) = (source.client().await, destination.direct(0).await.expect("connects"));
+    seed(&from, "far", 5_000).await;
+    destination.proxy(0).set(Network::Slow(Duration::from_millis(8)));
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut run = Run::start(&settings(&source, &destination, dir.path()));
+    run.reach(PhaseKind::Synced).await;
+    run.cut_over().await;
+    let status = to.database("admin").run_command(doc! {"serverStatus": 1}).await.expect("answers");
+    let part = |document: &Document, name: &str| document.get_document(name).expect(name).clone();
+    let zstd = ["network", "compression", "zstd", "decompressor"].into_iter().fold(status, |d, name| part(&d, name));
+    let (taken, unpacked) = (zstd.get_i64("bytesIn").expect("is told"), zstd.get_i64("bytesOut").expect("is told"));
+    assert!(unpacked > 5_000_000 && taken < unpacked / 5, "{taken} bytes for {unpacked}");
+    compare(&from, &to, &["far"]).await.expect("equal");
+}
+
 /// In every phase, on either side: reset, cut, silent and slow.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_network_that_breaks_in_every_phase_loses_nothing() {

@@ -5,7 +5,7 @@ use crate::Error;
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -29,6 +29,8 @@ pub enum Network {
     ToClient,
     /// Every message takes so long more.
     Slow(Duration),
+    /// That too, and each direction carries no more than so many bytes a second, of all connections together.
+    Narrow(Duration, u32),
 }
 
 /// The longest message of the protocol.
@@ -41,6 +43,9 @@ struct Plan {
     /// How many were.
     lost: u64,
 }
+
+/// Until when each direction of a narrow link is taken.
+type Taken = Arc<Mutex<[Option<Instant>; 2]>>;
 
 /// A running proxy; ends when dropped.
 pub struct Proxy {
@@ -58,7 +63,13 @@ impl Proxy {
         let addr = listener.local_addr()?;
         let (network, resets) = (watch::Sender::new(Network::Whole), watch::Sender::new(0));
         let plan = Arc::<Mutex<Plan>>::default();
-        let link = Link { target, network: network.clone(), resets: resets.clone(), plan: Arc::clone(&plan) };
+        let link = Link {
+            target,
+            network: network.clone(),
+            resets: resets.clone(),
+            plan: Arc::clone(&plan),
+            taken: Taken::default(),
+        };
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 tokio::spawn(link.clone().carry(client));
@@ -106,6 +117,7 @@ struct Link {
     network: watch::Sender<Network>,
     resets: watch::Sender<u64>,
     plan: Arc<Mutex<Plan>>,
+    taken: Taken,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -131,7 +143,7 @@ impl Link {
                 if command_of(&message).is_some_and(|name| self.is_to_lose(name)) {
                     losing.send_replace(true);
                 }
-                self.pass(Direction::ToServer).await;
+                self.pass(Direction::ToServer, message.len()).await;
                 if to_server.write_all(&message).await.is_err() {
                     return;
                 }
@@ -143,7 +155,7 @@ impl Link {
                     self.plan.lock().unwrap_or_else(PoisonError::into_inner).lost += 1;
                     return;
                 }
-                self.pass(Direction::ToClient).await;
+                self.pass(Direction::ToClient, message.len()).await;
                 if to_client.write_all(&message).await.is_err() {
                     return;
                 }
@@ -163,19 +175,33 @@ impl Link {
         found.map(|index| plan.lose.remove(index)).is_some()
     }
 
-    /// Waits until the network lets something through.
-    async fn pass(&self, direction: Direction) {
+    /// Waits until the network lets a message of this length through.
+    async fn pass(&self, direction: Direction, length: usize) {
         let mut network = self.network.subscribe();
         let open = |now: &Network| match now {
-            Network::Whole | Network::Slow(_) => true,
+            Network::Whole | Network::Slow(_) | Network::Narrow(..) => true,
             Network::ToServer => direction == Direction::ToServer,
             Network::ToClient => direction == Direction::ToClient,
             Network::Cut | Network::Silent => false,
         };
-        let now = network.wait_for(open).await.map(|now| *now);
-        if let Ok(Network::Slow(delay)) = now {
-            tokio::time::sleep(delay).await;
+        match network.wait_for(open).await.map(|now| *now) {
+            Ok(Network::Slow(delay)) => tokio::time::sleep(delay).await,
+            Ok(Network::Narrow(delay, rate)) => {
+                let through = self.take(direction, Duration::from_secs_f64(length as f64 / f64::from(rate)));
+                tokio::time::sleep_until((through + delay).into()).await;
+            }
+            _ => {}
         }
+    }
+
+    /// When a message that takes the link for so long is through, after those before it.
+    fn take(&self, direction: Direction, time: Duration) -> Instant {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = &mut taken[direction as usize];
+        let now = Instant::now();
+        let through = taken.map_or(now, |until| until.max(now)) + time;
+        *taken = Some(through);
+        through
     }
 }
 

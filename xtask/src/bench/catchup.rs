@@ -31,7 +31,7 @@ pub(crate) async fn measure(arguments: &Arguments, hot: bool, report: &mut Repor
         let loaded = load(&client, arguments.shape, arguments.seed, arguments.bytes()).await?;
         let destination = server(1, oplog_mb).await?;
         let to = destination.client().await;
-        let mut migration = Migration::start(&source, &destination, &[])?;
+        let mut migration = Migration::start(&source, &destination, &arguments.with())?;
         migration.until("readyForCutover").await?;
         migration.verb(&["pause"])?;
         migration.until("paused").await?;

@@ -26,7 +26,7 @@ pub(crate) async fn measure(arguments: &Arguments, report: &mut Report) -> Resul
             let destination = server(1, oplog_mb).await?;
             let servers = [source.process(0), destination.process(0)];
             let before: f64 = servers.iter().flatten().map(|p| cpu_seconds(*p)).sum();
-            let mut migration = Migration::start(&source, &destination, &[])?;
+            let mut migration = Migration::start(&source, &destination, &arguments.with())?;
             migration.until("readyForCutover").await?;
             let servers: f64 = servers.iter().flatten().map(|p| cpu_seconds(*p)).sum::<f64>() - before;
             copied.push(migration.seconds_in("copying").ok_or("no copying phase was told")?);

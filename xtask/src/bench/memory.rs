@@ -21,7 +21,8 @@ pub(crate) async fn measure(arguments: &Arguments, report: &mut Report) -> Resul
         client.database("many").collection(&format!("c{n}")).insert_one(doc! {"_id": n as i64, "n": n as i64}).await?;
     }
     println!("  {} collections made in {:.0} s", arguments.collections, began.elapsed().as_secs_f64());
-    let mut migration = Migration::start(&source, &destination, &["--cutover", "when-ready"])?;
+    let with = [arguments.with(), vec!["--cutover", "when-ready"]].concat();
+    let mut migration = Migration::start(&source, &destination, &with)?;
     let ended = migration.until("complete").await?;
     report.figure("memory", "migration", "s", &Measured(vec![(ended - migration.started).as_secs_f64()]), None);
     let peak = Measured(vec![migration.peak_megabytes()]);

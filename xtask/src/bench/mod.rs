@@ -7,6 +7,7 @@ mod api;
 mod catchup;
 mod copy;
 mod data;
+mod link;
 mod memory;
 mod pause;
 mod program;
@@ -27,6 +28,8 @@ use std::{path::PathBuf, time::Instant};
 pub(crate) enum Name {
     /// The initial copy, beside pure inserts and the server's own initial sync.
     Copy,
+    /// The copy to a destination 20 ms away over 200 Mbit/s, beside pure inserts.
+    Link,
     /// Updates spread evenly, beside a secondary that catches up on the same ones.
     Catchup,
     /// The same, nine of ten updates on a hundredth of the documents.
@@ -67,6 +70,9 @@ pub(crate) struct Arguments {
     /// Collections of `memory`.
     #[arg(long, default_value_t = 10_000)]
     collections: u64,
+    /// Further arguments of `limosa migrate`, separated by blanks: "--copy-workers 2".
+    #[arg(long, allow_hyphen_values = true, default_value = "")]
+    with: String,
     /// Where all randomness begins.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -78,6 +84,10 @@ pub(crate) struct Arguments {
 impl Arguments {
     fn bytes(&self) -> u64 {
         (self.gb * 1e9) as u64
+    }
+
+    fn with(&self) -> Vec<&str> {
+        self.with.split_whitespace().collect()
     }
 }
 
@@ -112,6 +122,7 @@ async fn all(arguments: &Arguments) -> Result<(), Error> {
 async fn measure(name: Name, arguments: &Arguments, report: &mut Report) -> Result<(), Error> {
     match name {
         Name::Copy => copy::measure(arguments, report).await,
+        Name::Link => link::measure(arguments, report).await,
         Name::Catchup => catchup::measure(arguments, false, report).await,
         Name::Hot => catchup::measure(arguments, true, report).await,
         Name::Migrate => whole::measure(arguments, report).await,

@@ -28,7 +28,7 @@ pub(crate) async fn measure(arguments: &Arguments, report: &mut Report) -> Resul
             let destination = server(1, oplog_mb).await?;
             let db = format!("load{run}");
             let writers = Workload::start(&client, &db, arguments.seed + run as u64, 2);
-            let mut migration = Migration::start(&source, &destination, &[])?;
+            let mut migration = Migration::start(&source, &destination, &arguments.with())?;
             migration.until("readyForCutover").await?;
             let acknowledged = writers.stop(&db).await?;
             let stopped = Instant::now();

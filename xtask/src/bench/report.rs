@@ -56,7 +56,7 @@ impl Report {
                 "load at the start": load,
                 "mongod": limosa_testkit::DEFAULT_VERSION, "limosa": env!("CARGO_PKG_VERSION"),
                 "gigabytes": arguments.gb, "shape": format!("{:?}", arguments.shape).to_lowercase(),
-                "runs": arguments.runs, "updates": arguments.updates, "seed": arguments.seed,
+                "runs": arguments.runs, "updates": arguments.updates, "seed": arguments.seed, "with": arguments.with,
             }),
             rows: Vec::new(),
         }

@@ -34,7 +34,7 @@ pub(crate) async fn measure(arguments: &Arguments, report: &mut Report) -> Resul
             piped.push(dump_and_restore(&source, &destination)?);
         }
         let destination = server(1, oplog_mb).await?;
-        let mut migration = Migration::start(&source, &destination, &[])?;
+        let mut migration = Migration::start(&source, &destination, &arguments.with())?;
         migration.until("readyForCutover").await?;
         writers.stop(&db).await?;
         migration.verb(&["cutover"])?;

@@ -27,8 +27,18 @@ use std::{
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// Documents a batch; the server ends a reply at 16 MB by itself.
-const BATCH_DOCUMENTS: i32 = 1000;
+/// What a batch holds, by the source's estimate; the server ends a reply at 16 MB by itself. Larger transactions take
+/// the destination longer for each document, smaller ones are most of all round trips.
+const BATCH_BYTES: u64 = 1024 * 1024;
+
+/// The same for a destination that is far away, where round trips count more.
+const BATCH_BYTES_FAR: u64 = 4 * 1024 * 1024;
+
+/// Documents a batch at most.
+const MOST_DOCUMENTS: u64 = 10_000;
+
+/// A document's length where the source estimates none.
+const UNKNOWN_BYTES: u64 = 1024;
 
 /// `insert`s under way for each worker: one being written while the next is on its way.
 pub(crate) const IN_FLIGHT: usize = 2;
@@ -201,8 +211,13 @@ impl Copier {
         Ok(())
     }
 
+    /// Documents a batch.
+    fn batch(&self, range: &CopyRange) -> u32 {
+        documents_in(if self.store.destination().is_far { BATCH_BYTES_FAR } else { BATCH_BYTES }, range)
+    }
+
     fn find(&self, range: &CopyRange) -> Document {
-        let mut command = doc! {"find": &range.source_ns.coll, "batchSize": BATCH_DOCUMENTS, "readConcern": {"level": "majority", "afterClusterTime": self.t0}};
+        let mut command = doc! {"find": &range.source_ns.coll, "batchSize": self.batch(range), "readConcern": {"level": "majority", "afterClusterTime": self.t0}};
         if let (Some(uuid), true) = (range.uuid, self.source.version >= (6, 0, 0)) {
             command.insert(
                 "collectionUUID",
@@ -230,7 +245,7 @@ impl Copier {
         };
         let db = self.source.db(&range.source_ns.db);
         let opened =
-            db.run_cursor_command(command).batch_size(BATCH_DOCUMENTS as u32).selection_criteria(self.reads.criteria());
+            db.run_cursor_command(command).batch_size(self.batch(range)).selection_criteria(self.reads.criteria());
         let mut cursor = opened.batch().await.map_err(read_error)?;
         let mut began = Instant::now();
         let mut writes: JoinSet<(Slot, Result<Written, Failure>)> = JoinSet::new();
@@ -296,5 +311,29 @@ impl Copier {
         let ns = ns.to_string();
         self.tracker.count(|p| p.add_copied(&ns, written.documents, written.bytes));
         Ok(written.in_transaction)
+    }
+}
+
+/// How many documents a batch of `bytes` takes of a range.
+fn documents_in(bytes: u64, range: &CopyRange) -> u32 {
+    let average = range.bytes.checked_div(range.documents).filter(|average| *average > 0);
+    (bytes / average.unwrap_or(UNKNOWN_BYTES)).clamp(1, MOST_DOCUMENTS) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_holds_a_megabyte_of_documents_of_any_size() {
+        let of = |documents, bytes| {
+            let whole = CopyRange::from_document(&doc! {"n": 1_i64, "source": "a.b", "ns": "a.b"}).expect("a range");
+            documents_in(BATCH_BYTES, &CopyRange { documents, bytes, ..whole })
+        };
+        assert_eq!(of(1_000_000, 200_000_000), 5242);
+        assert_eq!(of(1_000, 100_000_000), 10);
+        assert_eq!(of(10, 160_000_000), 1);
+        assert_eq!(of(1_000_000, 1_000_000), MOST_DOCUMENTS as u32);
+        assert_eq!((of(0, 0), of(5, 0)), (1024, 1024));
     }
 }
