@@ -6,6 +6,7 @@ mod jobs;
 mod keys;
 mod outbox;
 mod reports;
+mod sealed;
 
 pub(crate) use jobs::{Agent, EventRow, NotChanged, Validation};
 pub(crate) use keys::{ApiKey, ServiceAccount};
@@ -233,40 +234,6 @@ fn upgrade(connection: &mut Connection) -> Result<(), ServerError> {
 }
 
 impl Store {
-    /// The fingerprint of the key under which the secrets in `file` are sealed, where that was noted.
-    pub fn sealed_by(file: &Path) -> Result<Option<String>, ServerError> {
-        let connection = Connection::open(file)?;
-        let known = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'sealed_by'";
-        if connection.query_row(known, [], |r| r.get::<_, i64>(0))? == 0 {
-            return Ok(None);
-        }
-        Ok(connection.query_row("SELECT fingerprint FROM sealed_by", [], |r| r.get(0)).optional()?)
-    }
-
-    /// Seals everything that is sealed under another key, in one transaction; returns how many secrets there are.
-    pub fn seal_anew(&mut self, seal: Seal) -> Result<usize, ServerError> {
-        let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let transaction = writer.transaction()?;
-        let mut count = 0;
-        for (table, column) in [("clusters", "uris"), ("migrations", "credentials"), ("validations", "request")] {
-            let mut query =
-                transaction.prepare(&format!("SELECT rowid, {column} FROM {table} WHERE {column} IS NOT NULL"))?;
-            let sealed = query
-                .query_map([], |r| Ok((r.get::<_, i64>(0)?, r.get::<_, String>(1)?)))?
-                .collect::<Result<Vec<_>, _>>()?;
-            for (row, old) in sealed {
-                let new = seal.seal(&self.seal.unseal(&old)?);
-                transaction
-                    .execute(&format!("UPDATE {table} SET {column} = ?2 WHERE rowid = ?1"), params![row, new])?;
-                count += 1;
-            }
-        }
-        transaction.execute("UPDATE sealed_by SET fingerprint = ?1", [&seal.fingerprint])?;
-        transaction.commit()?;
-        self.seal = seal;
-        Ok(count)
-    }
-
     pub fn open(file: &Path, seal: Seal) -> Result<Self, ServerError> {
         let open = || {
             let connection = Connection::open(file)?;
@@ -372,8 +339,22 @@ impl Store {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use limosa_model::{Migration, MigrationId};
+    use serde_json::json;
+
+    /// As it is stored, with what every version of it has.
+    pub fn migration() -> Migration {
+        let group = GroupId::generate();
+        let body = json!({
+            "id": MigrationId::generate(), "groupId": group, "migrationHost": "host", "dropDestinationData": false,
+            "source": {"groupId": group, "clusterName": "old", "managedAuthentication": true, "ssl": false},
+            "destination": {"groupId": group, "clusterName": "new"},
+            "phase": {"kind": "copying"}, "lease": null, "epoch": 0, "progress": {}, "createdAt": 0, "phaseSince": 0,
+        });
+        serde_json::from_value(body).expect("is one")
+    }
 
     fn store(dir: &Path) -> Store {
         Store::open(&dir.join("limosa.db"), Seal::open(&dir.join("key")).expect("makes a key")).expect("opens")
