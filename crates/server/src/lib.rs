@@ -87,13 +87,13 @@ pub struct Server {
     app: Arc<App>,
     tls: Option<Arc<rustls::ServerConfig>>,
     notify: Option<NotifyConfig>,
-    bootstrap: Bootstrap,
+    bootstrap: Option<Bootstrap>,
     /// Held as long as it serves.
     _lock: File,
 }
 
 impl Server {
-    /// Opens the store, makes the first organization, group and keys if there are none, and binds.
+    /// Opens the store, makes the first organization, group and keys if it is empty, and binds.
     pub fn start(config: &ServerConfig) -> Result<Self, ServerError> {
         let tls = config.tls.as_ref().map(|(chain, key)| tls::load(chain, key)).transpose()?;
         bootstrap::create_private_dir(&config.data_dir)?;
@@ -126,9 +126,9 @@ impl Server {
         self.addr
     }
 
-    /// The first organization's keys.
-    pub fn bootstrap(&self) -> &Bootstrap {
-        &self.bootstrap
+    /// The first organization's keys, unless the file with them was deleted.
+    pub fn bootstrap(&self) -> Option<&Bootstrap> {
+        self.bootstrap.as_ref()
     }
 
     /// Serves until `shutdown`; requests under way are finished.

@@ -87,7 +87,7 @@ mod tests {
     /// A store with every kind of sealed value.
     fn filled(dir: &Path) -> Filled {
         let store = open(dir).expect("opens");
-        let first = bootstrap::load_or_create(&dir.join("bootstrap.json"), &store).expect("makes it");
+        let first = bootstrap::load_or_create(&dir.join("bootstrap.json"), &store).expect("begins").expect("is made");
         let (org, group) = (first.org_id, first.group_id);
         let link = ApiKey::new(org, LINK, &Secret::new("the link's"), "a link", Vec::new());
         assert!(store.create_link(&ApiKey { is_link: true, ..link }).expect("links"));

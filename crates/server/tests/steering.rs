@@ -203,7 +203,7 @@ async fn a_restart_keeps_everything_and_tls_speaks_http_2() {
     let mut token = None;
     for _ in 0..2 {
         let server = Server::start(&config).expect("starts");
-        let (url, keys) = (format!("https://{}", server.local_addr()), server.bootstrap().clone());
+        let (url, keys) = (format!("https://{}", server.local_addr()), server.bootstrap().expect("is there").clone());
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let serving = tokio::spawn(server.serve_until(async move {
             let _ = stopped.await;

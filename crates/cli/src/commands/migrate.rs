@@ -86,7 +86,7 @@ async fn migrate(given: &Migrate, ui: &mut Ui) -> Result<(), CliError> {
         limits: RequestLimits::default(),
     })?;
     let url = format!("http://{}", server.local_addr());
-    let profile = Profile::new(url, server.bootstrap());
+    let profile = Profile::of(&server, url, &state.profile)?;
     profile.write(&state.profile)?;
     let client = profile.client()?;
     let stop = CancellationToken::new();

@@ -264,9 +264,9 @@ impl Store {
         self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn create_org(&self, org: OrgId, name: &str) -> Result<(), ServerError> {
-        self.lock().execute("INSERT OR IGNORE INTO orgs VALUES (?1, ?2)", params![org.to_string(), name])?;
-        Ok(())
+    /// Whether it has an organization.
+    pub fn has_org(&self) -> Result<bool, ServerError> {
+        Ok(self.reader().query_row("SELECT EXISTS (SELECT 1 FROM orgs)", [], |r| r.get(0))?)
     }
 
     pub fn org_name(&self, org: OrgId) -> Result<Option<String>, ServerError> {
