@@ -14,6 +14,7 @@ mod negotiate;
 mod notify;
 mod openapi;
 mod paging;
+mod rate_limits;
 mod render;
 mod rotate;
 mod router;
@@ -26,8 +27,8 @@ mod tls;
 
 pub use bootstrap::Bootstrap;
 pub use error::ServerError;
-pub use middleware::RequestLimits;
 pub use notify::{NotifyConfig, NotifyError, try_out};
+pub use rate_limits::RequestLimits;
 pub use rotate::rotate_key;
 
 use axum::{ServiceExt, body::Body, http};
@@ -72,7 +73,7 @@ pub struct ServerConfig {
 pub(crate) struct App {
     pub store: store::Store,
     pub nonces: auth::nonce::Nonces,
-    pub limits: middleware::RateLimits,
+    pub limits: rate_limits::RateLimits,
     pub metrics: metrics::Metrics,
     pub sessions: auth::session::Sessions,
     pub session_seconds: i64,
@@ -110,7 +111,7 @@ impl Server {
         let app = App {
             store,
             nonces: Default::default(),
-            limits: middleware::RateLimits::new(config.limits),
+            limits: rate_limits::RateLimits::new(config.limits),
             metrics: Default::default(),
             sessions: Default::default(),
             session_seconds: config.session_seconds,
