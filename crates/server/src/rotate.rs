@@ -95,32 +95,35 @@ mod tests {
             Uris { standard: Secret::new("mongodb://u:hunter2@h"), vpc_peering: None, private_links: Vec::new() };
         store.put_cluster(group, "c", &uris).expect("puts");
         let migration = migration();
-        store.create_migration(org, &migration, Some("[\"reader\",\"hunter3\"]")).expect("creates");
+        store.create_migration(org, &migration, Some(&Secret::new("hunter3"))).expect("creates");
         let validation = Validation {
             id: "v".to_owned(),
             group_id: group,
             status: ValidationStatus::Pending,
             error_message: None,
             findings: Vec::new(),
-            request: json!({"credentials": ["reader", "hunter4"]}),
+            request: json!({"source": "s"}),
+            credentials: Some(Secret::new("hunter4")),
         };
         store.create_validation(org, &validation, "host", Timestamp(0)).expect("creates");
         Filled { first, migration }
     }
 
-    const KINDS: usize = 5;
+    const KINDS: usize = 6;
 
     /// All of it, opened.
     fn opened(dir: &Path, filled: &Filled) -> [String; KINDS] {
         let store = open(dir).expect("opens");
         let key = |name: &str| store.api_key(name).expect("opens").expect("is there").ha1.expose().to_owned();
         let cluster = store.cluster(filled.first.group_id, "c").expect("opens").expect("is there");
+        let validation = store.validation("v").expect("opens").expect("is there");
         [
             key(&filled.first.public_key),
             key(LINK),
             cluster.uris.standard.expose().to_owned(),
-            store.credentials(filled.migration.id).expect("opens").expect("are there"),
-            store.validation("v").expect("opens").expect("is there").request.to_string(),
+            store.credentials(filled.migration.id).expect("opens").expect("are there").expose().to_owned(),
+            validation.request.to_string(),
+            validation.credentials.expect("are there").expose().to_owned(),
         ]
     }
 

@@ -3,7 +3,9 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use limosa_model::{
     AgentId, DeploymentId, Epoch, ErrorCode, Failure, PhaseKind, Progress, Secret, digest,
-    protocol::{Deployment, Directive, Heartbeat, Join, Joined, Ordered, Report, ValidationReport, Work},
+    protocol::{
+        Deployment, Directive, Heartbeat, Join, Joined, MigrationAssignment, Ordered, Report, ValidationReport, Work,
+    },
     report::Record,
 };
 use limosa_server::{Bootstrap, NotifyConfig, RequestLimits, Server, ServerConfig, ServerError};
@@ -224,9 +226,21 @@ impl TestServer {
         })
     }
 
+    /// The same with a source's credentials.
+    pub fn request_with_password(&self) -> Value {
+        let mut body = self.request_body();
+        body["source"]["managedAuthentication"] = false.into();
+        (body["source"]["username"], body["source"]["password"]) = ("reader".into(), "hidden".into());
+        body
+    }
+
     /// Creates a migration and returns its path.
     pub async fn migration(&self) -> String {
-        let created = self.call(Method::POST, &self.group("liveMigrations"), Some(self.request_body())).await;
+        self.migration_of(self.request_body()).await
+    }
+
+    pub async fn migration_of(&self, request: Value) -> String {
+        let created = self.call(Method::POST, &self.group("liveMigrations"), Some(request)).await;
         assert_eq!(created.status, 201, "{created:?}");
         self.group(&format!("liveMigrations/{}", created.json()["_id"].as_str().expect("an id")))
     }
@@ -307,10 +321,11 @@ impl TestAgent<'_> {
     }
 
     /// Takes what waits.
-    pub async fn claim(&mut self) {
+    pub async fn claim(&mut self) -> MigrationAssignment {
         let work = self.heartbeat(true).await.migration.expect("a migration waits");
         assert_eq!(work.destination_uri.expose(), "mongodb://user:hidden@127.0.0.1:1/");
         self.epoch = work.epoch;
+        work
     }
 
     pub async fn report(&self, migration: &str, phase: PhaseKind, lag_seconds: Option<i64>) -> Directive {

@@ -29,7 +29,15 @@ const STATEMENTS: usize = 64;
 
 /// What makes a new file this version's, step by step; a file's `user_version` counts the steps that it has had. Steps
 /// are added and never changed.
-const STEPS: &[&str] = &[TABLES, AGENT_VERSIONS, QUICK_LISTS, SEALED_BY, FINDINGS, QUICK_WORK];
+const STEPS: &[&str] = &[TABLES, AGENT_VERSIONS, QUICK_LISTS, SEALED_BY, FINDINGS, QUICK_WORK, FORGET];
+
+/// Credentials go when nobody needs them any more: those of a validation stand for themselves to that end, and what was
+/// kept before of work that is over is deleted. A validation that is forgotten with it is made again in seconds.
+const FORGET: &str = "
+    ALTER TABLE validations ADD COLUMN credentials TEXT;
+    DELETE FROM validations;
+    UPDATE migrations SET credentials = NULL WHERE final = 1 AND phase <> 'failed';
+";
 
 /// All that a validation found, as JSON.
 const FINDINGS: &str = "ALTER TABLE validations ADD COLUMN findings TEXT NOT NULL DEFAULT '[]'";
@@ -341,7 +349,7 @@ impl Store {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use limosa_model::{Migration, MigrationId};
+    use limosa_model::{Migration, MigrationId, wire::live_migration::ValidationStatus};
     use serde_json::json;
 
     /// As it is stored, with what every version of it has.
@@ -391,6 +399,26 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_validation_that_no_agent_comes_for_loses_its_password() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = store(dir.path());
+        let made = Validation {
+            id: "v".to_owned(),
+            group_id: GroupId::generate(),
+            status: ValidationStatus::Pending,
+            error_message: None,
+            findings: Vec::new(),
+            request: json!({"source": "s"}),
+            credentials: Some(Secret::new("hunter2")),
+        };
+        store.create_validation(OrgId::generate(), &made, "host", Timestamp(0)).expect("creates");
+        store.lapse_validations(Timestamp(1)).expect("ends it");
+        let ended = store.validation("v").expect("reads").expect("is there");
+        assert_eq!((ended.status, ended.credentials.is_none()), (ValidationStatus::Failed, true));
+        assert_eq!(ended.request, made.request);
+    }
+
+    #[test]
     fn only_what_is_told_again_goes_without_the_disk() {
         let dir = tempfile::tempdir().expect("a directory");
         let store = store(dir.path());
@@ -410,8 +438,15 @@ pub(crate) mod tests {
         let connection = Connection::open(&file).expect("opens");
         connection.execute_batch(TABLES).expect("makes tables");
         connection.execute("INSERT INTO orgs VALUES (?1, 'old')", ["0123456789abcdef01234567"]).expect("inserts");
+        for phase in ["complete", "cancelled", "expired", "failed"] {
+            let insert = "INSERT INTO migrations VALUES (?1, 'o', 'g', 'sealed', 0, 1, json_object('phase', json_object('kind', ?1)))";
+            connection.execute(insert, [phase]).expect("inserts");
+        }
         drop(connection);
         let brought = store(dir.path());
+        let kept = "SELECT group_concat(phase) FROM migrations WHERE credentials IS NOT NULL";
+        let kept: String = brought.lock().query_row(kept, [], |r| r.get(0)).expect("reads");
+        assert_eq!(kept, "failed", "has a source's password");
         let org = "0123456789abcdef01234567".parse().expect("an id");
         assert_eq!(brought.org_name(org).expect("reads").as_deref(), Some("old"));
         assert_eq!(brought.agents(org).expect("reads").len(), 0);

@@ -6,8 +6,13 @@ use rusqlite::{Connection, OptionalExtension, params};
 use std::{path::Path, sync::PoisonError};
 
 /// Every column whose values are sealed.
-const SEALED: &[(&str, &str)] =
-    &[("api_keys", "ha1"), ("clusters", "uris"), ("migrations", "credentials"), ("validations", "request")];
+const SEALED: &[(&str, &str)] = &[
+    ("api_keys", "ha1"),
+    ("clusters", "uris"),
+    ("migrations", "credentials"),
+    ("validations", "request"),
+    ("validations", "credentials"),
+];
 
 impl Store {
     /// The fingerprint of the key under which the secrets in `file` are sealed, where that was noted.
