@@ -25,7 +25,8 @@ pub(crate) struct Profile {
 impl Profile {
     /// Of a server that was just started, kept in `file`: with its first owner's keys, or, where the file with those was
     /// deleted, with the keys that it has.
-    pub fn of(server: &Server, url: String, file: &Path) -> Result<Self, CliError> {
+    pub fn of(server: &Server, file: &Path) -> Result<Self, CliError> {
+        let url = server.url();
         let Some(first) = server.bootstrap() else {
             return Ok(Self { url, ..Self::read(file)? });
         };

@@ -86,7 +86,7 @@ pub struct Server {
     listener: TcpListener,
     addr: SocketAddr,
     app: Arc<App>,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    tls: Option<tls::Tls>,
     notify: Option<NotifyConfig>,
     bootstrap: Option<Bootstrap>,
     /// Held as long as it serves.
@@ -127,6 +127,11 @@ impl Server {
         self.addr
     }
 
+    /// Where this machine reaches it.
+    pub fn url(&self) -> String {
+        tls::url(self.addr, self.tls.as_ref())
+    }
+
     /// The first organization's keys, unless the file with them was deleted.
     pub fn bootstrap(&self) -> Option<&Bootstrap> {
         self.bootstrap.as_ref()
@@ -151,7 +156,7 @@ impl Server {
         let service = ServiceExt::<http::Request<Incoming>>::into_make_service_with_connect_info::<SocketAddr>(service);
         let served = match self.tls {
             Some(tls) => {
-                let tls = axum_server::tls_rustls::RustlsConfig::from_config(tls);
+                let tls = axum_server::tls_rustls::RustlsConfig::from_config(tls.config);
                 let server = axum_server::from_tcp_rustls(self.listener, tls).map_err(ServerError::Serve)?;
                 server.handle(handle).serve(service).await
             }

@@ -85,8 +85,7 @@ async fn migrate(given: &Migrate, ui: &mut Ui) -> Result<(), CliError> {
         tls: None,
         limits: RequestLimits::default(),
     })?;
-    let url = format!("http://{}", server.local_addr());
-    let profile = Profile::of(&server, url, &state.profile)?;
+    let profile = Profile::of(&server, &state.profile)?;
     profile.write(&state.profile)?;
     let client = profile.client()?;
     let stop = CancellationToken::new();
