@@ -137,10 +137,11 @@ impl Server {
         self.bootstrap.as_ref()
     }
 
-    /// Serves until `shutdown`; requests under way are finished.
+    /// Serves until `shutdown`; requests under way are finished, and people are told of what happened until then.
     pub async fn serve_until(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), ServerError> {
         let ticking = tokio::spawn(scheduler::tick(Arc::clone(&self.app)));
         let telling = self.notify.map(|config| tokio::spawn(notify::tell(Arc::clone(&self.app), config)));
+        let app = Arc::clone(&self.app);
         let handle = Handle::new();
         let stopping = tokio::spawn({
             let (handle, app) = (handle.clone(), Arc::clone(&self.app));
@@ -166,8 +167,13 @@ impl Server {
             }
         };
         ticking.abort();
-        telling.into_iter().for_each(|task| task.abort());
         stopping.abort();
+        app.store.changes().end();
+        if let Some(mut telling) = telling
+            && tokio::time::timeout(notify::LAST_WORDS, &mut telling).await.is_err()
+        {
+            telling.abort();
+        }
         served.map_err(ServerError::Serve)
     }
 }

@@ -99,7 +99,7 @@ async fn migrate(given: &Migrate, ui: &mut Ui) -> Result<(), CliError> {
                 tokio::spawn(limosa_agent::run(agent(given, &profile, token), leave.clone().cancelled_owned()));
             tokio::select! {
                 ended = drive(given, &state, &profile, &client, known, ui, &mut interrupt) => {
-                    if ended.is_ok() {
+                    if matches!(ended, Ok(()) | Err(CliError::Failed { .. } | CliError::Expired | CliError::Cancelled)) {
                         tokio::time::sleep(LINGER).await;
                     }
                     if matches!(ended, Err(CliError::Interrupted)) {
