@@ -209,3 +209,22 @@ fn the_profile_of_a_server_on_all_addresses_leads_to_it() {
         assert!(verb(&profile, &["link", "create"])["linkToken"].is_string());
     }
 }
+
+#[test]
+fn the_profile_outlives_the_first_owners_file() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let start = || {
+        let mut command = limosa();
+        command.args(["server", "--listen", "127.0.0.1:0", "--data-dir"]).arg(dir.path());
+        Process::start(&mut command)
+    };
+    let (profile, keys) = (dir.path().join("profile.toml"), dir.path().join("bootstrap.json"));
+    let mut server = start();
+    serves(&profile);
+    server.kill();
+    fs::remove_file(&keys).expect("is there");
+    // At another port.
+    let _server = start();
+    serves(&profile);
+    assert!(!keys.exists(), "it was made anew");
+}
