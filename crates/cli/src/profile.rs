@@ -3,7 +3,7 @@
 use crate::error::CliError;
 use limosa_agent::http::Client;
 use limosa_model::Secret;
-use limosa_server::Bootstrap;
+use limosa_server::Server;
 use serde::{Deserialize, Serialize};
 use std::{
     fs,
@@ -23,14 +23,20 @@ pub(crate) struct Profile {
 }
 
 impl Profile {
-    pub fn new(url: String, bootstrap: &Bootstrap) -> Self {
-        Self {
+    /// Of a server that was just started, kept in `file`: with its first owner's keys, or, where the file with those was
+    /// deleted, with the keys that it has.
+    pub fn of(server: &Server, file: &Path) -> Result<Self, CliError> {
+        let url = server.url();
+        let Some(first) = server.bootstrap() else {
+            return Ok(Self { url, ..Self::read(file)? });
+        };
+        Ok(Self {
             url,
-            org_id: bootstrap.org_id.to_string(),
-            group_id: bootstrap.group_id.to_string(),
-            public_key: bootstrap.public_key.clone(),
-            private_key: bootstrap.private_key.clone(),
-        }
+            org_id: first.org_id.to_string(),
+            group_id: first.group_id.to_string(),
+            public_key: first.public_key.clone(),
+            private_key: first.private_key.clone(),
+        })
     }
 
     pub fn read(file: &Path) -> Result<Self, CliError> {

@@ -3,7 +3,16 @@
 use crate::support::{Running, finish, limosa, migrate};
 use bson::{Document, doc};
 use limosa_testkit::{ReplicaSet, compare, replica_set::ADMIN, workload::Workload};
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    fs,
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
+    net::TcpListener,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
 
 async fn load(client: &mongodb::Client, db: &str, documents: i32) {
     let payload = "p".repeat(300);
@@ -125,6 +134,58 @@ async fn a_migration_that_nobody_cuts_over_ends_with_3() {
     assert_eq!(status, 3, "{said} {errors}");
     assert!(said.contains("\"EXPIRED\""), "{said}");
     compare(&source.client().await, &destination.client().await, &["app"]).await.expect("nothing was deleted");
+}
+
+/// A receiver that takes its time; the messages of those who waited for its answer.
+fn slow_receiver() -> (String, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let url = format!("http://{}/hook", listener.local_addr().expect("has one"));
+    let (taken, messages) = mpsc::channel();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut reader = BufReader::new(stream.try_clone().expect("is one"));
+            let (mut line, mut length) = (String::new(), 0);
+            while reader.read_line(&mut line).is_ok_and(|read| read > 2) {
+                let header = line.to_ascii_lowercase();
+                length = header.strip_prefix("content-length:").map_or(length, |n| n.trim().parse().unwrap_or(0));
+                line.clear();
+            }
+            let mut body = String::new();
+            let _ = reader.take(length).read_to_string(&mut body);
+            thread::sleep(Duration::from_secs(3));
+            stream.set_nonblocking(true).expect("sets");
+            let waits = stream.peek(&mut [0]).is_err_and(|e| e.kind() == ErrorKind::WouldBlock);
+            let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n");
+            if waits {
+                let _ = taken.send(body);
+            }
+        }
+    });
+    (url, messages)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_nobody_wanted_is_told_to_all_before_the_program_ends() {
+    let (source, destination) = tokio::join!(ReplicaSet::start(), ReplicaSet::start());
+    let (source, destination) = (source.expect("starts"), destination.expect("starts"));
+    load(&source.client().await, "app", 10).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let (url, messages) = slow_receiver();
+    let notify = dir.path().join("notify.toml");
+    let text = format!("on = [\"expired\"]\n[[webhook]]\nurl = \"{url}\"\nsecret = \"of sixteen letters\"\n");
+    fs::write(&notify, text).expect("writes");
+    fs::set_permissions(&notify, fs::Permissions::from_mode(0o600)).expect("sets");
+    let mut command = migrate(&source.uri(), &destination.uri(), &dir.path().join("state"));
+    let mut run = Running::start(command.args(["--cutover-window", "5s", "--notify"]).arg(&notify));
+    let profile = run.until_event("started")["profile"].as_str().expect("a path").to_owned();
+    run.until_event("readyForCutover");
+    let watching = Running::start(limosa().args(["migrations", "watch", "--output", "json", "--profile", &profile]));
+    let (status, said, errors) = run.end();
+    assert_eq!(status.code(), Some(3), "{said} {errors}");
+    let (status, said, errors) = watching.end();
+    assert_eq!(status.code(), Some(3), "who watches: {said} {errors}");
+    let message = messages.recv_timeout(Duration::from_secs(5)).expect("was waited for");
+    assert!(message.contains("\"event\":\"expired\""), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

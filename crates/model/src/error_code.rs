@@ -83,7 +83,7 @@ codes! {
     /// A unique index can't be made unique.
     UniqueConversionFailed = "UNIQUE_CONVERSION_FAILED", false, "Remove the duplicate keys named in the message on the source, then cut over again.";
     /// An index can't be built on the destination.
-    IndexBuildFailed = "INDEX_BUILD_FAILED", false, "Mend the index named in the message on the source, or drop it there, and resume.";
+    IndexBuildFailed = "INDEX_BUILD_FAILED", false, "Mend the index named in the message on the source, or drop it there, then cut over again.";
     /// An event that is larger than a reply may be.
     OversizedEvent = "OVERSIZED_EVENT", false, "Upgrade the source to a version with $changeStreamSplitLargeEvent (6.0.9 or later), or start again.";
     /// A file that a URI names for TLS can't be read on this host.

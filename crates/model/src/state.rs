@@ -160,6 +160,25 @@ impl PhaseKind {
             | Self::Paused => false,
         }
     }
+
+    /// Whether the user can make it go on. What is final and can't leaves nothing to do but, perhaps, to remove what was
+    /// copied.
+    pub fn may_resume(self) -> bool {
+        match self {
+            Self::Paused | Self::Failed => true,
+            Self::Scheduled
+            | Self::Preparing
+            | Self::Copying
+            | Self::BuildingIndexes
+            | Self::CatchingUp
+            | Self::Synced
+            | Self::CuttingOver
+            | Self::Finalizing
+            | Self::Complete
+            | Self::Expired
+            | Self::Cancelled => false,
+        }
+    }
 }
 
 /// Who runs a migration now, and until when unless renewed.

@@ -194,22 +194,20 @@ pub fn step(
             }
             _ => return not_now("be paused"),
         },
-        Event::Resume { recopy } => match migration.phase {
-            Phase::Paused { .. } | Phase::Failed { .. } => {
-                if kind == PhaseKind::Failed || recopy {
-                    // It will be synced anew, and has its whole time from then.
-                    (next.carried.cutover_by, next.carried.cutover_warned) = (None, None);
-                }
-                if recopy {
-                    next.carried.recopies += 1;
-                    actions.push(record("recopy", "the copy is made again".to_owned()));
-                }
-                next.phase = Phase::Scheduled;
-                next.lease = None;
-                next.progress.waiting = None;
+        Event::Resume { .. } if !kind.may_resume() => return not_now("be resumed"),
+        Event::Resume { recopy } => {
+            if kind == PhaseKind::Failed || recopy {
+                // It will be synced anew, and has its whole time from then.
+                (next.carried.cutover_by, next.carried.cutover_warned) = (None, None);
             }
-            _ => return not_now("be resumed"),
-        },
+            if recopy {
+                next.carried.recopies += 1;
+                actions.push(record("recopy", "the copy is made again".to_owned()));
+            }
+            next.phase = Phase::Scheduled;
+            next.lease = None;
+            next.progress.waiting = None;
+        }
         Event::Cancel { drop_copied } => match kind {
             // What nobody could remove yet may stay after all.
             PhaseKind::Cancelled => next.carried.to_remove &= drop_copied,

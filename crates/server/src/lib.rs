@@ -14,6 +14,7 @@ mod negotiate;
 mod notify;
 mod openapi;
 mod paging;
+mod rate_limits;
 mod render;
 mod rotate;
 mod router;
@@ -26,8 +27,8 @@ mod tls;
 
 pub use bootstrap::Bootstrap;
 pub use error::ServerError;
-pub use middleware::RequestLimits;
 pub use notify::{NotifyConfig, NotifyError, try_out};
+pub use rate_limits::RequestLimits;
 pub use rotate::rotate_key;
 
 use axum::{ServiceExt, body::Body, http};
@@ -72,7 +73,7 @@ pub struct ServerConfig {
 pub(crate) struct App {
     pub store: store::Store,
     pub nonces: auth::nonce::Nonces,
-    pub limits: middleware::RateLimits,
+    pub limits: rate_limits::RateLimits,
     pub metrics: metrics::Metrics,
     pub sessions: auth::session::Sessions,
     pub session_seconds: i64,
@@ -85,15 +86,15 @@ pub struct Server {
     listener: TcpListener,
     addr: SocketAddr,
     app: Arc<App>,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    tls: Option<tls::Tls>,
     notify: Option<NotifyConfig>,
-    bootstrap: Bootstrap,
+    bootstrap: Option<Bootstrap>,
     /// Held as long as it serves.
     _lock: File,
 }
 
 impl Server {
-    /// Opens the store, makes the first organization, group and keys if there are none, and binds.
+    /// Opens the store, makes the first organization, group and keys if it is empty, and binds.
     pub fn start(config: &ServerConfig) -> Result<Self, ServerError> {
         let tls = config.tls.as_ref().map(|(chain, key)| tls::load(chain, key)).transpose()?;
         bootstrap::create_private_dir(&config.data_dir)?;
@@ -110,7 +111,7 @@ impl Server {
         let app = App {
             store,
             nonces: Default::default(),
-            limits: middleware::RateLimits::new(config.limits),
+            limits: rate_limits::RateLimits::new(config.limits),
             metrics: Default::default(),
             sessions: Default::default(),
             session_seconds: config.session_seconds,
@@ -126,15 +127,21 @@ impl Server {
         self.addr
     }
 
-    /// The first organization's keys.
-    pub fn bootstrap(&self) -> &Bootstrap {
-        &self.bootstrap
+    /// Where this machine reaches it.
+    pub fn url(&self) -> String {
+        tls::url(self.addr, self.tls.as_ref())
     }
 
-    /// Serves until `shutdown`; requests under way are finished.
+    /// The first organization's keys, unless the file with them was deleted.
+    pub fn bootstrap(&self) -> Option<&Bootstrap> {
+        self.bootstrap.as_ref()
+    }
+
+    /// Serves until `shutdown`; requests under way are finished, and people are told of what happened until then.
     pub async fn serve_until(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), ServerError> {
         let ticking = tokio::spawn(scheduler::tick(Arc::clone(&self.app)));
         let telling = self.notify.map(|config| tokio::spawn(notify::tell(Arc::clone(&self.app), config)));
+        let app = Arc::clone(&self.app);
         let handle = Handle::new();
         let stopping = tokio::spawn({
             let (handle, app) = (handle.clone(), Arc::clone(&self.app));
@@ -150,7 +157,7 @@ impl Server {
         let service = ServiceExt::<http::Request<Incoming>>::into_make_service_with_connect_info::<SocketAddr>(service);
         let served = match self.tls {
             Some(tls) => {
-                let tls = axum_server::tls_rustls::RustlsConfig::from_config(tls);
+                let tls = axum_server::tls_rustls::RustlsConfig::from_config(tls.config);
                 let server = axum_server::from_tcp_rustls(self.listener, tls).map_err(ServerError::Serve)?;
                 server.handle(handle).serve(service).await
             }
@@ -160,8 +167,13 @@ impl Server {
             }
         };
         ticking.abort();
-        telling.into_iter().for_each(|task| task.abort());
         stopping.abort();
+        app.store.changes().end();
+        if let Some(mut telling) = telling
+            && tokio::time::timeout(notify::LAST_WORDS, &mut telling).await.is_err()
+        {
+            telling.abort();
+        }
         served.map_err(ServerError::Serve)
     }
 }

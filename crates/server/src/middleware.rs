@@ -4,6 +4,7 @@
 use crate::{
     App, ServerError,
     auth::{Principal, access_list, bearer, digest, session},
+    rate_limits::{TOKENS_A_MINUTE, TooMany},
     render::{self, ApiError, Wishes},
     store::ServiceAccount,
 };
@@ -18,7 +19,7 @@ use serde_json::json;
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -33,75 +34,6 @@ const AGENTS: &str = "/api/limosa/v1/agents/";
 
 /// How long a request may take, its body included.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Tokens that a client may ask for in a minute.
-const TOKENS_A_MINUTE: u32 = 10;
-
-/// How many requests a minute one key or service account may make.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RequestLimits {
-    /// Of an organization's resources.
-    pub orgs: u32,
-    /// Of a group's resources, and of all others.
-    pub groups: u32,
-}
-
-impl Default for RequestLimits {
-    /// Atlas's.
-    fn default() -> Self {
-        Self { orgs: 500, groups: 1200 }
-    }
-}
-/// Where the page signs in.
-const SESSION: &str = "/api/limosa/v1/session";
-
-/// Requests of all agents that joined with one link token: 2,000 of them, each with a heartbeat and a report a second.
-const AGENT_REQUESTS_A_MINUTE: u32 = 240_000;
-
-/// Sign-ins that may be tried from one address in a minute.
-const SIGN_INS_A_MINUTE: u32 = 20;
-
-/// Requests counted in windows of one minute.
-pub(crate) struct RateLimits {
-    limits: RequestLimits,
-    windows: Mutex<HashMap<Counted, (i64, u32)>>,
-}
-
-/// Who asked for which kind of resource.
-type Counted = (String, &'static str);
-
-impl RateLimits {
-    pub fn new(limits: RequestLimits) -> Self {
-        Self { limits, windows: Mutex::default() }
-    }
-
-    /// Counts one; the limit and what is left, negative when it is passed.
-    fn count(&self, caller: &str, path: &str, now: Timestamp) -> (u32, i64) {
-        let (kind, limit) = match path {
-            p if p.starts_with("/api/atlas/v2/orgs") => ("orgs", self.limits.orgs),
-            p if p.starts_with("/api/limosa/v1/agents") => ("agents", AGENT_REQUESTS_A_MINUTE),
-            p if p.starts_with("/api/oauth") => ("tokens", TOKENS_A_MINUTE),
-            SESSION => ("sign-ins", SIGN_INS_A_MINUTE),
-            _ => ("groups", self.limits.groups),
-        };
-        let minute = now.0 / 60_000;
-        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
-        windows.retain(|_, (window, _)| *window == minute);
-        let (_, count) = windows.entry((caller.to_owned(), kind)).or_insert((minute, 0));
-        *count += 1;
-        (limit, i64::from(limit) - i64::from(*count))
-    }
-
-    /// Whether one more sign-in may be tried from `address`.
-    pub fn sign_in(&self, address: &str, now: Timestamp) -> bool {
-        self.count(address, SESSION, now).1 >= 0
-    }
-}
-
-/// Seconds until the next window.
-fn retry_after(now: Timestamp) -> i64 {
-    60 - now.0 / 1000 % 60
-}
 
 /// From where a request came, and where it reached us.
 #[derive(Clone, Debug)]
@@ -156,7 +88,9 @@ pub(crate) async fn authenticate(State(app): State<Arc<App>>, request: Request, 
     let now = Timestamp::now();
     let (mut parts, body) = request.into_parts();
     let target = parts.extensions.get::<Target>().map_or_else(|| parts.uri.to_string(), |t| t.0.clone());
-    let identified = identify(&app, &parts.headers, parts.method.as_str(), &target, now);
+    let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_canonical());
+    let address = peer.unwrap_or(IpAddr::from([0, 0, 0, 0]));
+    let identified = identify(&app, &parts.headers, parts.method.as_str(), &target, address, now);
     let of_agent = identified.is_ok() && parts.uri.path().starts_with(AGENTS);
     let most = if of_agent { AGENT_BODY_BYTES } else { BODY_BYTES };
     let body = axum::body::to_bytes(body, most).await;
@@ -164,15 +98,11 @@ pub(crate) async fn authenticate(State(app): State<Arc<App>>, request: Request, 
         Ok(principal) => principal,
         Err(response) => return *response,
     };
-    let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_canonical());
-    let address = peer.unwrap_or(IpAddr::from([0, 0, 0, 0]));
-    let (limit, left) = app.limits.count(&principal.name, parts.uri.path(), now);
+    let (limit, left) = app.limits.request(&principal.name, parts.uri.path(), now);
     let path = parts.uri.path();
     let refused = if left < 0 {
         let detail = format!("Resource {path} is limited to {limit} requests every minute.");
-        let mut error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", detail, &[path]);
-        error.retry_after = Some(retry_after(now));
-        Some(error)
+        Some(ApiError::rate_limited(detail, &[path], &TooMany::at(now)))
     } else if !access_list::admits(&principal.access_list, address) {
         let address = address.to_string();
         let detail = format!("IP address {address} is not allowed to access this resource.");
@@ -206,11 +136,14 @@ fn identify(
     headers: &HeaderMap,
     method: &str,
     target: &str,
+    address: IpAddr,
     now: Timestamp,
 ) -> Result<Principal, Box<Response<Body>>> {
     // A client must not take it for wrong credentials that they can't be looked up.
     let broken = |error: ServerError| Box::new(render::respond(Err(error.into()), None, Wishes::default()));
-    let ask = |stale| Box::new(render::unauthorized(&digest::challenge(&app.nonces.issue(now), stale)));
+    let challenge = |stale| digest::challenge(&app.nonces.issue(now), stale);
+    let ask = |stale| Box::new(render::unauthorized(&challenge(stale)));
+    let wrong = |challenge: &str| Box::new(wrong_credentials(app, address, challenge, now));
     let Some(given) = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()) else {
         let caller = session::caller(app, headers, now).map(|(principal, _)| principal);
         return match caller {
@@ -227,15 +160,22 @@ fn identify(
     };
     if let Some(token) = given.strip_prefix("Bearer ") {
         let account = app.store.token(token.trim(), now).map_err(broken)?;
-        return account
-            .map(ServiceAccount::principal)
-            .ok_or_else(|| Box::new(render::unauthorized("Bearer error=\"invalid_token\"")));
+        return account.map(ServiceAccount::principal).ok_or_else(|| wrong("Bearer error=\"invalid_token\""));
     }
     digest::check(app, given, method, target, now).map_err(|refused| match refused {
-        digest::Refused::Wrong => ask(false),
+        digest::Refused::Wrong => wrong(&challenge(false)),
         digest::Refused::Stale => ask(true),
         digest::Refused::Unknown(error) => broken(error),
     })
+}
+
+/// The answer to wrong credentials: `challenge`, until there were too many of them from `address`. Good ones from there are
+/// let in all the same, so that nobody locks out who sits behind the same proxy.
+fn wrong_credentials(app: &App, address: IpAddr, challenge: &str, now: Timestamp) -> Response<Body> {
+    let Err(too_many) = app.limits.wrong_credentials(address, now) else { return render::unauthorized(challenge) };
+    let detail = format!("Too many requests with wrong credentials came from {address}: mend them, then try again.");
+    let error = ApiError::rate_limited(detail, &[&address.to_string()], &too_many);
+    render::respond(Err(error), None, Wishes::default())
 }
 
 /// `envelope` and `pretty` of the query.
@@ -268,7 +208,12 @@ pub(crate) async fn telemetry() -> Response<Body> {
 }
 
 /// `POST /api/oauth/token`: client credentials for a bearer token.
-pub(crate) async fn oauth_token(State(app): State<Arc<App>>, headers: HeaderMap, body: Bytes) -> Response<Body> {
+pub(crate) async fn oauth_token(
+    State(app): State<Arc<App>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response<Body> {
     let now = Timestamp::now();
     let form: HashMap<String, String> = url::form_urlencoded::parse(&body).into_owned().collect();
     match form.get("grant_type").map(String::as_str) {
@@ -278,15 +223,9 @@ pub(crate) async fn oauth_token(State(app): State<Arc<App>>, headers: HeaderMap,
             return refuse(StatusCode::BAD_REQUEST, "unsupported_grant_type", "Only client_credentials is supported.");
         }
     }
-    let Some(account) = client(&app, &headers, &form, now) else {
-        return refuse(StatusCode::UNAUTHORIZED, "invalid_client", "The client credentials are not valid.");
-    };
-    let (_, left) = app.limits.count(&account.client_id, "/api/oauth/token", now);
-    if left < 0 {
-        let description = format!("A client may ask for {TOKENS_A_MINUTE} tokens a minute.");
-        let mut answer = refuse(StatusCode::TOO_MANY_REQUESTS, "rate_limited", &description);
-        answer.headers_mut().insert(header::RETRY_AFTER, retry_after(now).into());
-        return answer;
+    let Some(account) = client(&app, &headers, &form, now) else { return wrong_client(&app, peer, now) };
+    if let Err(too_many) = app.limits.token(&account.client_id, now) {
+        return refuse_for_now(&format!("A client may ask for {TOKENS_A_MINUTE} tokens a minute."), &too_many);
     }
     let token = bearer::new_token();
     if let Err(error) = app.store.create_token(&token, &account.client_id, now) {
@@ -298,11 +237,15 @@ pub(crate) async fn oauth_token(State(app): State<Arc<App>>, headers: HeaderMap,
 }
 
 /// `POST /api/oauth/revoke`.
-pub(crate) async fn oauth_revoke(State(app): State<Arc<App>>, headers: HeaderMap, body: Bytes) -> Response<Body> {
+pub(crate) async fn oauth_revoke(
+    State(app): State<Arc<App>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response<Body> {
+    let now = Timestamp::now();
     let form: HashMap<String, String> = url::form_urlencoded::parse(&body).into_owned().collect();
-    let Some(account) = client(&app, &headers, &form, Timestamp::now()) else {
-        return refuse(StatusCode::UNAUTHORIZED, "invalid_client", "The client credentials are not valid.");
-    };
+    let Some(account) = client(&app, &headers, &form, now) else { return wrong_client(&app, peer, now) };
     let Some(token) = form.get("token") else {
         return refuse(StatusCode::BAD_REQUEST, "invalid_request", "token is missing.");
     };
@@ -321,6 +264,19 @@ fn client(app: &App, headers: &HeaderMap, form: &HashMap<String, String>, now: T
     let hash = known.as_ref().map_or_else(|| bearer::hash(""), |account| account.secret_hash.clone());
     let equal: bool = hash.as_bytes().ct_eq(bearer::hash(&secret).as_bytes()).into();
     known.filter(|account| equal && account.expires_at > now)
+}
+
+fn wrong_client(app: &App, peer: SocketAddr, now: Timestamp) -> Response<Body> {
+    match app.limits.wrong_credentials(peer.ip().to_canonical(), now) {
+        Ok(()) => refuse(StatusCode::UNAUTHORIZED, "invalid_client", "The client credentials are not valid."),
+        Err(too_many) => refuse_for_now("Too many requests with wrong credentials came from this address.", &too_many),
+    }
+}
+
+fn refuse_for_now(description: &str, too_many: &TooMany) -> Response<Body> {
+    let mut answer = refuse(StatusCode::TOO_MANY_REQUESTS, "rate_limited", description);
+    answer.headers_mut().insert(header::RETRY_AFTER, too_many.retry_after_seconds.into());
+    answer
 }
 
 fn refuse(status: StatusCode, error: &str, description: &str) -> Response<Body> {

@@ -1,5 +1,6 @@
 //! The only place where a response is made: media type, envelope, pretty print, errors, headers.
 
+use crate::rate_limits::TooMany;
 use axum::{
     body::Body,
     http::{HeaderValue, Response, StatusCode, header},
@@ -63,6 +64,11 @@ impl ApiError {
 
     pub fn conflict(code: &'static str, detail: impl Into<String>, parameters: &[&str]) -> Self {
         Self::new(StatusCode::CONFLICT, code, detail, parameters)
+    }
+
+    pub fn rate_limited(detail: impl Into<String>, parameters: &[&str], too_many: &TooMany) -> Self {
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", detail, parameters);
+        Self { retry_after: Some(too_many.retry_after_seconds), ..error }
     }
 
     pub fn resource(what: &str) -> Self {

@@ -68,50 +68,136 @@ pub fn rotate_key(data_dir: &Path) -> Result<usize, ServerError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Uris;
-    use limosa_model::{GroupId, OrgId, Secret, Timestamp};
+    use crate::{
+        bootstrap::{self, Bootstrap},
+        store::{ApiKey, Uris, Validation, tests::migration},
+    };
+    use limosa_model::{Migration, Secret, Timestamp, wire::live_migration::ValidationStatus};
+    use rusqlite::Connection;
+    use serde_json::json;
 
-    fn filled(dir: &Path) -> GroupId {
+    const LINK: &str = "linkkeys";
+
+    /// What a store was filled with.
+    struct Filled {
+        first: Bootstrap,
+        migration: Migration,
+    }
+
+    /// A store with every kind of sealed value.
+    fn filled(dir: &Path) -> Filled {
         let store = open(dir).expect("opens");
-        let (org, group) = (OrgId::generate(), GroupId::generate());
-        store.create_org(org, "o").expect("creates");
-        store.create_group(group, org, "g", Timestamp(0)).expect("creates");
+        let first = bootstrap::load_or_create(&dir.join("bootstrap.json"), &store).expect("begins").expect("is made");
+        let (org, group) = (first.org_id, first.group_id);
+        let link = ApiKey::new(org, LINK, &Secret::new("the link's"), "a link", Vec::new());
+        assert!(store.create_link(&ApiKey { is_link: true, ..link }).expect("links"));
         let uris =
             Uris { standard: Secret::new("mongodb://u:hunter2@h"), vpc_peering: None, private_links: Vec::new() };
         store.put_cluster(group, "c", &uris).expect("puts");
-        group
+        let migration = migration();
+        store.create_migration(org, &migration, Some(&Secret::new("hunter3"))).expect("creates");
+        let validation = Validation {
+            id: "v".to_owned(),
+            group_id: group,
+            status: ValidationStatus::Pending,
+            error_message: None,
+            findings: Vec::new(),
+            request: json!({"source": "s"}),
+            credentials: Some(Secret::new("hunter4")),
+        };
+        store.create_validation(org, &validation, "host", Timestamp(0)).expect("creates");
+        Filled { first, migration }
     }
 
-    fn reads(dir: &Path, group: GroupId) -> bool {
-        let cluster = open(dir).expect("opens").cluster(group, "c").expect("reads").expect("is there");
-        cluster.uris.standard.expose() == "mongodb://u:hunter2@h"
+    const KINDS: usize = 6;
+
+    /// All of it, opened.
+    fn opened(dir: &Path, filled: &Filled) -> [String; KINDS] {
+        let store = open(dir).expect("opens");
+        let key = |name: &str| store.api_key(name).expect("opens").expect("is there").ha1.expose().to_owned();
+        let cluster = store.cluster(filled.first.group_id, "c").expect("opens").expect("is there");
+        let validation = store.validation("v").expect("opens").expect("is there");
+        [
+            key(&filled.first.public_key),
+            key(LINK),
+            cluster.uris.standard.expose().to_owned(),
+            store.credentials(filled.migration.id).expect("opens").expect("are there").expose().to_owned(),
+            validation.request.to_string(),
+            validation.credentials.expect("are there").expose().to_owned(),
+        ]
+    }
+
+    /// How many values in all tables `seal` opens.
+    fn opened_by(dir: &Path, seal: &Seal) -> usize {
+        let connection = Connection::open(dir.join("limosa.db")).expect("opens");
+        let mut query = connection.prepare("SELECT name FROM sqlite_master WHERE type = 'table'").expect("is SQL");
+        let tables: Vec<String> = query.query_map([], |r| r.get(0)).and_then(Iterator::collect).expect("is listed");
+        let mut count = 0;
+        for table in tables {
+            let mut query = connection.prepare(&format!("SELECT * FROM {table}")).expect("is SQL");
+            let columns = query.column_count();
+            let mut rows = query.query([]).expect("is read");
+            while let Some(row) = rows.next().expect("is read") {
+                let texts = (0..columns).filter_map(|n| row.get_ref(n).expect("is there").as_str().ok());
+                count += texts.filter(|text| seal.unseal(text).is_ok()).count();
+            }
+        }
+        count
     }
 
     #[test]
     fn a_rotated_key_opens_everything_and_the_old_one_nothing() {
         let dir = tempfile::tempdir().expect("a directory");
-        let group = filled(dir.path());
-        let old = fs::read(dir.path().join("secret.key")).expect("is there");
-        assert_eq!(rotate_key(dir.path()).expect("rotates"), 1);
-        assert_ne!(fs::read(dir.path().join("secret.key")).expect("is there"), old);
-        assert!(reads(dir.path(), group) && !dir.path().join("secret.next").exists());
-        fs::write(dir.path().join("secret.key"), old).expect("writes");
-        assert!(open(dir.path()).is_err(), "the old key is taken");
+        let (dir, key) = (dir.path(), dir.path().join("secret.key"));
+        let filled = filled(dir);
+        let (before, file) = (opened(dir, &filled), fs::read(&key).expect("is there"));
+        let old = Seal::open(&key).expect("opens");
+        assert_eq!(opened_by(dir, &old), KINDS, "a kind of sealed value is not in this test");
+        assert_eq!(rotate_key(dir).expect("rotates"), KINDS);
+        assert_eq!(opened(dir, &filled), before);
+        let new = Seal::open(&key).expect("opens");
+        assert_eq!((opened_by(dir, &old), opened_by(dir, &new)), (0, KINDS));
+        assert!(!next_of(&key).exists());
+        fs::write(&key, file).expect("writes");
+        assert!(open(dir).is_err(), "the old key is taken");
     }
 
     #[test]
     fn a_rotation_that_dies_anywhere_leaves_a_store_that_opens() {
         let dir = tempfile::tempdir().expect("a directory");
-        let group = filled(dir.path());
-        let next = next_of(&dir.path().join("secret.key"));
+        let dir = dir.path();
+        let filled = filled(dir);
+        let before = opened(dir, &filled);
+        let next = next_of(&dir.join("secret.key"));
         // Before the store was sealed anew.
         Seal::open(&next).expect("is made");
-        assert!(reads(dir.path(), group) && !next.exists());
+        assert_eq!(opened(dir, &filled), before);
+        assert!(!next.exists());
         // After it, before the key took its place.
-        let mut store = open(dir.path()).expect("opens");
+        let mut store = open(dir).expect("opens");
         store.seal_anew(Seal::open(&next).expect("is made")).expect("seals");
         drop(store);
-        assert!(reads(dir.path(), group) && !next.exists());
+        assert_eq!(opened(dir, &filled), before);
+        assert!(!next.exists());
+    }
+
+    /// A value that the old key doesn't open is no reason to lose the others.
+    #[test]
+    fn a_rotation_that_is_refused_changes_nothing() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (dir, key) = (dir.path(), dir.path().join("secret.key"));
+        let filled = filled(dir);
+        let before = opened(dir, &filled);
+        let change = |statement: &str| {
+            let connection = Connection::open(dir.join("limosa.db")).expect("opens");
+            connection.execute(statement, []).expect("writes");
+        };
+        change("UPDATE validations SET request = 'AAAA' || request");
+        let old = fs::read(&key).expect("is there");
+        assert!(rotate_key(dir).is_err());
+        change("UPDATE validations SET request = substr(request, 5)");
+        assert_eq!(fs::read(&key).expect("is there"), old);
+        assert_eq!(opened(dir, &filled), before);
     }
 
     #[test]

@@ -62,7 +62,10 @@ pub(crate) fn write_private(file: &Path, content: &[u8]) -> std::io::Result<()> 
     let mut handle = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&staged)?;
     handle.write_all(content)?;
     handle.sync_all()?;
-    fs::rename(staged, file)
+    fs::rename(staged, file)?;
+    // The name as well: a store that is sealed under this key may reach the disk right after it.
+    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty());
+    fs::File::open(dir.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 #[cfg(test)]

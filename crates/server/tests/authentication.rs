@@ -80,3 +80,40 @@ async fn the_caller_is_known_before_anything_else_is_looked_at() {
         assert_eq!(Answer::of(request.body("{")).await.status, 401, "{path}");
     }
 }
+
+#[tokio::test]
+async fn wrong_credentials_are_braked_and_good_ones_from_there_are_not() {
+    let server = TestServer::start().await;
+    let path = server.group("clusters");
+    let signed = async |private: &str| {
+        let asked = Answer::of(server.request(Method::GET, &path)).await;
+        assert_eq!(asked.status, 401, "who has no credentials yet is asked for them");
+        let key = (server.keys.public_key.as_str(), private);
+        let signature = sign(asked.header("www-authenticate"), key, "GET", &path, "00000001");
+        Answer::of(server.request(Method::GET, &path).header("authorization", signature)).await
+    };
+    let bearer = async || Answer::of(server.request(Method::GET, &path).bearer_auth("made-up")).await;
+    let client = async || {
+        let request = server.http.post(format!("{}/api/oauth/token", server.url));
+        let request = request.basic_auth(&server.keys.client_id, Some("wrong"));
+        Answer::of(request.body("grant_type=client_credentials")).await
+    };
+    let mut waits = [None, None, None];
+    // So many that they are too many also where a minute ends in between.
+    for _ in 0..100 {
+        for (kind, answer) in [signed("wrong").await, bearer().await, client().await].into_iter().enumerate() {
+            match answer.status {
+                401 => assert_eq!(answer.header("retry-after"), ""),
+                429 => waits[kind] = answer.header("retry-after").parse::<u32>().ok(),
+                _ => panic!("{answer:?}"),
+            }
+        }
+        if waits.iter().all(Option::is_some) {
+            break;
+        }
+    }
+    assert!(waits.iter().all(|wait| wait.is_some_and(|seconds| (1..=60).contains(&seconds))), "{waits:?}");
+    assert_eq!(signed(server.keys.private_key.expose()).await.status, 200);
+    assert_eq!(server.get(&path).await.status, 200);
+    server.new_token().await;
+}

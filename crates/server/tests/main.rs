@@ -9,4 +9,5 @@ mod requests;
 mod roles;
 mod session;
 mod steering;
+mod store;
 mod support;

@@ -78,11 +78,17 @@ async fn mail_server() -> (String, Arc<Mutex<Vec<String>>>) {
 }
 
 fn config(dir: &Path, hook: &str, mail: &str) -> NotifyConfig {
+    written(
+        dir,
+        &format!(
+            "page = \"https://limosa.example.com\"\n[[webhook]]\nurl = \"{hook}\"\nsecret = \"{SECRET}\"\n\
+             [mail]\nserver = \"{mail}\"\nfrom = \"Limosa <limosa@example.com>\"\nto = [\"dba@example.com\"]\n"
+        ),
+    )
+}
+
+fn written(dir: &Path, text: &str) -> NotifyConfig {
     let file = dir.join("notify.toml");
-    let text = format!(
-        "page = \"https://limosa.example.com\"\n[[webhook]]\nurl = \"{hook}\"\nsecret = \"{SECRET}\"\n\
-         [mail]\nserver = \"{mail}\"\nfrom = \"Limosa <limosa@example.com>\"\nto = [\"dba@example.com\"]\n"
-    );
     std::fs::write(&file, text).expect("writes");
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("sets");
     NotifyConfig::read(&file).expect("is fine")
@@ -170,4 +176,28 @@ async fn a_test_message_tells_which_way_works() {
     assert_eq!(results.iter().map(|(_, done)| done.is_ok()).collect::<Vec<_>>(), [false, true], "{results:?}");
     assert!(!format!("{results:?}").contains("with-a-token"), "{results:?}");
     assert!(letters.lock().expect("is whole")[0].contains("Messages arrive here."));
+}
+
+#[tokio::test]
+async fn what_happened_last_is_told_before_the_server_ends() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let taken = Arc::new(Mutex::new(Vec::new()));
+    // Longer than a look at what is new takes. Whoever hangs up before is not noted.
+    let take = async |State(taken): State<Arc<Mutex<Vec<Bytes>>>>, body: Bytes| {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        taken.lock().expect("is whole").push(body);
+    };
+    let app = Router::new().route("/hook", post(take)).with_state(Arc::clone(&taken));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let hook = format!("http://{}/hook", listener.local_addr().expect("has one"));
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let text = format!("on = [\"failed\"]\n[[webhook]]\nurl = \"{hook}\"\nsecret = \"{SECRET}\"\n");
+    let server = TestServer::launch(360_000, Some(written(dir.path(), &text))).await;
+    let mut agent = server.agent().await;
+    let migration = server.migration().await;
+    agent.claim().await;
+    agent.report(&migration, PhaseKind::Failed, None).await;
+    server.stop().await;
+    let taken = taken.lock().expect("is whole");
+    assert!(taken.len() == 1 && String::from_utf8_lossy(&taken[0]).contains("HISTORY_LOST"), "{taken:?}");
 }

@@ -70,12 +70,16 @@ async fn keys_and_service_accounts_sign_in_and_nothing_else_does() {
     let token: serde_json::Value = serde_json::from_slice(&token).expect("JSON");
     let text = |name: &str| token[name].as_str().expect("is there").to_owned();
     assert_eq!(sign_in(&server, &text("publicApiKey"), &text("privateApiKey")).await.status, 401);
-    let tried = async || sign_in(&server, "nobodyxx", "wrong").await.status;
-    let mut refused = 0;
+    let mut refused = Vec::new();
     for _ in 0..60 {
-        refused += i32::from(tried().await == 429);
+        let answer = sign_in(&server, "nobodyxx", "wrong").await;
+        refused.extend((answer.status == 429).then_some(answer));
     }
-    assert!(refused >= 20, "sign-ins may be tried without an end");
+    assert!(refused.len() >= 20, "sign-ins may be tried without an end");
+    for answer in refused {
+        let wait: u32 = answer.header("retry-after").parse().expect("is told");
+        assert!((1..=60).contains(&wait), "{answer:?}");
+    }
 }
 
 #[tokio::test]

@@ -111,10 +111,7 @@ async fn a_validation_is_carried_out_by_an_agent() {
     let agent = server.agent().await;
     let path = server.group("liveMigrations/validate");
     for (findings, status) in [(vec![], "SUCCESS"), (vec!["SAME_CLUSTER", "SOURCE_STANDALONE"], "FAILED")] {
-        let mut body = server.request_body();
-        body["source"]["managedAuthentication"] = false.into();
-        (body["source"]["username"], body["source"]["password"]) = ("reader".into(), "hidden".into());
-        let asked = server.call(Method::POST, &path, Some(body)).await.json();
+        let asked = server.call(Method::POST, &path, Some(server.request_with_password())).await.json();
         assert_eq!(asked["status"], "PENDING");
         let id = asked["_id"].as_str().expect("an id");
         let work = agent.heartbeat(true).await;
@@ -126,6 +123,7 @@ async fn a_validation_is_carried_out_by_an_agent() {
             findings.iter().all(|code| answer.text.contains(code)) && !answer.text.contains("hidden"),
             "{answer:?}"
         );
+        assert_eq!(server.count("SELECT count(credentials) FROM validations"), 0);
     }
     assert_eq!(server.get(&format!("{path}/0123456789abcdef01234567")).await.error().0, 404);
 }
@@ -203,7 +201,7 @@ async fn a_restart_keeps_everything_and_tls_speaks_http_2() {
     let mut token = None;
     for _ in 0..2 {
         let server = Server::start(&config).expect("starts");
-        let (url, keys) = (format!("https://{}", server.local_addr()), server.bootstrap().clone());
+        let (url, keys) = (format!("https://{}", server.local_addr()), server.bootstrap().expect("is there").clone());
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let serving = tokio::spawn(server.serve_until(async move {
             let _ = stopped.await;

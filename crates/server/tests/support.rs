@@ -3,13 +3,16 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use limosa_model::{
     AgentId, DeploymentId, Epoch, ErrorCode, Failure, PhaseKind, Progress, Secret, digest,
-    protocol::{Deployment, Directive, Heartbeat, Join, Joined, Ordered, Report, ValidationReport, Work},
+    protocol::{
+        Deployment, Directive, Heartbeat, Join, Joined, MigrationAssignment, Ordered, Report, ValidationReport, Work,
+    },
     report::Record,
 };
-use limosa_server::{Bootstrap, NotifyConfig, RequestLimits, Server, ServerConfig};
+use limosa_server::{Bootstrap, NotifyConfig, RequestLimits, Server, ServerConfig, ServerError};
 use reqwest::{Client, Method, RequestBuilder, header::HeaderMap};
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
+use std::path::Path;
+use tokio::{sync::oneshot, task::JoinHandle};
 
 /// The media type at the date that most scripts name.
 pub const ACCEPT: &str = "application/vnd.atlas.2025-03-12+json";
@@ -20,7 +23,8 @@ pub struct TestServer {
     pub http: Client,
     token: String,
     dir: tempfile::TempDir,
-    _stop: oneshot::Sender<()>,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<Result<(), ServerError>>,
 }
 
 /// An answer as it came.
@@ -77,6 +81,16 @@ impl TestServer {
 
     pub async fn launch(cutover_window_seconds: i64, notify: Option<NotifyConfig>) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
+        Self::launch_in(dir, None, cutover_window_seconds, notify).await
+    }
+
+    /// On a data directory whose first owner's keys may be known already.
+    async fn launch_in(
+        dir: tempfile::TempDir,
+        keys: Option<Bootstrap>,
+        cutover_window_seconds: i64,
+        notify: Option<NotifyConfig>,
+    ) -> Self {
         let listen = "127.0.0.1:0".parse().expect("an address");
         let session_seconds = limosa_server::SESSION_SECONDS;
         let config = ServerConfig {
@@ -89,16 +103,38 @@ impl TestServer {
             limits: RequestLimits::default(),
         };
         let server = Server::start(&config).expect("starts");
-        let (url, keys) = (format!("http://{}", server.local_addr()), server.bootstrap().clone());
+        let url = format!("http://{}", server.local_addr());
+        let keys = keys.unwrap_or_else(|| server.bootstrap().expect("is made").clone());
         // Another test may have installed it already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (stop, stopped) = oneshot::channel();
-        tokio::spawn(server.serve_until(async move {
+        let serving = tokio::spawn(server.serve_until(async move {
             let _ = stopped.await;
         }));
-        let mut made = Self { url, keys, http: Client::new(), token: String::new(), dir, _stop: stop };
+        let mut made = Self { url, keys, http: Client::new(), token: String::new(), dir, stop, serving };
         made.token = made.new_token().await;
         made
+    }
+
+    /// Ends it in order; what it leaves, and its first owner's keys.
+    pub async fn stop(self) -> (tempfile::TempDir, Bootstrap) {
+        let Self { keys, dir, stop, serving, http, .. } = self;
+        drop((stop, http));
+        serving.await.expect("ends").expect("in order");
+        (dir, keys)
+    }
+
+    /// Ends it and starts another on what it leaves, after something was done to that.
+    pub async fn restarted(self, between: impl FnOnce(&Path)) -> Self {
+        let (dir, keys) = self.stop().await;
+        between(dir.path());
+        Self::launch_in(dir, Some(keys), limosa_model::transition::CUTOVER_WINDOW_SECONDS, None).await
+    }
+
+    /// The number that a query of its store yields.
+    pub fn count(&self, query: &str) -> i64 {
+        let connection = rusqlite::Connection::open(self.dir.path().join("limosa.db")).expect("opens");
+        connection.query_row(query, [], |r| r.get(0)).expect("is counted")
     }
 
     /// Takes tables away under the running server, as a damaged disk might.
@@ -133,6 +169,14 @@ impl TestServer {
 
     pub async fn get(&self, path: &str) -> Answer {
         self.call(Method::GET, path, None).await
+    }
+
+    /// The same with the owner's API key.
+    pub async fn get_signed(&self, path: &str) -> Answer {
+        let asked = Answer::of(self.request(Method::GET, path)).await;
+        let key = (self.keys.public_key.as_str(), self.keys.private_key.expose());
+        let signature = sign(asked.header("www-authenticate"), key, "GET", path, "00000001");
+        Answer::of(self.request(Method::GET, path).header("authorization", signature)).await
     }
 
     pub fn group(&self, rest: &str) -> String {
@@ -182,9 +226,21 @@ impl TestServer {
         })
     }
 
+    /// The same with a source's credentials.
+    pub fn request_with_password(&self) -> Value {
+        let mut body = self.request_body();
+        body["source"]["managedAuthentication"] = false.into();
+        (body["source"]["username"], body["source"]["password"]) = ("reader".into(), "hidden".into());
+        body
+    }
+
     /// Creates a migration and returns its path.
     pub async fn migration(&self) -> String {
-        let created = self.call(Method::POST, &self.group("liveMigrations"), Some(self.request_body())).await;
+        self.migration_of(self.request_body()).await
+    }
+
+    pub async fn migration_of(&self, request: Value) -> String {
+        let created = self.call(Method::POST, &self.group("liveMigrations"), Some(request)).await;
         assert_eq!(created.status, 201, "{created:?}");
         self.group(&format!("liveMigrations/{}", created.json()["_id"].as_str().expect("an id")))
     }
@@ -265,10 +321,11 @@ impl TestAgent<'_> {
     }
 
     /// Takes what waits.
-    pub async fn claim(&mut self) {
+    pub async fn claim(&mut self) -> MigrationAssignment {
         let work = self.heartbeat(true).await.migration.expect("a migration waits");
         assert_eq!(work.destination_uri.expose(), "mongodb://user:hidden@127.0.0.1:1/");
         self.epoch = work.epoch;
+        work
     }
 
     pub async fn report(&self, migration: &str, phase: PhaseKind, lag_seconds: Option<i64>) -> Directive {

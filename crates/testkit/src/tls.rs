@@ -31,12 +31,22 @@ impl Certificates {
 
     /// The same; the server's certificate expires after `life`, if given.
     pub fn write_for(dir: &Path, life: Option<Duration>) -> Result<Self, Error> {
+        Self::make(dir, &["localhost", "127.0.0.1"], life)
+    }
+
+    /// Writes them into `dir`, for a server of these names and addresses.
+    pub fn write_naming(dir: &Path, names: &[&str]) -> Result<Self, Error> {
+        Self::make(dir, names, None)
+    }
+
+    fn make(dir: &Path, names: &[&str], life: Option<Duration>) -> Result<Self, Error> {
         let mut authority = CertificateParams::default();
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         authority.distinguished_name.push(DnType::CommonName, "limosa test authority");
         let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
         let key = KeyPair::generate()?;
-        let mut server = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?;
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut server = CertificateParams::new(names)?;
         server.distinguished_name.push(DnType::CommonName, "localhost");
         let renewed = server.clone().signed_by(&key, &authority)?;
         if let Some(life) = life {

@@ -85,8 +85,7 @@ async fn migrate(given: &Migrate, ui: &mut Ui) -> Result<(), CliError> {
         tls: None,
         limits: RequestLimits::default(),
     })?;
-    let url = format!("http://{}", server.local_addr());
-    let profile = Profile::new(url, server.bootstrap());
+    let profile = Profile::of(&server, &state.profile)?;
     profile.write(&state.profile)?;
     let client = profile.client()?;
     let stop = CancellationToken::new();
@@ -100,7 +99,7 @@ async fn migrate(given: &Migrate, ui: &mut Ui) -> Result<(), CliError> {
                 tokio::spawn(limosa_agent::run(agent(given, &profile, token), leave.clone().cancelled_owned()));
             tokio::select! {
                 ended = drive(given, &state, &profile, &client, known, ui, &mut interrupt) => {
-                    if ended.is_ok() {
+                    if matches!(ended, Ok(()) | Err(CliError::Failed { .. } | CliError::Expired | CliError::Cancelled)) {
                         tokio::time::sleep(LINGER).await;
                     }
                     if matches!(ended, Err(CliError::Interrupted)) {

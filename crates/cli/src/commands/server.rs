@@ -19,14 +19,18 @@ pub(crate) async fn run(given: args::Server) -> Result<(), CliError> {
         tls: given.tls_cert.zip(given.tls_key),
         limits: RequestLimits { orgs: given.org_requests, groups: given.group_requests },
     };
-    let scheme = if config.tls.is_some() { "https" } else { "http" };
     let server = Server::start(&config)?;
-    let url = format!("{scheme}://{}", server.local_addr());
     let profile = given.data_dir.join("profile.toml");
-    Profile::new(url.clone(), server.bootstrap()).write(&profile)?;
-    ui::say(&format!("serving {url}; the page in the browser is there too"));
-    ui::say(&format!("first owner's keys: {}", given.data_dir.join("bootstrap.json").display()));
-    ui::say(&format!("for the client verbs: --profile {}", profile.display()));
+    let everywhere = if given.listen.ip().is_unspecified() { ", on all addresses of this machine" } else { "" };
+    ui::say(&format!("serving {}{everywhere}; the page in the browser is there too", server.url()));
+    if server.bootstrap().is_some() {
+        ui::say(&format!("first owner's keys: {}", given.data_dir.join("bootstrap.json").display()));
+    }
+    // Whoever noted the keys may have deleted the profile as well.
+    if let Ok(known) = Profile::of(&server, &profile) {
+        known.write(&profile)?;
+        ui::say(&format!("for the client verbs: --profile {}", profile.display()));
+    }
     server.serve_until(async move { interrupt.came().await }).await?;
     Ok(())
 }

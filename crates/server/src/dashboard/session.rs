@@ -69,12 +69,9 @@ pub(super) async fn sign_in(
         return error(StatusCode::FORBIDDEN, "CROSS_SITE_REQUEST", "This request must come from the page itself.");
     }
     let address = peer.ip().to_canonical();
-    if !app.limits.sign_in(&address.to_string(), now) {
-        return error(
-            StatusCode::TOO_MANY_REQUESTS,
-            "RATE_LIMITED",
-            "Too many attempts to sign in; wait a minute, then try again.",
-        );
+    if let Err(too_many) = app.limits.sign_in(address, now) {
+        let detail = "Too many attempts to sign in; wait a minute, then try again.";
+        return render::respond(Err(ApiError::rate_limited(detail, &[], &too_many)), None, render::Wishes::default());
     }
     let Ok(Credentials { name, secret }) = serde_json::from_slice(&body) else {
         return error(StatusCode::BAD_REQUEST, "MALFORMED_JSON", "Received JSON is malformed.");

@@ -14,7 +14,7 @@ use sha2::Sha256;
 use std::time::Duration;
 
 /// How long a receiver may take.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 
 /// One of them.
 pub(super) enum Channel {

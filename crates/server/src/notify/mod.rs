@@ -28,6 +28,9 @@ const LONGEST_PAUSE_SECONDS: i64 = 300;
 /// Messages that are tried side by side.
 const AT_ONCE: usize = 16;
 
+/// How long the last messages may take after the server's end: as long as one receiver may.
+pub(crate) const LAST_WORDS: Duration = channel::PATIENCE;
+
 /// A message that waits, for one channel.
 pub(crate) struct Waiting {
     pub n: i64,
@@ -37,7 +40,7 @@ pub(crate) struct Waiting {
     pub since: Timestamp,
 }
 
-/// Until aborted.
+/// Until nothing changes any more; what happened until then is told once.
 pub(crate) async fn tell(app: Arc<App>, config: NotifyConfig) {
     let channels = match channel::all(&config) {
         Ok(channels) => channels,
@@ -49,8 +52,13 @@ pub(crate) async fn tell(app: Arc<App>, config: NotifyConfig) {
     let names: Vec<String> = channels.iter().map(Channel::name).collect();
     let mut interval = tokio::time::interval(LOOK_EVERY);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        interval.tick().await;
+    let mut changes = app.store.changes().follow();
+    let mut is_last = false;
+    while !is_last {
+        tokio::select! {
+            _ = interval.tick() => {}
+            _ = changes.wait_for(Option::is_none) => is_last = true,
+        }
         let now = Timestamp::now();
         if let Err(error) = gather(&app, &config, &names, now) {
             tracing::error!(%error, "what happened could not be read");

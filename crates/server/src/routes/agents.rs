@@ -95,10 +95,10 @@ fn is_for(migration: &Migration, agent: &Agent, now: Timestamp) -> bool {
         && migration.lease.as_ref().is_none_or(|lease| lease.until <= now || lease.agent == agent.id)
 }
 
-fn access(source: &SourceRef, credentials: Option<(String, String)>) -> protocol::SourceAccess {
+fn access(source: &SourceRef, credentials: Option<&Secret>) -> protocol::SourceAccess {
     protocol::SourceAccess {
         name: source.cluster_name.clone(),
-        credentials: credentials.map(|(user, password)| (user, Secret::new(password))),
+        credentials: credentials.and_then(|both| serde_json::from_str(both.expose()).ok()),
         ca_certificate_path: source.ca_certificate_path.clone(),
         ssl: source.ssl,
     }
@@ -113,11 +113,11 @@ fn destination_uri(call: &Call, destination: &DestinationRef) -> Result<Option<S
 
 fn assignment(call: &Call, migration: &Migration) -> Result<Option<protocol::MigrationAssignment>, ApiError> {
     let Some(destination_uri) = destination_uri(call, &migration.destination)? else { return Ok(None) };
-    let credentials = call.app.store.credentials(migration.id)?.and_then(|text| serde_json::from_str(&text).ok());
+    let credentials = call.app.store.credentials(migration.id)?;
     Ok(Some(protocol::MigrationAssignment {
         migration_id: migration.id,
         epoch: migration.epoch,
-        source: access(&migration.source, credentials),
+        source: access(&migration.source, credentials.as_ref()),
         destination_uri,
         recopies: migration.carried.recopies,
         drop_destination_data: migration.drop_destination_data && migration.reversal.is_none(),
@@ -142,7 +142,7 @@ fn validation(
     let source: SourceRef = source;
     Ok(Some(protocol::ValidationAssignment {
         validation_id,
-        source: access(&source, serde_json::from_value(part("credentials")).ok().flatten()),
+        source: access(&source, waiting.credentials.as_ref()),
         destination_uri,
         drop_destination_data: part("dropDestinationData").as_bool().unwrap_or(false),
         filter: serde_json::from_value(part("filter")).unwrap_or_default(),
@@ -226,7 +226,7 @@ fn begin_way_back(call: &Call, of: MigrationId, from: TurningPoint) -> Result<()
         ..forth
     };
     let credentials = store.credentials(of)?;
-    store.create_migration(call.principal.org_id, &back, credentials.as_deref())?;
+    store.create_migration(call.principal.org_id, &back, credentials.as_ref())?;
     Ok(())
 }
 

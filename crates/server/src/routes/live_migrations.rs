@@ -8,7 +8,7 @@ use crate::{
 };
 use axum::http::StatusCode;
 use limosa_model::{
-    ApiVersion, Epoch, GroupId, Limits, Migration, MigrationId, NamespaceFilter, Phase, Progress, Timestamp,
+    ApiVersion, Epoch, GroupId, Limits, Migration, MigrationId, NamespaceFilter, Phase, Progress, Secret, Timestamp,
     filter::{InvalidPattern, NamespacePattern},
     state::{DestinationRef, SourceRef},
     transition::Event,
@@ -28,8 +28,8 @@ pub(crate) struct Request {
     pub host: String,
     pub drop_destination_data: bool,
     pub filter: NamespaceFilter,
-    /// User and password, where the agent's own are not to be used.
-    pub credentials: Option<(String, String)>,
+    /// User and password as JSON, where the agent's own are not to be used.
+    pub credentials: Option<Secret>,
 }
 
 pub(crate) fn get(call: &Call) -> Result<Reply, ApiError> {
@@ -66,8 +66,8 @@ pub(crate) fn begin(call: &Call, group_id: GroupId, request: Request) -> Result<
         carried: Default::default(),
         reversal: None,
     };
-    let credentials = request.credentials.map(|(user, password)| json!([user, password]).to_string());
-    if let Some(active) = call.app.store.create_migration(call.principal.org_id, &migration, credentials.as_deref())? {
+    let (org, credentials) = (call.principal.org_id, request.credentials.as_ref());
+    if let Some(active) = call.app.store.create_migration(org, &migration, credentials)? {
         let name = &migration.destination.cluster_name;
         let detail =
             format!("Cluster {name} is already the destination of live migration {active}, which is not over.");
@@ -187,10 +187,10 @@ fn reachable(call: &Call, destination: &DestinationRef) -> Result<(), ApiError> 
 }
 
 /// What to read, and with which credentials if not with the agent's own.
-fn source(wanted: Source) -> Result<(SourceRef, Option<(String, String)>), ApiError> {
+fn source(wanted: Source) -> Result<(SourceRef, Option<Secret>), ApiError> {
     let credentials = match (wanted.managed_authentication, wanted.username, wanted.password) {
         (_, None, None) => None,
-        (false, Some(user), Some(password)) => Some((user, password)),
+        (false, Some(user), Some(password)) => Some(Secret::new(json!([user, password]).to_string())),
         (true, Some(_), _) => return Err(ApiError::invalid("source.username")),
         (true, _, Some(_)) => return Err(ApiError::invalid("source.password")),
         (false, None, _) => return Err(ApiError::missing("source.username")),

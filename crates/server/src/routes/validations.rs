@@ -32,8 +32,7 @@ pub(crate) fn create_own(call: &Call) -> Result<Reply, ApiError> {
 fn begin(call: &Call, group_id: GroupId, request: &Request) -> Result<Validation, ApiError> {
     let kept = json!({
         "source": request.source, "destination": request.destination,
-        "dropDestinationData": request.drop_destination_data, "credentials": request.credentials,
-        "filter": request.filter,
+        "dropDestinationData": request.drop_destination_data, "filter": request.filter,
     });
     let validation = Validation {
         id: ValidationId::generate().to_string(),
@@ -42,6 +41,7 @@ fn begin(call: &Call, group_id: GroupId, request: &Request) -> Result<Validation
         error_message: None,
         findings: Vec::new(),
         request: kept,
+        credentials: request.credentials.clone(),
     };
     call.app.store.create_validation(call.principal.org_id, &validation, &request.host, Timestamp::now())?;
     Ok(validation)

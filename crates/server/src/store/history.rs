@@ -58,21 +58,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::seal::Seal;
-    use limosa_model::GroupId;
-    use serde_json::json;
-
-    /// As it is stored, with what every version of it has.
-    fn migration() -> Migration {
-        let group = GroupId::generate();
-        let body = json!({
-            "id": MigrationId::generate(), "groupId": group, "migrationHost": "host", "dropDestinationData": false,
-            "source": {"groupId": group, "clusterName": "old", "managedAuthentication": true, "ssl": false},
-            "destination": {"groupId": group, "clusterName": "new"},
-            "phase": {"kind": "copying"}, "lease": null, "epoch": 0, "progress": {}, "createdAt": 0, "phaseSince": 0,
-        });
-        serde_json::from_value(body).expect("is one")
-    }
+    use crate::{seal::Seal, store::tests::migration};
 
     #[test]
     fn a_history_is_close_for_an_hour_and_thin_before() {

@@ -3,7 +3,7 @@
 use super::{Lightly, Store, id, text, unreadable};
 use crate::ServerError;
 use limosa_model::{
-    AgentId, Finding, GroupId, Migration, MigrationId, OrgId, PhaseKind, Timestamp, protocol,
+    AgentId, Finding, GroupId, Migration, MigrationId, OrgId, PhaseKind, Secret, Timestamp, protocol,
     transition::{Action, Event, IllegalTransition, step},
     wire::live_migration::ValidationStatus,
 };
@@ -35,6 +35,8 @@ pub(crate) struct Validation {
     pub error_message: Option<String>,
     pub findings: Vec<Finding>,
     pub request: Value,
+    /// To read the source with, where they came with the request; gone when it is over.
+    pub credentials: Option<Secret>,
 }
 
 /// Why a migration wasn't changed.
@@ -113,7 +115,7 @@ impl Store {
         &self,
         org: OrgId,
         migration: &Migration,
-        credentials: Option<&str>,
+        credentials: Option<&Secret>,
     ) -> Result<Option<MigrationId>, ServerError> {
         let mut connection = self.lock();
         let transaction = connection.transaction()?;
@@ -125,7 +127,7 @@ impl Store {
             }
         }
         let body = serde_json::to_string(migration).map_err(|e| unreadable(&e))?;
-        let credentials = credentials.map(|plain| self.seal.seal(plain));
+        let credentials = credentials.map(|plain| self.seal.seal(plain.expose()));
         let row = params![migration.id.to_string(), org.to_string(), migration.group_id.to_string(), credentials, body];
         transaction.execute("INSERT INTO migrations VALUES (?1, ?2, ?3, ?4, 0, 0, ?5)", row)?;
         record(
@@ -140,12 +142,13 @@ impl Store {
         Ok(None)
     }
 
-    /// User and password to read the source with, as JSON, where they were given with the request.
-    pub fn credentials(&self, migration: MigrationId) -> Result<Option<String>, ServerError> {
+    /// User and password to read the source with, as JSON, where they were given with the request; gone when it is over
+    /// for good.
+    pub fn credentials(&self, migration: MigrationId) -> Result<Option<Secret>, ServerError> {
         let query = "SELECT credentials FROM migrations WHERE id = ?1";
         let found: Option<Option<String>> =
             self.reader().query_row(query, [migration.to_string()], |r| r.get(0)).optional()?;
-        found.flatten().map(|sealed| self.seal.unseal(&sealed)).transpose()
+        Ok(found.flatten().map(|sealed| self.seal.unseal(&sealed)).transpose()?.map(Secret::new))
     }
 
     pub fn migration(&self, migration: MigrationId) -> Result<Option<Migration>, ServerError> {
@@ -211,7 +214,7 @@ impl Store {
     }
 
     /// Carries a transition out: state and events in one transaction, over just the version that was read. Where nothing
-    /// changes but how far it is, the disk isn't waited for.
+    /// changes but how far it is, the disk isn't waited for. A migration that nothing makes go on loses its credentials.
     pub fn change(&self, migration: MigrationId, event: Event, now: Timestamp) -> Result<Migration, NotChanged> {
         let connection = self.lock();
         let query = "SELECT version, body FROM migrations WHERE id = ?1";
@@ -227,8 +230,10 @@ impl Store {
         let transaction = connection.unchecked_transaction()?;
         let body = serde_json::to_string(&next).map_err(|e| unreadable(&e))?;
         let is_over = next.phase.kind().is_final() && !next.carried.to_remove;
-        let update = "UPDATE migrations SET version = ?2 + 1, final = ?3, body = ?4 WHERE id = ?1 AND version = ?2";
-        let row = params![migration.to_string(), version, is_over, body];
+        let update = "UPDATE migrations SET version = ?2 + 1, final = ?3, body = ?4,
+            credentials = CASE WHEN ?5 THEN NULL ELSE credentials END WHERE id = ?1 AND version = ?2";
+        let for_good = is_over && !next.phase.kind().may_resume();
+        let row = params![migration.to_string(), version, is_over, body, for_good];
         transaction.prepare_cached(update)?.execute(row)?;
         sample_lag(&transaction, &next, now)?;
         super::history::sample(&transaction, &next, now)?;
@@ -284,9 +289,11 @@ impl Store {
         now: Timestamp,
     ) -> Result<(), ServerError> {
         let request = self.seal.seal(&validation.request.to_string());
-        let row = params![validation.id, org.to_string(), validation.group_id.to_string(), host, now.0, request];
-        let insert = "INSERT INTO validations (id, org_id, group_id, host_name, created_at, status, request) \
-                      VALUES (?1, ?2, ?3, ?4, ?5, 'PENDING', ?6)";
+        let credentials = validation.credentials.as_ref().map(|plain| self.seal.seal(plain.expose()));
+        let (org, group) = (org.to_string(), validation.group_id.to_string());
+        let row = params![validation.id, org, group, host, now.0, request, credentials];
+        let insert = "INSERT INTO validations (id, org_id, group_id, host_name, created_at, status, request, credentials) \
+                      VALUES (?1, ?2, ?3, ?4, ?5, 'PENDING', ?6, ?7)";
         self.lock().execute(insert, row)?;
         Ok(())
     }
@@ -294,18 +301,27 @@ impl Store {
     fn read_validations(&self, condition: &str, values: &[String]) -> Result<Vec<Validation>, ServerError> {
         let connection = self.reader();
         let mut query = connection.prepare_cached(&format!(
-            "SELECT id, group_id, status, error_message, request, findings FROM validations WHERE {condition}"
+            "SELECT id, group_id, status, error_message, request, findings, credentials FROM validations WHERE {condition}"
         ))?;
         let rows = query.query_map(rusqlite::params_from_iter(values), |r| {
             let column = |at: usize| r.get::<_, String>(at);
-            Ok((column(0)?, id(&column(1)?)?, column(2)?, r.get(3)?, column(4)?, column(5)?))
+            Ok((
+                column(0)?,
+                id(&column(1)?)?,
+                column(2)?,
+                r.get(3)?,
+                column(4)?,
+                column(5)?,
+                r.get::<_, Option<String>>(6)?,
+            ))
         })?;
         rows.map(|row| {
-            let (id, group_id, status, error_message, request, findings) = row?;
+            let (id, group_id, status, error_message, request, findings, credentials) = row?;
             let status = serde_json::from_value(Value::String(status)).map_err(|e| unreadable(&e))?;
             let request = serde_json::from_str(&self.seal.unseal(&request)?).map_err(|e| unreadable(&e))?;
             let findings = serde_json::from_str(&findings).map_err(|e| unreadable(&e))?;
-            Ok(Validation { id, group_id, status, error_message, findings, request })
+            let credentials = credentials.map(|sealed| self.seal.unseal(&sealed)).transpose()?.map(Secret::new);
+            Ok(Validation { id, group_id, status, error_message, findings, request, credentials })
         })
         .collect()
     }
@@ -328,14 +344,15 @@ impl Store {
         findings: &[Finding],
     ) -> Result<(), ServerError> {
         let status = if failed { "FAILED" } else { "SUCCESS" };
-        let update = "UPDATE validations SET status = ?2, error_message = ?3, findings = ?4 WHERE id = ?1 AND status = 'PENDING'";
+        let update = "UPDATE validations SET status = ?2, error_message = ?3, findings = ?4, credentials = NULL
+            WHERE id = ?1 AND status = 'PENDING'";
         self.lock().execute(update, params![validation, status, error_message, text(&findings)?])?;
         Ok(())
     }
 
     /// Ends validations that no agent has come for since `before`.
     pub fn lapse_validations(&self, before: Timestamp) -> Result<(), ServerError> {
-        let update = "UPDATE validations SET status = 'FAILED', error_message = 'No agent on ' || host_name || ' came for it. \
+        let update = "UPDATE validations SET status = 'FAILED', credentials = NULL, error_message = 'No agent on ' || host_name || ' came for it. \
             Start one, then validate again.' WHERE status = 'PENDING' AND created_at < ?1";
         self.lock().execute(update, [before.0])?;
         Ok(())

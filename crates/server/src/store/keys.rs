@@ -5,7 +5,7 @@ use crate::{
     ServerError,
     auth::{Principal, bearer, digest::REALM},
 };
-use limosa_model::{OrgId, Secret, Timestamp, digest, ids::ApiKeyId, wire::account::Role};
+use limosa_model::{GroupId, OrgId, Secret, Timestamp, digest, ids::ApiKeyId, wire::account::Role};
 use rusqlite::{OptionalExtension, Row, params};
 
 /// A key for digest authentication; only HA1 is kept, and the end of the private half to recognize it by.
@@ -93,6 +93,26 @@ fn read_account(r: &Row<'_>) -> rusqlite::Result<(ServiceAccount, String)> {
 }
 
 impl Store {
+    /// Makes the owner's organization, a group of the same name and the owner's keys; all of it, or nothing.
+    pub fn create_first_org(
+        &self,
+        name: &str,
+        group: GroupId,
+        account: &ServiceAccount,
+        key: &ApiKey,
+        now: Timestamp,
+    ) -> Result<(), ServerError> {
+        let mut connection = self.lock();
+        let transaction = connection.transaction()?;
+        let org = key.org_id.to_string();
+        transaction.execute("INSERT INTO orgs VALUES (?1, ?2)", params![org, name])?;
+        let row = params![group.to_string(), org, name, now.0];
+        transaction.execute("INSERT INTO groups VALUES (?1, ?2, ?3, ?4)", row)?;
+        insert_account(&transaction, account)?;
+        insert_key(&transaction, key, &self.seal.seal(key.ha1.expose()))?;
+        Ok(transaction.commit()?)
+    }
+
     pub fn create_api_key(&self, key: &ApiKey) -> Result<(), ServerError> {
         insert_key(&self.lock(), key, &self.seal.seal(key.ha1.expose()))
     }
@@ -165,20 +185,7 @@ impl Store {
     }
 
     pub fn create_service_account(&self, account: &ServiceAccount) -> Result<(), ServerError> {
-        let row = params![
-            account.client_id,
-            account.org_id.to_string(),
-            account.name,
-            account.description,
-            account.created_at.0,
-            account.expires_at.0,
-            account.secret_id,
-            account.secret_hash,
-            text(&account.roles)?
-        ];
-        self.lock()
-            .execute("INSERT OR IGNORE INTO service_accounts VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)", row)?;
-        Ok(())
+        insert_account(&self.lock(), account)
     }
 
     fn accounts(&self, condition: &str, value: &str) -> Result<Vec<ServiceAccount>, ServerError> {
@@ -286,6 +293,22 @@ impl Store {
         })?;
         Ok((rows.collect::<Result<_, _>>()?, total as usize))
     }
+}
+
+fn insert_account(connection: &rusqlite::Connection, account: &ServiceAccount) -> Result<(), ServerError> {
+    let row = params![
+        account.client_id,
+        account.org_id.to_string(),
+        account.name,
+        account.description,
+        account.created_at.0,
+        account.expires_at.0,
+        account.secret_id,
+        account.secret_hash,
+        text(&account.roles)?
+    ];
+    connection.execute("INSERT OR IGNORE INTO service_accounts VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)", row)?;
+    Ok(())
 }
 
 fn insert_key(connection: &rusqlite::Connection, key: &ApiKey, sealed: &str) -> Result<(), ServerError> {

@@ -6,6 +6,7 @@ mod jobs;
 mod keys;
 mod outbox;
 mod reports;
+mod sealed;
 
 pub(crate) use jobs::{Agent, EventRow, NotChanged, Validation};
 pub(crate) use keys::{ApiKey, ServiceAccount};
@@ -28,7 +29,15 @@ const STATEMENTS: usize = 64;
 
 /// What makes a new file this version's, step by step; a file's `user_version` counts the steps that it has had. Steps
 /// are added and never changed.
-const STEPS: &[&str] = &[TABLES, AGENT_VERSIONS, QUICK_LISTS, SEALED_BY, FINDINGS, QUICK_WORK];
+const STEPS: &[&str] = &[TABLES, AGENT_VERSIONS, QUICK_LISTS, SEALED_BY, FINDINGS, QUICK_WORK, FORGET];
+
+/// Credentials go when nobody needs them any more: those of a validation stand for themselves to that end, and what was
+/// kept before of work that is over is deleted. A validation that is forgotten with it is made again in seconds.
+const FORGET: &str = "
+    ALTER TABLE validations ADD COLUMN credentials TEXT;
+    DELETE FROM validations;
+    UPDATE migrations SET credentials = NULL WHERE final = 1 AND phase <> 'failed';
+";
 
 /// All that a validation found, as JSON.
 const FINDINGS: &str = "ALTER TABLE validations ADD COLUMN findings TEXT NOT NULL DEFAULT '[]'";
@@ -233,40 +242,6 @@ fn upgrade(connection: &mut Connection) -> Result<(), ServerError> {
 }
 
 impl Store {
-    /// The fingerprint of the key under which the secrets in `file` are sealed, where that was noted.
-    pub fn sealed_by(file: &Path) -> Result<Option<String>, ServerError> {
-        let connection = Connection::open(file)?;
-        let known = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'sealed_by'";
-        if connection.query_row(known, [], |r| r.get::<_, i64>(0))? == 0 {
-            return Ok(None);
-        }
-        Ok(connection.query_row("SELECT fingerprint FROM sealed_by", [], |r| r.get(0)).optional()?)
-    }
-
-    /// Seals everything that is sealed under another key, in one transaction; returns how many secrets there are.
-    pub fn seal_anew(&mut self, seal: Seal) -> Result<usize, ServerError> {
-        let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let transaction = writer.transaction()?;
-        let mut count = 0;
-        for (table, column) in [("clusters", "uris"), ("migrations", "credentials"), ("validations", "request")] {
-            let mut query =
-                transaction.prepare(&format!("SELECT rowid, {column} FROM {table} WHERE {column} IS NOT NULL"))?;
-            let sealed = query
-                .query_map([], |r| Ok((r.get::<_, i64>(0)?, r.get::<_, String>(1)?)))?
-                .collect::<Result<Vec<_>, _>>()?;
-            for (row, old) in sealed {
-                let new = seal.seal(&self.seal.unseal(&old)?);
-                transaction
-                    .execute(&format!("UPDATE {table} SET {column} = ?2 WHERE rowid = ?1"), params![row, new])?;
-                count += 1;
-            }
-        }
-        transaction.execute("UPDATE sealed_by SET fingerprint = ?1", [&seal.fingerprint])?;
-        transaction.commit()?;
-        self.seal = seal;
-        Ok(count)
-    }
-
     pub fn open(file: &Path, seal: Seal) -> Result<Self, ServerError> {
         let open = || {
             let connection = Connection::open(file)?;
@@ -297,9 +272,9 @@ impl Store {
         self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn create_org(&self, org: OrgId, name: &str) -> Result<(), ServerError> {
-        self.lock().execute("INSERT OR IGNORE INTO orgs VALUES (?1, ?2)", params![org.to_string(), name])?;
-        Ok(())
+    /// Whether it has an organization.
+    pub fn has_org(&self) -> Result<bool, ServerError> {
+        Ok(self.reader().query_row("SELECT EXISTS (SELECT 1 FROM orgs)", [], |r| r.get(0))?)
     }
 
     pub fn org_name(&self, org: OrgId) -> Result<Option<String>, ServerError> {
@@ -372,8 +347,22 @@ impl Store {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use limosa_model::{Migration, MigrationId, wire::live_migration::ValidationStatus};
+    use serde_json::json;
+
+    /// As it is stored, with what every version of it has.
+    pub fn migration() -> Migration {
+        let group = GroupId::generate();
+        let body = json!({
+            "id": MigrationId::generate(), "groupId": group, "migrationHost": "host", "dropDestinationData": false,
+            "source": {"groupId": group, "clusterName": "old", "managedAuthentication": true, "ssl": false},
+            "destination": {"groupId": group, "clusterName": "new"},
+            "phase": {"kind": "copying"}, "lease": null, "epoch": 0, "progress": {}, "createdAt": 0, "phaseSince": 0,
+        });
+        serde_json::from_value(body).expect("is one")
+    }
 
     fn store(dir: &Path) -> Store {
         Store::open(&dir.join("limosa.db"), Seal::open(&dir.join("key")).expect("makes a key")).expect("opens")
@@ -410,6 +399,26 @@ mod tests {
     }
 
     #[test]
+    fn a_validation_that_no_agent_comes_for_loses_its_password() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = store(dir.path());
+        let made = Validation {
+            id: "v".to_owned(),
+            group_id: GroupId::generate(),
+            status: ValidationStatus::Pending,
+            error_message: None,
+            findings: Vec::new(),
+            request: json!({"source": "s"}),
+            credentials: Some(Secret::new("hunter2")),
+        };
+        store.create_validation(OrgId::generate(), &made, "host", Timestamp(0)).expect("creates");
+        store.lapse_validations(Timestamp(1)).expect("ends it");
+        let ended = store.validation("v").expect("reads").expect("is there");
+        assert_eq!((ended.status, ended.credentials.is_none()), (ValidationStatus::Failed, true));
+        assert_eq!(ended.request, made.request);
+    }
+
+    #[test]
     fn only_what_is_told_again_goes_without_the_disk() {
         let dir = tempfile::tempdir().expect("a directory");
         let store = store(dir.path());
@@ -429,8 +438,15 @@ mod tests {
         let connection = Connection::open(&file).expect("opens");
         connection.execute_batch(TABLES).expect("makes tables");
         connection.execute("INSERT INTO orgs VALUES (?1, 'old')", ["0123456789abcdef01234567"]).expect("inserts");
+        for phase in ["complete", "cancelled", "expired", "failed"] {
+            let insert = "INSERT INTO migrations VALUES (?1, 'o', 'g', 'sealed', 0, 1, json_object('phase', json_object('kind', ?1)))";
+            connection.execute(insert, [phase]).expect("inserts");
+        }
         drop(connection);
         let brought = store(dir.path());
+        let kept = "SELECT group_concat(phase) FROM migrations WHERE credentials IS NOT NULL";
+        let kept: String = brought.lock().query_row(kept, [], |r| r.get(0)).expect("reads");
+        assert_eq!(kept, "failed", "has a source's password");
         let org = "0123456789abcdef01234567".parse().expect("an id");
         assert_eq!(brought.org_name(org).expect("reads").as_deref(), Some("old"));
         assert_eq!(brought.agents(org).expect("reads").len(), 0);
