@@ -19,6 +19,7 @@ mod preflight;
 mod pressure;
 mod progress;
 mod raw;
+mod privileges;
 mod record;
 mod rehearse;
 mod replicate;
