@@ -253,6 +253,9 @@ mod tests {
         let refused = http::Client::new("http://mover.example.com:8080", "p", &key);
         assert!(matches!(refused, Err(http::HttpError::Insecure(_))));
         assert!(http::Client::new("http://127.0.0.1:8080", "p", &key).is_ok());
+        assert!(http::Client::new("http://127.0.0.2:8080", "p", &key).is_ok());
+        assert!(http::Client::new("http://[::1]:8080", "p", &key).is_ok());
+        assert!(http::Client::new("http://0.0.0.0:8080", "p", &key).is_err());
         assert!(http::Client::new("https://mover.example.com", "p", &key).is_ok());
         assert!(http::Client::new_with("http://mover.example.com:8080", "p", &key, true).is_ok());
     }

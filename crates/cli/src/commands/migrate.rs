@@ -62,6 +62,11 @@ pub(crate) async fn run(given: Migrate) -> Result<(), CliError> {
 }
 
 async fn migrate(given: &Migrate, ui: &mut Ui) -> Result<(), CliError> {
+    if !given.listen.ip().is_loopback() {
+        let instead = "'limosa migrate' has no TLS; listen on 127.0.0.1 and come by 'ssh -L', or run 'limosa server' with \
+                       --tls-cert and --tls-key, and 'limosa agent'";
+        return Err(CliError::Usage(format!("plain HTTP on {}: other machines reach it, and {instead}", given.listen)));
+    }
     let mut interrupt = Interrupt::listen()?;
     let resuming = given.state_dir.join("server").exists();
     if !resuming {
