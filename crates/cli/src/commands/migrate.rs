@@ -4,6 +4,7 @@
 use super::{
     Interrupt, check,
     follow::{self, Detail},
+    rerun,
 };
 use crate::{
     args::{Ends, Migrate},
@@ -273,21 +274,14 @@ async fn drive(
         }
         None => {
             interruptible(interrupt, announced(profile, client)).await??;
-            let id = create(given, profile, client).await?;
-            if let Some(options) = given.how.options() {
-                let path = profile.own(&format!("liveMigrations/{id}/cutover/options"));
-                client.call(Method::PUT, &path, Some(json!(options))).await?;
-            }
-            id
+            create(given, profile, client).await?
         }
     };
     ui.begin(id);
     ui.show(Event::Started { url: &profile.url, profile: &state.profile, resumed: known.is_some() });
     let watched =
         follow::Watched { profile, client, id, profile_file: &state.profile, cutover: given.cutover, is_own: true };
-    if let Some(limits) = given.limits.change(watched.limits().await?) {
-        watched.limit(limits).await?;
-    }
+    rerun::apply(given, &watched, known.as_ref()).await?;
     interruptible(interrupt, follow::to_the_end(&watched, ui)).await??;
     super::report::keep(&watched, ui).await?;
     match watched.way_back().await? {
