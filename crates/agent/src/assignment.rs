@@ -18,8 +18,12 @@ use tokio::{sync::watch, task::JoinHandle, time::MissedTickBehavior};
 /// How often it is reported where the engine is; a change of phase is reported at once.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
+/// How long a server is asked whether a migration that was stopped is over.
+const LAST_WORD: Duration = Duration::from_secs(2);
+
 /// Handle of a migration under way.
 pub(crate) struct Running {
+    pub id: MigrationId,
     orders: watch::Sender<Directive>,
     leaving: Arc<AtomicBool>,
     task: JoinHandle<()>,
@@ -30,8 +34,9 @@ impl Running {
         let first = if given.cancelled { Directive::Cancel { drop_copied: true } } else { Directive::Run };
         let orders = watch::Sender::new(first);
         let leaving = Arc::new(AtomicBool::new(false));
+        let id = given.migration_id;
         let task = tokio::spawn(carry_out(agent, given, orders.clone(), Arc::clone(&leaving)));
-        Self { orders, leaving, task }
+        Self { id, orders, leaving, task }
     }
 
     pub fn is_finished(&self) -> bool {
@@ -127,11 +132,14 @@ async fn carry_out(
     let last = match outcome {
         Ok(Outcome::Complete) => EngineReport { phase: PhaseKind::Complete, failure: None, ..last },
         Ok(Outcome::Failed(failure)) => failed(last, failure),
-        Ok(Outcome::Stopped) if matches!(*orders.borrow(), Directive::Cancel { .. }) => {
-            EngineReport { phase: PhaseKind::Cancelled, failure: None, ..last }
-        }
+        Ok(Outcome::Cancelled) => EngineReport { phase: PhaseKind::Cancelled, failure: None, ..last },
         Ok(Outcome::Stopped) => {
             tracing::info!(migration = %id, "stopped");
+            // It may be over meanwhile, cancelled or expired: nobody goes on then from what is kept here.
+            let told = tokio::time::timeout(LAST_WORD, reporter.send(&last)).await;
+            if matches!(told, Ok(Ok(Ordered { directive: Directive::Cancel { .. }, .. }))) {
+                limosa_engine::forget(&reporter.agent.config.data_dir, id).await;
+            }
             return;
         }
         Err(error) => failed(last, Failure::new(ErrorCode::Internal, format!("the engine ended: {error}"))),

@@ -26,7 +26,10 @@ pub enum HttpError {
     #[error("the server's answer can't be read: {0}")]
     Malformed(String),
     /// Plain HTTP to another machine.
-    #[error("{0} is not on this machine: use https, or say --plain-http if you trust the network between")]
+    #[error(
+        "{0} is not on this machine: use https; where the network between is trusted, 'limosa agent' can be told so \
+         with --plain-http"
+    )]
     Insecure(String),
 }
 
@@ -58,7 +61,12 @@ impl Client {
     /// The same; with `plain_http`, for a network that is trusted, plain HTTP to another machine too.
     pub fn new_with(base: &str, public_key: &str, private_key: &Secret, plain_http: bool) -> Result<Self, HttpError> {
         let url = url::Url::parse(base).map_err(|e| HttpError::Unreachable(base.to_owned(), e.to_string()))?;
-        let local = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+        let local = match url.host() {
+            Some(url::Host::Domain(name)) => name == "localhost",
+            Some(url::Host::Ipv4(address)) => address.is_loopback(),
+            Some(url::Host::Ipv6(address)) => address.is_loopback(),
+            None => false,
+        };
         if url.scheme() != "https" && !local && !plain_http {
             return Err(HttpError::Insecure(base.to_owned()));
         }

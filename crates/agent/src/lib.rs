@@ -16,6 +16,7 @@ use std::{
     fs,
     future::Future,
     net::SocketAddr,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -102,7 +103,8 @@ fn client(config: &AgentConfig) -> Result<http::Client, AgentError> {
 fn identity(data_dir: &Path) -> Result<AgentId, AgentError> {
     let file = data_dir.join("agent.json");
     let error = |e| AgentError::File(file.clone(), e);
-    fs::create_dir_all(data_dir).map_err(error)?;
+    // The spool and the verifier's notes in it hold documents.
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(error)?;
     let known = fs::read_to_string(&file).ok().and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
     if let Some(id) = known.and_then(|value| value["agentId"].as_str()?.parse().ok()) {
         return Ok(id);
@@ -163,13 +165,18 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send)
         if running.as_ref().is_some_and(assignment::Running::is_finished) {
             running = None;
         }
-        let heartbeat = protocol::Heartbeat { deployments: deployments.clone(), idle: running.is_none() };
+        let mut kept = limosa_engine::kept_migrations(&agent.config.data_dir);
+        kept.retain(|id| running.as_ref().is_none_or(|running| running.id != *id));
+        let heartbeat = protocol::Heartbeat { deployments: deployments.clone(), idle: running.is_none(), kept };
         match agent.post::<protocol::Work>(&format!("/{id}/heartbeat"), &heartbeat).await {
             Ok(work) => {
                 for waiting in work.validations {
                     if validated.insert(waiting.validation_id) {
                         tokio::spawn(assignment::validate(Arc::clone(&agent), waiting));
                     }
+                }
+                for id in work.over {
+                    limosa_engine::forget(&agent.config.data_dir, id).await;
                 }
                 if let (None, Some(given)) = (&running, work.migration) {
                     running = Some(assignment::Running::start(Arc::clone(&agent), given));
@@ -253,6 +260,9 @@ mod tests {
         let refused = http::Client::new("http://mover.example.com:8080", "p", &key);
         assert!(matches!(refused, Err(http::HttpError::Insecure(_))));
         assert!(http::Client::new("http://127.0.0.1:8080", "p", &key).is_ok());
+        assert!(http::Client::new("http://127.0.0.2:8080", "p", &key).is_ok());
+        assert!(http::Client::new("http://[::1]:8080", "p", &key).is_ok());
+        assert!(http::Client::new("http://0.0.0.0:8080", "p", &key).is_err());
         assert!(http::Client::new("https://mover.example.com", "p", &key).is_ok());
         assert!(http::Client::new_with("http://mover.example.com:8080", "p", &key, true).is_ok());
     }

@@ -41,6 +41,9 @@ pub(crate) enum CliError {
     /// A file.
     #[error("{0}: {1}")]
     File(PathBuf, #[source] std::io::Error),
+    /// Nothing can be compared without files of one's own.
+    #[error("{0}: {1}; set TMPDIR to a directory in which this user may write")]
+    WorkDir(PathBuf, #[source] std::io::Error),
     /// A profile that can't be used.
     #[error("{0}: {1}; name the profile.toml that 'limosa migrate' or 'limosa server' wrote with --profile")]
     Profile(PathBuf, String),
@@ -69,7 +72,7 @@ impl CliError {
     pub fn exit_status(&self) -> u8 {
         match self {
             Self::Notify(NotifyError::File(..) | NotifyError::Setting(_)) => 2,
-            Self::Refused(_) | Self::Usage(_) | Self::InUse(_) | Self::Profile(..) => 2,
+            Self::Refused(_) | Self::Usage(_) | Self::InUse(_) | Self::Profile(..) | Self::WorkDir(..) => 2,
             Self::Expired => 3,
             Self::Interrupted => 130,
             Self::Agent(

@@ -1,6 +1,6 @@
 //! `limosa migrate`, to its end and back from an interruption.
 
-use crate::support::{Running, finish, limosa, migrate};
+use crate::support::{Running, finish, limosa, migrate, verb, wait_for};
 use bson::{Document, doc};
 use limosa_testkit::{ReplicaSet, compare, replica_set::ADMIN, workload::Workload};
 use std::{
@@ -35,6 +35,13 @@ fn holding(dir: &Path, text: &str) -> Vec<String> {
         }
     }
     found
+}
+
+/// What a migration host keeps on its disk of its migrations.
+fn kept(state: &Path) -> Vec<String> {
+    let of = |kind: &str| fs::read_dir(state.join("agent").join(kind)).into_iter().flatten();
+    let all = of("spool").chain(of("verify"));
+    all.map(|entry| entry.expect("is readable").path().display().to_string()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,6 +140,7 @@ async fn a_migration_that_nobody_cuts_over_ends_with_3() {
     let (status, said, errors) = finish(command.args(["--cutover-window", "1s"]));
     assert_eq!(status, 3, "{said} {errors}");
     assert!(said.contains("\"EXPIRED\""), "{said}");
+    assert_eq!(kept(&state), Vec::<String>::new());
     compare(&source.client().await, &destination.client().await, &["app"]).await.expect("nothing was deleted");
 }
 
@@ -232,4 +240,96 @@ async fn a_migration_host_that_cannot_begin_ends_the_command_and_says_why() {
     run.until_event("readyForCutover");
     run.signal("INT");
     assert_eq!(run.end().0.code(), Some(130));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_migration_ends_when_what_it_copied_is_gone() {
+    let (source, destination) = tokio::join!(ReplicaSet::start(), ReplicaSet::start());
+    let (source, destination) = (source.expect("starts"), destination.expect("starts"));
+    let (from, to) = (source.client().await, destination.client().await);
+    load(&from, "app", 1_000).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let left = async || to.database("app").list_collection_names().await.expect("lists");
+
+    let state = dir.path().join("state");
+    let mut run = Running::start(&mut migrate(&source.uri(), &destination.uri(), &state));
+    let profile = run.until_event("started")["profile"].as_str().expect("a path").to_owned();
+    run.until_event("readyForCutover");
+    for holding in ["agent", "agent/spool", "agent/verify"] {
+        let mode = fs::metadata(state.join(holding)).expect("is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{holding}");
+    }
+    assert_eq!(kept(&state).len(), 2);
+    verb(Path::new(&profile), &["migrations", "cancel", "--drop-copied"]);
+    let (status, _, errors) = run.end();
+    assert_eq!(status.code(), Some(1), "{errors}");
+    assert!(errors.contains("what was copied is gone"), "{errors}");
+    assert_eq!((left().await, kept(&state)), (Vec::<String>::new(), Vec::new()));
+
+    // Killed while something keeps it from removing anything, it goes on with that.
+    let state = dir.path().join("other");
+    let command = || migrate(&source.uri(), &destination.uri(), &state);
+    let mut run = Running::start(&mut command());
+    let profile = run.until_event("started")["profile"].as_str().expect("a path").to_owned();
+    run.until_event("readyForCutover");
+    let refuse_drops = async |mode: &str| {
+        let data = doc! {"failCommands": ["drop"], "errorCode": 8000};
+        let command = doc! {"configureFailPoint": "failCommand", "mode": mode, "data": data};
+        to.database("admin").run_command(command).await.expect("the server has this failpoint");
+    };
+    refuse_drops("alwaysOn").await;
+    verb(Path::new(&profile), &["migrations", "cancel", "--drop-copied"]);
+    wait_for("what keeps it", || {
+        let now = verb(Path::new(&profile), &["migrations", "describe"]);
+        assert_eq!((&now["phase"], &now["removalPending"]), (&"cancelled".into(), &true.into()), "{now}");
+        now["progress"]["waiting"]["code"].is_string().then_some(())
+    });
+    run.kill();
+    refuse_drops("off").await;
+    assert_eq!(left().await, ["seed"]);
+    let (status, _, errors) = finish(&mut command());
+    assert_eq!(status, 1, "{errors}");
+    assert!(errors.contains("what was copied is gone"), "{errors}");
+    assert_eq!((left().await, kept(&state)), (Vec::<String>::new(), Vec::new()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn options_of_a_repeated_command_hold_as_far_as_they_can_and_the_rest_is_told() {
+    let (source, destination) = tokio::join!(ReplicaSet::start(), ReplicaSet::start());
+    let (source, destination) = (source.expect("starts"), destination.expect("starts"));
+    load(&source.client().await, "app", 10).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let state = dir.path().join("state");
+    let command = || migrate(&source.uri(), &destination.uri(), &state);
+    let mut run = Running::start(command().args(["--block-source-writes", "--reversible"]));
+    run.until_event("readyForCutover");
+    run.kill();
+
+    let mut run = Running::start(command().args(["--reversible=false", "--recopy", "--drop-destination-data"]));
+    run.until_event("readyForCutover");
+    run.signal("INT");
+    let (_, _, errors) = run.end();
+    for told in ["--recopy is not heard", "--drop-destination-data is not heard"] {
+        assert!(errors.contains(told), "{errors}");
+    }
+
+    // What isn't said stays as it was said before.
+    let mut run = Running::start(&mut command());
+    let profile = run.until_event("started")["profile"].as_str().expect("a path").to_owned();
+    // What is stored is what was before; the agent begins anew.
+    run.until(|event| event["phase"] == "catchingUp");
+    run.until_event("readyForCutover");
+    verb(Path::new(&profile), &["migrations", "cutover", "--reversible", "--wait"]);
+    let id = run.until_event("complete")["migrationId"].as_str().expect("an id").to_owned();
+    let report = verb(Path::new(&profile), &["migrations", "report", &id]);
+    let options = serde_json::json!({"blockSourceWrites": true, "reversible": true});
+    assert_eq!(report["cutoverOptions"], options, "{report}");
+    run.until_event("started");
+    run.kill();
+
+    let mut run = Running::start(command().args(["--reversible=false"]));
+    run.until_event("complete");
+    run.signal("INT");
+    let (_, _, errors) = run.end();
+    assert!(errors.contains("come too late"), "{errors}");
 }

@@ -113,6 +113,7 @@ async fn users_and_files_are_judged() {
         ("watcher", vec!["clusterMonitor"]),
         ("plain", vec!["readAnyDatabase"]),
         ("reader", vec!["clusterMonitor", "readAnyDatabase"]),
+        ("filler", vec!["clusterMonitor", "readWriteAnyDatabase"]),
         ("writer", vec!["clusterMonitor", "readWriteAnyDatabase", "dbAdminAnyDatabase"]),
     ] {
         run(&admin, "admin", doc! {"createUser": name, "pwd": "hunter2", "roles": roles}).await;
@@ -134,7 +135,12 @@ async fn users_and_files_are_judged() {
     assert_eq!(check(&as_user("reader"), &free.uri()).0, 0);
     let (status, findings) = check(&free.uri(), &as_user("reader"));
     assert_eq!(status, 2, "{findings:#?}");
-    finds(&findings, "INSUFFICIENT_PRIVILEGES", "ERROR", "destination", "readWriteAnyDatabase");
+    finds(&findings, "INSUFFICIENT_PRIVILEGES", "ERROR", "destination", "readWriteAnyDatabase and dbAdminAnyDatabase");
+    // It may write documents, but not past a collection's rules, nor change these.
+    let (status, findings) = check(&free.uri(), &as_user("filler"));
+    assert_eq!(status, 2, "{findings:#?}");
+    let lacking = "it lacks collMod, bypassDocumentValidation; grant it the role dbAdminAnyDatabase on admin";
+    finds(&findings, "INSUFFICIENT_PRIVILEGES", "ERROR", "destination", lacking);
     assert_eq!(check(&free.uri(), &as_user("writer")).0, 0);
     let (_, findings) = check(&free.uri(), &guarded.uri_with(Some((ADMIN.0, "wrong"))));
     finds(&findings, "DESTINATION_AUTHENTICATION_FAILED", "ERROR", "destination", "");

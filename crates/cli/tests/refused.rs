@@ -49,12 +49,14 @@ async fn bad_ends_are_named_and_nothing_is_written() {
 
 #[test]
 fn wrong_usage_is_told_apart_and_teaches() {
-    let cases: [(&[&str], &str); 7] = [
+    let ends = ["--source", "mongodb://a", "--destination", "mongodb://b"];
+    let cases: [(&[&str], &str); 8] = [
         (&["server", "--data-dir", "/nowhere/limosa", "--listen", "0.0.0.0:0"], "--plain-http"),
         (&["migrate", "--sorce", "x"], "--source"),
         (&["migrate"], "--source"),
         (&["migrate", "--source", "mongodb://a", "--destination", "mongodb://b", "--include-ns", "app"], "db"),
         (&["migrate", "--source", "mongodb://a", "--destination", "mongodb://b", "--cutover-window", "5d"], "120h"),
+        (&["migrate", ends[0], ends[1], ends[2], ends[3], "--listen", "0.0.0.0:0"], "limosa server"),
         (&["migrations", "list", "--profile", "/nowhere/profile.toml"], "limosa migrate"),
         (
             &["agent", "--server", "http://127.0.0.1:1", "--link-token", "x", "--host-name", "h", "--source", "y"],
@@ -66,6 +68,10 @@ fn wrong_usage_is_told_apart_and_teaches() {
         assert_eq!((status, said.as_str()), (2, ""), "{arguments:?}: {errors}");
         assert!(errors.contains(hint), "{arguments:?}: {errors}");
     }
+    // Status 1 would mean that they are different.
+    let (status, said, errors) = finish(limosa().env("TMPDIR", "/nowhere/limosa").arg("verify").args(ends));
+    assert_eq!((status, said.as_str()), (2, ""), "{errors}");
+    assert!(errors.contains("set TMPDIR"), "{errors}");
     let (status, said, _) = finish(limosa().arg("--help"));
     assert_eq!(status, 0);
     for word in ["migrate", "migrations", "server", "agent", "clusters", "link", "Examples"] {

@@ -106,6 +106,13 @@ impl Site {
         all.iter().filter(|e| e["kind"] == kind && e["message"].as_str().is_some_and(|m| m.contains(text))).count()
     }
 
+    /// What the agent keeps on its disk of its migrations.
+    fn kept(&self) -> Vec<String> {
+        let of = |kind: &str| fs::read_dir(self.dir.path().join("agent").join(kind)).into_iter().flatten();
+        let all = of("spool").chain(of("verify"));
+        all.map(|entry| entry.expect("is readable").path().display().to_string()).collect()
+    }
+
     async fn write(&self, id: i32) {
         self.from.database("app").collection("c").insert_one(doc! {"_id": id}).await.expect("inserts");
     }
@@ -172,6 +179,7 @@ async fn verbs_that_are_asked_for_while_everything_dies_take_effect_once() {
     site.start_again();
     a_while().await;
     assert_eq!((site.has(1_000).await, site.has(1_001).await), (true, false));
+    assert_eq!(site.kept(), Vec::<String>::new());
     assert_eq!((site.told(&id, "removed", ""), site.told(&id, "phase", "to Cancelled")), (0, 1));
 }
 
@@ -183,6 +191,7 @@ async fn a_paused_migration_that_is_cancelled_is_removed_too() {
     site.verb(&["migrations", "pause", &id]);
     // By then the agent has laid it down.
     a_while().await;
+    assert_eq!(site.kept().len(), 2, "it goes on from there");
     site.verb(&["migrations", "cancel", "--drop-copied", &id]);
     wait_for("its removal", || (site.told(&id, "removed", "") > 0).then_some(()));
     assert_eq!(site.to.database("app").list_collection_names().await.expect("lists"), Vec::<String>::new());

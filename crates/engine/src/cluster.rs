@@ -1,6 +1,6 @@
 //! A connection to the source or the destination, and what that cluster is.
 
-use crate::{distance, error, raw};
+use crate::{distance, error, privileges::Privileges, raw};
 use bson::{Document, Timestamp, doc};
 use limosa_model::{DeploymentId, ErrorCode, Failure, Secret, protocol};
 use mongodb::{Client, Database, options::ClientOptions};
@@ -187,34 +187,6 @@ fn part_of_a_sharded_cluster(hello: &Document) -> Option<&'static str> {
         return Some("a sharded cluster");
     }
     hello.contains_key("configsvr").then_some("the config servers of a sharded cluster")
-}
-
-/// The privileges of a user.
-#[derive(Clone, Debug)]
-pub(crate) struct Privileges(Vec<Document>);
-
-impl Privileges {
-    /// Whether all of `actions` are allowed on every collection of every user database.
-    pub fn allow_everywhere(&self, actions: &[&str]) -> bool {
-        self.allow(actions, |r| {
-            r.get_bool("anyResource").unwrap_or(false)
-                || ["db", "collection"].iter().all(|part| r.get_str(part).is_ok_and(str::is_empty))
-        })
-    }
-
-    /// Whether `action` is allowed on the cluster.
-    pub fn allow_on_cluster(&self, action: &str) -> bool {
-        let of = |r: &Document, name: &str| r.get_bool(name).unwrap_or(false);
-        self.allow(&[action], |r| of(r, "anyResource") || of(r, "cluster"))
-    }
-
-    /// Several privileges may name one resource.
-    fn allow(&self, actions: &[&str], fits: impl Fn(&Document) -> bool) -> bool {
-        let fitting = self.0.iter().filter(|p| p.get_document("resource").is_ok_and(&fits));
-        let allowed: Vec<&str> =
-            fitting.flat_map(|p| p.get_array("actions").into_iter().flatten()).filter_map(|a| a.as_str()).collect();
-        actions.iter().all(|action| allowed.contains(action) || allowed.contains(&"anyAction"))
-    }
 }
 
 /// See [`crate::describe`].

@@ -4,6 +4,7 @@
 mod apply;
 #[cfg(feature = "bench")]
 pub mod bench;
+mod cancel;
 mod catalog;
 mod checkpoint;
 mod cluster;
@@ -13,11 +14,13 @@ mod distance;
 mod error;
 pub mod failpoint;
 mod indexes;
+mod kept;
 mod metrics;
 mod migration;
 mod oplog;
 mod preflight;
 mod pressure;
+mod privileges;
 mod progress;
 mod raw;
 mod record;
@@ -41,7 +44,7 @@ use limosa_model::{
     protocol,
     report::Record,
 };
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tokio::sync::watch;
 
 pub use tuning::Tuning;
@@ -111,8 +114,10 @@ impl EngineReport {
 pub enum Outcome {
     /// Cut over: the destination is an exact image.
     Complete,
-    /// An order to pause, cancel or stop was followed; a later run with the same id goes on.
+    /// An order to pause or stop was followed; a later run with the same id goes on.
     Stopped,
+    /// An order to cancel was carried out, with all that it asked to be removed.
+    Cancelled,
     /// It can't go on by itself; a later run with the same id goes on once the cause is mended.
     Failed(Failure),
 }
@@ -125,6 +130,18 @@ pub async fn run(
     reports: watch::Sender<EngineReport>,
 ) -> Outcome {
     migration::run(settings, orders, reports).await
+}
+
+/// Of which migrations something is kept below the data directory.
+#[must_use]
+pub fn kept_migrations(data_dir: &Path) -> Vec<MigrationId> {
+    kept::migrations(data_dir)
+}
+
+/// Removes what a run of this migration kept below its data directory. For one that nobody will go on with; a run that was
+/// cancelled or is complete has done so itself.
+pub async fn forget(data_dir: &Path, id: MigrationId) {
+    kept::forget(data_dir, id).await;
 }
 
 /// Everything to know before the migration starts; it can when none is an error. Writes nothing anywhere.

@@ -3,6 +3,7 @@
 use crate::{
     EngineReport, Outcome, Settings,
     apply::{registry::Registry, window::WORKERS, writer::Writer},
+    cancel,
     catalog::{self, Entry, Kind},
     checkpoint::{Checkpoint, Stage, Store},
     cluster::{Cluster, Side},
@@ -15,7 +16,7 @@ use crate::{
     cutover::{self, NotCutOver},
     failpoint,
     indexes::{self, Properties},
-    oplog, preflight, pressure,
+    kept, oplog, preflight, pressure,
     progress::{Part, Tracker},
     record, rehearse,
     replicate::{LateWrites, Replicator},
@@ -29,8 +30,7 @@ use futures::{StreamExt, TryStreamExt};
 use limosa_model::{ErrorCode, Failure, Namespace, NamespaceProgress, PhaseKind, protocol::Directive};
 use mongodb::ClientSession;
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    path::PathBuf,
+    collections::{BTreeMap, HashMap},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -71,22 +71,17 @@ pub(crate) async fn run(
         },
         _ = stop.wait_for(|order| matches!(order, Directive::Pause | Directive::Stop | Directive::Cancel { .. })) => Outcome::Stopped,
     };
-    ticking.abort();
     if outcome != Outcome::Complete
         && matches!(tracker.phase(), PhaseKind::CuttingOver | PhaseKind::Finalizing)
         && let Err(failure) = release_writes_after_the_end(&settings).await
     {
         tracing::error!(%failure, "whether the source's writes are still blocked is not known");
     }
-    let cancelled = matches!(*stop.borrow(), Directive::Cancel { drop_copied: true });
-    // A way back copied nothing: all that is there is the former source's own.
-    if cancelled
-        && settings.reversal_from.is_none()
-        && outcome == Outcome::Stopped
-        && let Err(failure) = remove_copied(&settings).await
-    {
-        return Outcome::Failed(failure);
-    }
+    let outcome = match outcome {
+        Outcome::Stopped => cancel::carry_out(&settings, &mut stop, &tracker).await,
+        Outcome::Complete | Outcome::Cancelled | Outcome::Failed(_) => outcome,
+    };
+    ticking.abort();
     tracker.publish();
     outcome
 }
@@ -100,15 +95,11 @@ async fn persist(
 ) -> Result<(), Failure> {
     loop {
         let failure = match migrate(settings, orders, tracker).await {
-            Err(failure) if settings.epoch.0 > 1 || spool_dir(settings).exists() => failure,
+            Err(failure) if settings.epoch.0 > 1 || kept::spool(settings).exists() => failure,
             ended => return ended,
         };
         retry::hold(Part::Applier, failure, tracker, settings.tuning.patience).await?;
     }
-}
-
-fn spool_dir(settings: &Settings) -> PathBuf {
-    settings.data_dir.join("spool").join(settings.migration_id.to_string())
 }
 
 async fn migrate(
@@ -128,9 +119,7 @@ async fn migrate(
     let sessions: Vec<_> = store.take_over(settings.agent_id, workers).await?.into_iter().map(shared).collect();
 
     // Read the stream from T0, or from where it was left, whatever else goes on.
-    let dir = spool_dir(settings);
-    std::fs::create_dir_all(&dir)
-        .map_err(|e| Failure::new(ErrorCode::LocalStorage, format!("{}: {e}", dir.display())))?;
+    let dir = kept::make(kept::spool(settings))?;
     let (spool, position, token) = Spool::open(&dir, &checkpoint.position, &settings.tuning)?;
     let spool = Arc::new(spool);
     store.set_position(&position).await?;
@@ -144,7 +133,7 @@ async fn migrate(
     let mut reading = ReaderTask(tokio::spawn(reader.read(token)));
 
     let ends = Ends { source: source.clone(), destination: destination.clone() };
-    let notes = settings.data_dir.join("verify").join(settings.migration_id.to_string());
+    let notes = kept::make(kept::notes(settings))?;
     let (verifier, notes) = Verifier::open(ends, &notes, checkpoint.verifier.as_deref(), tracker)?;
     store.set_verifier(&notes).await?;
 
@@ -232,9 +221,7 @@ async fn migrate(
     }
     reading.end().await;
     drop((spool, verifier));
-    // Nothing has them open any more, and a leftover costs only disk.
-    let _ = std::fs::remove_dir_all(&dir);
-    let _ = std::fs::remove_dir_all(settings.data_dir.join("verify").join(settings.migration_id.to_string()));
+    kept::forget(&settings.data_dir, settings.migration_id).await;
     tracker.enter(PhaseKind::Complete, None);
     Ok(())
 }
@@ -567,31 +554,4 @@ async fn release_writes_after_the_end(settings: &Settings) -> Result<(), Failure
     let source = Cluster::connect(Side::Source, &settings.source_uri).await?;
     let destination = Cluster::connect(Side::Destination, &settings.destination_uri).await?;
     release_writes(&source, &Store::new(&destination, settings.migration_id, settings.epoch)).await
-}
-
-/// Drops what this migration created on the destination.
-async fn remove_copied(settings: &Settings) -> Result<(), Failure> {
-    let destination = Cluster::connect(Side::Destination, &settings.destination_uri).await?;
-    let store = Store::new(&destination, settings.migration_id, settings.epoch);
-    // Whoever had it before may not be dead.
-    store.take_over(settings.agent_id, 1).await?;
-    let mapped: HashSet<_> = store.mapped().await?.into_values().collect();
-    let unfinished = store.load().await?.is_some_and(|checkpoint| checkpoint.stage < Stage::Planned);
-    // Only then is the source needed, which may be gone by now.
-    let own: HashSet<_> = match unfinished {
-        true => {
-            let source = Cluster::connect(Side::Source, &settings.source_uri).await?;
-            catalog::list(&source, &settings.filter).await?.into_iter().map(|entry| entry.ns).collect()
-        }
-        false => HashSet::new(),
-    };
-    for entry in catalog::list(&destination, &settings.filter).await? {
-        // It may be made and not written down yet.
-        let unnoted = own.contains(&entry.ns) && plan::size(&destination, &entry.ns).await?.documents == 0;
-        if unnoted || entry.uuid.is_some_and(|uuid| mapped.contains(&uuid)) {
-            let name = entry.ns.coll.strip_prefix(catalog::BUCKETS).unwrap_or(&entry.ns.coll).to_owned();
-            cutover::drop_namespace(&destination, &limosa_model::Namespace::new(&entry.ns.db, name)).await?;
-        }
-    }
-    Ok(())
 }

@@ -7,7 +7,7 @@ use crate::{
     checkpoint::Store,
     cluster::{Cluster, Side},
     copy::plan,
-    error, indexes,
+    error, indexes, privileges,
     raw::as_i64,
 };
 use bson::{Document, Timestamp, doc};
@@ -192,30 +192,30 @@ async fn source_readable(source: &Cluster) -> Result<(), Failure> {
     let command = doc! {"aggregate": 1, "pipeline": [{"$changeStream": {"allChangesForCluster": true}}], "cursor": {}};
     let needs = "can't read the change stream of the cluster; grant it the role readAnyDatabase on admin";
     source.db("admin").run_cursor_command(command).batch().await.map_err(|e| denied(source, &e, needs))?;
-    match source.privileges().await? {
-        Some(all) if !all.allow_everywhere(&["find", "listCollections", "listIndexes", "collStats"]) => {
-            let message =
-                "the user of the source can't read every database; grant it the role readAnyDatabase on admin";
+    match source.privileges().await?.and_then(|all| all.lacking(privileges::TO_READ)) {
+        Some(lacking) => {
+            let message = format!("the user of the source can't read every database: {lacking}");
             Err(Failure::new(ErrorCode::InsufficientPrivileges, message))
         }
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 
-/// The user may create and fill collections in every database; read from its privileges, nothing is written.
+/// The user may make, fill and change collections in every database; read from its privileges, nothing is written.
 async fn destination_writable(destination: &Cluster) -> Result<(), Failure> {
-    let Some(privileges) = destination.privileges().await? else {
+    let Some(own) = destination.privileges().await? else {
         return match destination.db("admin").run_command(doc! {"listDatabases": 1, "nameOnly": true}).await {
             Ok(_) => Ok(()), // no access control
             Err(e) => Err(denied(destination, &e, "is missing: put user and password into the URI")),
         };
     };
-    if privileges.allow_everywhere(&["insert", "update", "remove", "createCollection"]) {
-        return Ok(());
+    match own.lacking(privileges::TO_WRITE) {
+        Some(lacking) => {
+            let message = format!("the user of the destination can't write all that is needed: {lacking}");
+            Err(Failure::new(ErrorCode::InsufficientPrivileges, message))
+        }
+        None => Ok(()),
     }
-    let message = "the user of the destination can't write to every database; grant it the roles readWriteAnyDatabase, \
-                   dbAdminAnyDatabase and clusterMonitor on admin";
-    Err(Failure::new(ErrorCode::InsufficientPrivileges, message))
 }
 
 /// Nothing is in the way on the destination, unless it is to be dropped or this migration put it there.

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 pub(crate) const IN_PLACE: Duration = Duration::from_secs(15);
 
 /// The longest pause between two tries.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Server codes of what passes by itself: network trouble, elections, shutdowns, interruptions. An interruption may be a
 /// successor's doing, who ends what an agent left open; the fence decides that at the next try.

@@ -11,7 +11,7 @@ use crate::{
     catalog::{self, Kind, Uuid},
     checkpoint::{Stage, Store},
     cluster::Cluster,
-    cutover, indexes,
+    cutover, indexes, privileges,
 };
 use bson::{Document, Timestamp};
 use limosa_model::{ErrorCode, Failure, Finding, Namespace, NamespaceFilter, cutover::TurningPoint};
@@ -46,14 +46,11 @@ pub(crate) async fn begin(
 
 /// Why nothing could be carried back to `cluster`, if so.
 pub(crate) async fn refusal(cluster: &Cluster) -> Result<Option<Finding>, Failure> {
-    let privileges = cluster.privileges().await?;
-    let needed = ["insert", "update", "remove", "createCollection", "createIndex", "dropCollection"];
-    if privileges.is_none_or(|all| all.allow_everywhere(&needed)) {
-        return Ok(None);
-    }
-    let evidence = "the user of the source can't write to every database, which the way back needs; grant it the roles \
-                    readWriteAnyDatabase and dbAdminAnyDatabase on admin";
-    Ok(Some(Finding::error(ErrorCode::InsufficientPrivileges, "source", evidence)))
+    let lacking = cluster.privileges().await?.and_then(|all| all.lacking(privileges::TO_WRITE));
+    Ok(lacking.map(|lacking| {
+        let evidence = format!("the user of the source can't write all that the way back needs: {lacking}");
+        Finding::error(ErrorCode::InsufficientPrivileges, "source", evidence)
+    }))
 }
 
 /// Makes changes of collections with unique indexes go one after the other. Returns the collections that expire by

@@ -109,21 +109,41 @@ async fn a_document_that_differs_again_after_its_repair_ends_the_migration() {
     let Pair { source, destination, from, to } = Pair::start().await;
     seed(&from).await;
     let dir = tempfile::tempdir().expect("a directory");
-    let mut run = Run::start(&settings(&source, &destination, dir.path()));
+    let mut settings = settings(&source, &destination, dir.path());
+    let mut run = Run::start(&settings);
     run.reach(PhaseKind::Synced).await;
-    set(&to, "still", 5, doc! {"$set": {"a": 2}}).await;
-    run.count(|p| p.documents_repaired == 1).await;
-    while still(&to, "still").find_one(doc! {"_id": 5, "a": 1}).await.expect("reads").is_none() {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    set(&to, "still", 5, doc! {"$set": {"a": 3}}).await;
-    match run.end().await {
+    let repaired = async |id: i32| {
+        while still(&to, "still").find_one(doc! {"_id": id, "a": 1}).await.expect("reads").is_none() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let fails = async |run: Run| match run.end().await {
         Outcome::Failed(failure) => {
             assert_eq!(failure.code, ErrorCode::VerificationFailed);
             assert!(failure.message.contains("app.still _id 5 at a"), "{failure}");
         }
         other => panic!("{other:?}"),
+    };
+    for id in [5, 6] {
+        set(&to, "still", id, doc! {"$set": {"a": 2}}).await;
     }
+    run.count(|p| p.documents_repaired == 2).await;
+    repaired(5).await;
+    repaired(6).await;
+    set(&to, "still", 5, doc! {"$set": {"a": 3}}).await;
+    fails(run).await;
+    // Resumed, it writes that document again, and others too.
+    set(&to, "still", 6, doc! {"$set": {"a": 3}}).await;
+    settings.epoch = settings.epoch.next();
+    let run = Run::start(&settings);
+    repaired(5).await;
+    repaired(6).await;
+    // Whoever it is was not stopped.
+    set(&to, "still", 5, doc! {"$set": {"a": 4}}).await;
+    fails(run).await;
+    settings.epoch = settings.epoch.next();
+    assert_eq!(Run::start(&settings).cut_over().await.documents_repaired, 2);
+    compare(&from, &to, &["app"]).await.expect("equal");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -75,7 +75,7 @@ codes! {
     /// Another agent holds the migration.
     Fenced = "FENCED", false, "Nothing: another agent has taken the migration over.";
     /// Documents differ after repair.
-    VerificationFailed = "VERIFICATION_FAILED", false, "Look for another writer on the destination; then start the migration again.";
+    VerificationFailed = "VERIFICATION_FAILED", false, "Stop whoever else writes to the destination, and drop a collection there that the message names as not the source's; then resume: what differs is written again.";
     /// The source was written to after the cutover's cluster time.
     SourceWrittenDuringCutover = "SOURCE_WRITTEN_DURING_CUTOVER", false, "Stop all writers of the source, then cut over again.";
     /// The source can't be made to refuse its users' writes.

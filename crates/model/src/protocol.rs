@@ -79,6 +79,9 @@ pub struct Heartbeat {
     pub deployments: Vec<Deployment>,
     /// Whether it may be given a migration; an agent runs one at a time.
     pub idle: bool,
+    /// Migrations that it doesn't run and of which its disk still has something to go on from.
+    #[serde(default)]
+    pub kept: Vec<MigrationId>,
 }
 
 /// What an agent is given to do.
@@ -89,6 +92,8 @@ pub struct Work {
     pub migration: Option<MigrationAssignment>,
     /// Validations to carry out, beside the migration.
     pub validations: Vec<ValidationAssignment>,
+    /// Of those that it keeps, the ones that nobody will go on with.
+    pub over: Vec<MigrationId>,
 }
 
 /// Which source to read, and how.
@@ -192,12 +197,12 @@ pub enum Directive {
     CutOver,
     /// Stop, keep everything for a later resume.
     Pause,
-    /// Stop for good.
+    /// Stop for good, cancelled or expired: nobody goes on with it.
     Cancel {
         /// Remove what was copied from the destination.
         drop_copied: bool,
     },
-    /// Stop at once: expired, failed, or another agent's.
+    /// Stop at once: failed, or another agent's.
     Stop,
 }
 

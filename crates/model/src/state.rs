@@ -300,6 +300,24 @@ impl Migration {
         matches!(self.phase, Phase::Synced { .. })
     }
 
+    /// Whether no agent will ever take it up again.
+    pub fn is_over_for_good(&self) -> bool {
+        match self.phase.kind() {
+            PhaseKind::Complete | PhaseKind::Expired => true,
+            PhaseKind::Cancelled => !self.carried.to_remove,
+            PhaseKind::Scheduled
+            | PhaseKind::Preparing
+            | PhaseKind::Copying
+            | PhaseKind::BuildingIndexes
+            | PhaseKind::CatchingUp
+            | PhaseKind::Synced
+            | PhaseKind::CuttingOver
+            | PhaseKind::Finalizing
+            | PhaseKind::Paused
+            | PhaseKind::Failed => false,
+        }
+    }
+
     /// What the agent is told besides its directive.
     pub fn wishes(&self) -> Wishes {
         let rehearsal = self.rehearsal.as_ref().map_or(0, |rehearsal| rehearsal.number);
@@ -309,8 +327,9 @@ impl Migration {
     /// What the agent that reports with `agent` and `epoch` is to do next.
     pub fn directive(&self, agent: AgentId, epoch: Epoch) -> Directive {
         if !self.lease.as_ref().is_some_and(|lease| lease.agent == agent && lease.epoch == epoch) {
+            // Whoever had it last keeps what it would go on from until it is told that nobody will.
             return match self.phase {
-                Phase::Cancelled { drop_copied } if epoch == self.epoch => Directive::Cancel { drop_copied },
+                Phase::Cancelled { .. } | Phase::Expired if epoch == self.epoch => self.end_for_good(),
                 _ => Directive::Stop,
             };
         }
@@ -323,9 +342,13 @@ impl Migration {
             | Phase::Synced { .. } => Directive::Run,
             Phase::CuttingOver | Phase::Finalizing => Directive::CutOver,
             Phase::Paused { .. } => Directive::Pause,
-            Phase::Cancelled { drop_copied } => Directive::Cancel { drop_copied },
-            Phase::Complete | Phase::Failed { .. } | Phase::Expired => Directive::Stop,
+            Phase::Cancelled { .. } | Phase::Expired => self.end_for_good(),
+            Phase::Complete | Phase::Failed { .. } => Directive::Stop,
         }
+    }
+
+    fn end_for_good(&self) -> Directive {
+        Directive::Cancel { drop_copied: self.carried.to_remove }
     }
 }
 

@@ -91,7 +91,7 @@ pub enum Action {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IllegalTransition {
     /// A user's request that the phase doesn't allow.
-    #[error("a migration in phase {phase:?} can't {verb}")]
+    #[error("a migration in phase {phase:?} can't {verb}{}", instead(*phase))]
     NotNow {
         /// Where it is.
         phase: PhaseKind,
@@ -101,6 +101,28 @@ pub enum IllegalTransition {
     /// The reporter doesn't hold the lease, or another does.
     #[error("the lease is held by another agent or a later epoch")]
     Fenced,
+}
+
+/// What someone can do where no request helps.
+fn instead(phase: PhaseKind) -> &'static str {
+    match phase {
+        PhaseKind::Finalizing => {
+            ": the destination's indexes are being changed, and it ends by itself as complete or taken back; what holds \
+             it up, if anything does, is in its progress as 'waiting'"
+        }
+        PhaseKind::Scheduled
+        | PhaseKind::Preparing
+        | PhaseKind::Copying
+        | PhaseKind::BuildingIndexes
+        | PhaseKind::CatchingUp
+        | PhaseKind::Synced
+        | PhaseKind::CuttingOver
+        | PhaseKind::Complete
+        | PhaseKind::Paused
+        | PhaseKind::Failed
+        | PhaseKind::Expired
+        | PhaseKind::Cancelled => "",
+    }
 }
 
 /// What `migration` becomes when `event` happens at `now`.

@@ -107,7 +107,8 @@ async fn a_migration_that_nobody_cuts_over_expires() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     insta::assert_snapshot!(shown("EXPIRED", &server, &server.get(&migration).await));
-    assert_eq!(agent.report(&migration, PhaseKind::Synced, Some(0)).await, Directive::Stop);
+    let told = agent.report(&migration, PhaseKind::Synced, Some(0)).await;
+    assert_eq!(told, Directive::Cancel { drop_copied: false });
     let late = server.call(Method::PUT, &format!("{migration}/cutover"), None).await;
     assert_eq!(late.error(), (409, "LIVE_MIGRATION_NOT_READY".to_owned()));
 }

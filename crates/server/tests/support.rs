@@ -316,7 +316,7 @@ impl TestAgent<'_> {
     }
 
     pub async fn heartbeat(&self, idle: bool) -> Work {
-        let beat = Heartbeat { deployments: vec![deployment()], idle };
+        let beat = Heartbeat { deployments: vec![deployment()], idle, kept: Vec::new() };
         self.post(&format!("/{}/heartbeat", self.id), &beat).await
     }
 

@@ -208,8 +208,11 @@ impl Host {
         for second in 0..WARM_UP + SPAN.as_secs() as u32 {
             let due = begin + Duration::from_secs(1) * second;
             thread::sleep(due.saturating_duration_since(Instant::now()));
-            let heartbeat =
-                protocol::Heartbeat { deployments: self.deployments.clone(), idle: self.migration.is_none() };
+            let heartbeat = protocol::Heartbeat {
+                deployments: self.deployments.clone(),
+                idle: self.migration.is_none(),
+                kept: Vec::new(),
+            };
             let work: protocol::Work =
                 serde_json::from_slice(&self.post(&format!("/{}/heartbeat", self.id), &heartbeat)?)?;
             let beaten = due.elapsed();

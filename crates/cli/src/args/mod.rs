@@ -225,24 +225,27 @@ pub(crate) struct Which {
     pub id: Option<String>,
 }
 
-/// How to cut over.
-#[derive(Args)]
+/// How to cut over. What isn't said stays as it was said before.
+#[derive(Args, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CutoverHow {
-    /// Make the source refuse its users' writes (MongoDB 6.0 or later); they may write again if the cutover fails
-    #[arg(long)]
-    pub block_source_writes: bool,
+    /// Make the source refuse its users' writes (MongoDB 6.0 or later); they may write again if the cutover fails. With
+    /// '=false': not, whatever was said before
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub block_source_writes: Option<bool>,
     /// Once complete, carry the destination's changes back to the source's cluster, as a migration of its own: 'cancel' ends
-    /// it, 'cutover' returns to the source's cluster
-    #[arg(long)]
-    pub reversible: bool,
+    /// it, 'cutover' returns to the source's cluster. With '=false': not, whatever was said before
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub reversible: Option<bool>,
 }
 
 impl CutoverHow {
-    /// What the API takes; `None` if nothing was said.
-    pub fn options(&self) -> Option<CutoverOptions> {
-        let Self { block_source_writes, reversible } = *self;
-        let options = CutoverOptions { block_source_writes, reversible };
-        (options != CutoverOptions::default()).then_some(options)
+    /// `held` with what was said changed; `None` when that is what is held.
+    pub fn change(self, held: CutoverOptions) -> Option<CutoverOptions> {
+        let wanted = CutoverOptions {
+            block_source_writes: self.block_source_writes.unwrap_or(held.block_source_writes),
+            reversible: self.reversible.unwrap_or(held.reversible),
+        };
+        (wanted != held).then_some(wanted)
     }
 }
 
@@ -386,6 +389,25 @@ mod tests {
         }
         all.extend((!word.is_empty()).then_some(word));
         all
+    }
+
+    #[test]
+    fn only_what_is_said_of_the_cutover_is_changed() {
+        let said = |words: &[&str]| {
+            let line = ["limosa", "migrations", "cutover"].iter().chain(words);
+            match Arguments::try_parse_from(line).expect("is a command").command {
+                Command::Migrations(Migrations::Cutover { how, .. }) => how,
+                _ => panic!("another command"),
+            }
+        };
+        let of = |block_source_writes, reversible| CutoverOptions { block_source_writes, reversible };
+        assert_eq!(said(&[]).change(of(true, true)), None);
+        assert_eq!(said(&["--reversible"]).change(of(true, false)), Some(of(true, true)));
+        assert_eq!(said(&["--block-source-writes"]).change(of(false, true)), Some(of(true, true)));
+        assert_eq!(said(&["--block-source-writes"]).change(of(true, true)), None);
+        assert_eq!(said(&["--reversible=false", "--wait"]).change(of(true, true)), Some(of(true, false)));
+        // What comes after it is the migration, not its value.
+        assert_eq!(said(&["--reversible", "6721f0c5a1b2c3d4e5f60718"]).reversible, Some(true));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::{
     ui::{self, Event, Ui},
 };
 use limosa_agent::http::{Client, HttpError};
-use limosa_model::{Limits, MigrationId, PhaseKind, Progress};
+use limosa_model::{ErrorCode, Limits, MigrationId, PhaseKind, Progress, cutover::CutoverOptions};
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -40,6 +40,10 @@ pub(crate) struct Detail {
     pub reversal_of: Option<MigrationId>,
     #[serde(default)]
     pub limits: Limits,
+    #[serde(default)]
+    pub drop_destination_data: bool,
+    #[serde(default)]
+    pub removal_pending: bool,
 }
 
 /// Why something failed.
@@ -113,11 +117,59 @@ impl Watched<'_> {
         self.client.call(Method::POST, &path, Some(json!(limits))).await
     }
 
+    /// How it is to be cut over.
+    pub async fn cutover_options(&self) -> Result<CutoverOptions, HttpError> {
+        let answer = self.client.call(Method::GET, &self.options_path(), None).await?;
+        CutoverOptions::deserialize(answer).map_err(|e| HttpError::Malformed(e.to_string()))
+    }
+
+    pub async fn choose_cutover(&self, options: CutoverOptions) -> Result<(), HttpError> {
+        self.client.call(Method::PUT, &self.options_path(), Some(json!(options))).await.map(drop)
+    }
+
+    fn options_path(&self) -> String {
+        self.profile.own(&format!("liveMigrations/{}/cutover/options", self.id))
+    }
+
+    /// Stays while this process's own migration host removes what was copied; only it may be there to do that.
+    async fn until_removed(&self) -> Result<(), HttpError> {
+        let mut now = self.detail().await?;
+        if now.removal_pending {
+            ui::say("removing what was copied from the destination; interrupted, the same command goes on with it");
+        }
+        let mut waits = Waits::default();
+        while now.removal_pending {
+            waits.tell(&now.progress);
+            tokio::time::sleep(POLL).await;
+            now = self.detail().await?;
+        }
+        // The removal may have been taken back meanwhile.
+        if self.events().await?.iter().any(|event| event["kind"] == "removed") {
+            ui::say("what was copied is gone from the destination");
+        }
+        Ok(())
+    }
+
     /// Why the last cutover went back.
     pub async fn last_failure(&self) -> Result<Option<String>, HttpError> {
         let newest = self.events().await?;
         let newest = newest.iter().filter(|e| e["kind"] == "failure").max_by_key(|e| e["id"].as_i64());
         Ok(newest.and_then(|e| e["message"].as_str()).map(str::to_owned))
+    }
+}
+
+/// Says what a migration waits for, each time that it is something else.
+#[derive(Default)]
+pub(super) struct Waits(Option<ErrorCode>);
+
+impl Waits {
+    pub fn tell(&mut self, progress: &Progress) {
+        let code = progress.waiting.as_ref().map(|waiting| waiting.code);
+        if let Some(waiting) = progress.waiting.as_ref().filter(|_| code != self.0) {
+            let (name, remedy) = (waiting.code.name(), waiting.code.remedy());
+            ui::say(&format!("it waits: {name}: {}\n  {remedy}", waiting.message));
+        }
+        self.0 = code;
     }
 }
 
@@ -190,7 +242,12 @@ pub(crate) async fn to_the_end(watched: &Watched<'_>, ui: &mut Ui) -> Result<(),
                 return Err(CliError::Failed { code, message, remedy });
             }
             PhaseKind::Expired => return Err(CliError::Expired),
-            PhaseKind::Cancelled => return Err(CliError::Cancelled),
+            PhaseKind::Cancelled => {
+                if watched.is_own {
+                    watched.until_removed().await?;
+                }
+                return Err(CliError::Cancelled);
+            }
             PhaseKind::Scheduled
             | PhaseKind::Preparing
             | PhaseKind::Copying

@@ -56,6 +56,7 @@ fn describe(command: &Command, parents: &str, text: &mut String) {
 fn row(arg: &Arg) -> String {
     let value = arg.get_value_names().filter(|_| arg.get_action().takes_values()).and_then(<[_]>::first);
     let option = match (arg.get_long(), value) {
+        (Some(long), Some(value)) if arg.is_require_equals_set() => format!("`--{long}[={value}]`"),
         (Some(long), Some(value)) => format!("`--{long} {value}`"),
         (Some(long), None) => format!("`--{long}`"),
         (None, value) => format!("`[{}]`", value.map_or("", |value| value.as_str())),
@@ -63,7 +64,7 @@ fn row(arg: &Arg) -> String {
     let choices: Vec<String> = arg
         .get_possible_values()
         .iter()
-        .filter(|_| arg.get_action().takes_values())
+        .filter(|_| arg.get_action().takes_values() && !arg.is_require_equals_set())
         .map(|v| format!("`{}`", v.get_name()))
         .collect();
     let meaning = arg.get_help().map(ToString::to_string).unwrap_or_default();

@@ -4,6 +4,7 @@
 use super::{
     Interrupt, check,
     follow::{self, Detail},
+    rerun,
 };
 use crate::{
     args::{Ends, Migrate},
@@ -62,6 +63,11 @@ pub(crate) async fn run(given: Migrate) -> Result<(), CliError> {
 }
 
 async fn migrate(given: &Migrate, ui: &mut Ui) -> Result<(), CliError> {
+    if !given.listen.ip().is_loopback() {
+        let instead = "'limosa migrate' has no TLS; listen on 127.0.0.1 and come by 'ssh -L', or run 'limosa server' with \
+                       --tls-cert and --tls-key, and 'limosa agent'";
+        return Err(CliError::Usage(format!("plain HTTP on {}: other machines reach it, and {instead}", given.listen)));
+    }
     let mut interrupt = Interrupt::listen()?;
     let resuming = given.state_dir.join("server").exists();
     if !resuming {
@@ -267,21 +273,14 @@ async fn drive(
         }
         None => {
             interruptible(interrupt, announced(profile, client)).await??;
-            let id = create(given, profile, client).await?;
-            if let Some(options) = given.how.options() {
-                let path = profile.own(&format!("liveMigrations/{id}/cutover/options"));
-                client.call(Method::PUT, &path, Some(json!(options))).await?;
-            }
-            id
+            create(given, profile, client).await?
         }
     };
     ui.begin(id);
     ui.show(Event::Started { url: &profile.url, profile: &state.profile, resumed: known.is_some() });
     let watched =
         follow::Watched { profile, client, id, profile_file: &state.profile, cutover: given.cutover, is_own: true };
-    if let Some(limits) = given.limits.change(watched.limits().await?) {
-        watched.limit(limits).await?;
-    }
+    rerun::apply(given, &watched, known.as_ref()).await?;
     interruptible(interrupt, follow::to_the_end(&watched, ui)).await??;
     super::report::keep(&watched, ui).await?;
     match watched.way_back().await? {

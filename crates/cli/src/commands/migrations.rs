@@ -2,7 +2,7 @@
 
 use super::{
     Interrupt,
-    follow::{self, Detail, Watched},
+    follow::{self, Detail, Waits, Watched},
     report,
 };
 use crate::{
@@ -153,11 +153,12 @@ async fn watch(which: &Which, quiet: bool) -> Result<(), CliError> {
 
 async fn cut_over(given: &Waiting, how: &CutoverHow) -> Result<(), CliError> {
     let call = Call::open(&given.which).await?;
-    if let Some(options) = how.options() {
-        let body = serde_json::to_value(options).unwrap_or_default();
-        call.client.call(Method::PUT, &call.path("/cutover/options"), Some(body)).await?;
-    }
     let watched = call.watched(&given.which);
+    if *how != CutoverHow::default()
+        && let Some(options) = how.change(watched.cutover_options().await?)
+    {
+        watched.choose_cutover(options).await?;
+    }
     watched.cut_over().await?;
     ui::say("the cutover is under way");
     if given.wait {
@@ -191,8 +192,10 @@ async fn rehearse(which: &Which) -> Result<(), CliError> {
 
 /// Waits for the end of a cutover under way.
 async fn until_complete(watched: &Watched<'_>) -> Result<(), CliError> {
+    let mut waits = Waits::default();
     loop {
         let now = watched.detail().await?;
+        waits.tell(&now.progress);
         match now.phase {
             PhaseKind::CuttingOver | PhaseKind::Finalizing => {}
             PhaseKind::Complete => return Ok(()),

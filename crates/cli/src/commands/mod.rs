@@ -12,6 +12,7 @@ mod migrate;
 mod migrations;
 mod notify;
 mod report;
+mod rerun;
 mod server;
 mod verify;
 

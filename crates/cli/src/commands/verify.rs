@@ -13,7 +13,7 @@ const SHOW_EVERY: Duration = Duration::from_secs(5);
 pub(crate) async fn run(given: args::Verify) -> Result<(), CliError> {
     let mut interrupt = Interrupt::listen()?;
     let work = tempfile::Builder::new().prefix("limosa-verify-").tempdir();
-    let work = work.map_err(|e| CliError::File(std::env::temp_dir(), e))?;
+    let work = work.map_err(|e| CliError::WorkDir(std::env::temp_dir(), e))?;
     let options = VerifyOptions {
         source_uri: given.source,
         destination_uri: given.destination,

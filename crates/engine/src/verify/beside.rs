@@ -6,7 +6,8 @@
 //! everything that the source had by then is applied; then read on the destination. If no change touched it between,
 //! both must be equal. If they aren't, somebody else wrote on the destination: the document is read again from the
 //! source and written by the replicator's own writers, so that order and fences hold, and is counted. If the same
-//! document differs a second time, the migration fails: whoever it was will do it again after the cutover too.
+//! document differs a second time, the migration fails: whoever it was will do it again after the cutover too. Once
+//! somebody has resumed it, every document may be written again once more.
 
 use super::{
     dirty::{self, Entry},
@@ -454,6 +455,7 @@ impl Verifier {
         // Before 6.0 what is written to a time-series collection isn't in the stream: it comes this way alone.
         let unseen = self.inner.ends.source.version < (6, 0, 0) && pair.source.coll.starts_with(catalog::BUCKETS);
         if !self.inner.notes.repair(&entry.key, &repaired)? && !unseen {
+            self.inner.notes.fail()?;
             return Err(Failure::new(
                 ErrorCode::VerificationFailed,
                 format!("a document differs again after it was repaired: {what}"),

@@ -203,12 +203,12 @@ impl Notes {
         Ok(read_counted(&document).map(|counted| Found { counted, changed_since }))
     }
 
-    /// Notes that a document is about to be repaired; `false` if it was before, to the end.
+    /// Notes that a document is about to be repaired; `false` if it was before, to the end, and nobody has resumed since.
     pub fn repair(&self, key: &Key, repaired: &Repaired) -> Result<bool, Failure> {
         if let Some(known) = self.repaired.get(key).map_err(storage)? {
             // Noted by a run that died before it could write the document counts as this one.
             let known = RawDocument::from_bytes(known.as_ref()).map_err(storage)?;
-            return Ok(!known.get_bool("written").unwrap_or(false));
+            return Ok(known.get_i64("written").ok() != Some(self.number("failures")? as i64));
         }
         let document = doc! {"ns": &repaired.ns, "difference": repaired.difference.clone()};
         self.repaired.insert(key, bytes(&document)?).map_err(storage)?;
@@ -219,8 +219,15 @@ impl Notes {
     pub fn confirm(&self, key: &Key) -> Result<(), Failure> {
         let Some(known) = self.repaired.get(key).map_err(storage)? else { return Ok(()) };
         let mut document = crate::raw::to_document(RawDocument::from_bytes(known.as_ref()).map_err(storage)?);
-        document.insert("written", true);
+        document.insert("written", self.number("failures")? as i64);
         self.repaired.insert(key, bytes(&document)?).map_err(storage)
+    }
+
+    /// The migration fails for a document that differs again. Only a human's resume leads on from there, after whatever
+    /// changed it was stopped: then each document may be repaired once more.
+    pub fn fail(&self) -> Result<(), Failure> {
+        self.meta.insert("failures", (self.number("failures")? + 1).to_be_bytes()).map_err(storage)?;
+        self.dirty.sync()
     }
 
     /// How many documents were repaired.
@@ -326,11 +333,15 @@ mod tests {
             assert!(notes.repair(&[1; 32], &repaired).expect("notes"), "it was not written yet");
             notes.confirm(&[1; 32]).expect("notes");
             assert!(!notes.repair(&[1; 32], &repaired).expect("notes"), "a second time");
+            notes.fail().expect("notes");
             id
         };
         {
             let (notes, again) = Notes::open(dir.path(), Some(&id)).expect("opens");
             assert_eq!((again, notes.ranges().expect("reads")), (id.clone(), vec![range.clone()]));
+            assert!(notes.repair(&[1; 32], &repaired).expect("notes"), "it was resumed");
+            notes.confirm(&[1; 32]).expect("notes");
+            assert!(!notes.repair(&[1; 32], &repaired).expect("notes"), "a second time after that");
             assert_eq!(notes.first_repaired(9).expect("reads"), [repaired]);
             notes.end_pass().expect("ends");
             assert_eq!((notes.passes().expect("reads"), notes.ranges().expect("reads").len()), (1, 0));

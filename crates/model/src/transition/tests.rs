@@ -278,6 +278,16 @@ fn what_was_copied_is_removed_by_whoever_comes_once() {
     let done = report(&begun, other, PhaseKind::Cancelled).expect("holds the lease");
     assert_eq!((done.phase.clone(), done.lease.clone()), (Phase::Cancelled { drop_copied: true }, None));
     assert!(claim(&done, other, later).is_err(), "it is removed twice");
+    assert_eq!(kept.directive(other, kept.epoch), Directive::Cancel { drop_copied: false });
     let untouched = user(&at(gone, PhaseKind::Copying), Event::Cancel { drop_copied: false }).expect("copying");
     assert!(claim(&untouched, other, later).is_err());
+}
+
+#[test]
+fn who_can_neither_pause_nor_cancel_is_told_how_it_ends() {
+    let finalizing = at(AgentId::generate(), PhaseKind::Finalizing);
+    for event in [Event::Pause, Event::Cancel { drop_copied: false }] {
+        let told = user(&finalizing, event).expect_err("past the point of no return").to_string();
+        assert!(told.contains("ends by itself as complete or taken back"), "{told}");
+    }
 }

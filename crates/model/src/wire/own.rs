@@ -112,6 +112,8 @@ pub struct MigrationDetail {
     pub created_at: String,
     /// What is written.
     pub destination: ClusterRef,
+    /// Whether what the destination held under its namespaces was to be dropped before the copy.
+    pub drop_destination_data: bool,
     /// The namespaces that it doesn't carry.
     pub exclude_namespaces: Vec<String>,
     /// Until when the cutover is possible.
@@ -140,6 +142,8 @@ pub struct MigrationDetail {
     pub progress: Progress,
     /// Whether the cutover would be accepted.
     pub ready_for_cutover: bool,
+    /// Whether it was cancelled and what was copied is still to be removed from the destination.
+    pub removal_pending: bool,
     /// The migration whose way back this one is.
     pub reversal_of: Option<String>,
     /// What is read.

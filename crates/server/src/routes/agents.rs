@@ -66,6 +66,10 @@ pub(crate) fn heartbeat(call: &Call) -> Result<Reply, ApiError> {
     for waiting in call.app.store.pending_validations(call.principal.org_id, &agent.host_name)? {
         work.validations.extend(validation(call, &waiting)?);
     }
+    for id in beat.kept {
+        let known = call.app.store.migration(id)?;
+        work.over.extend(known.filter(Migration::is_over_for_good).map(|migration| migration.id));
+    }
     if beat.idle {
         let mut active = call.app.store.active_of_host(call.principal.org_id, &agent.host_name)?;
         active.reverse();
