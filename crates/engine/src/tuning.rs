@@ -4,7 +4,7 @@
 use mongodb::options::{ReadPreference, SelectionCriteria};
 use std::time::Duration;
 
-/// Collections copied side by side; more than the destination's cores gains nothing (measured).
+/// Parts of collections copied side by side; more than the destination's cores gains nothing (measured).
 pub const COPY_WORKERS: usize = 2;
 
 /// Bytes of changes that may wait on this host's disk: enough for a day of 700 kB/s, and small beside the disks of hosts

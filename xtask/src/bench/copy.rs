@@ -15,6 +15,7 @@ pub(crate) async fn measure(arguments: &Arguments, report: &mut Report) -> Resul
     let loaded = load(&source.client().await, arguments.shape, arguments.seed, arguments.bytes()).await?;
     let (mut copied, mut inserted, mut synced) = (Vec::new(), Vec::new(), Vec::new());
     let (mut memory, mut share) = (Vec::new(), Vec::new());
+    let mut spent: [Vec<f64>; 3] = Default::default();
     for _ in 0..arguments.runs {
         {
             let destination = server(1, oplog_mb).await?;
@@ -25,13 +26,16 @@ pub(crate) async fn measure(arguments: &Arguments, report: &mut Report) -> Resul
         {
             let destination = server(1, oplog_mb).await?;
             let servers = [source.process(0), destination.process(0)];
-            let before: f64 = servers.iter().flatten().map(|p| cpu_seconds(*p)).sum();
+            let by_now = || servers.map(|process| process.map_or(0.0, cpu_seconds));
+            let before = by_now();
             let mut migration = Migration::start(&source, &destination, &arguments.with())?;
             migration.until("readyForCutover").await?;
-            let servers: f64 = servers.iter().flatten().map(|p| cpu_seconds(*p)).sum::<f64>() - before;
+            let (own, after) = (migration.cpu_seconds(), by_now());
+            let took = [after[0] - before[0], after[1] - before[1], own];
+            spent.iter_mut().zip(took).for_each(|(all, seconds)| all.push(seconds));
             copied.push(migration.seconds_in("copying").ok_or("no copying phase was told")?);
             memory.push(migration.peak_megabytes());
-            share.push(100.0 * migration.cpu_seconds() / servers);
+            share.push(100.0 * own / (took[0] + took[1]));
         }
         synced.push(anchor::initial_sync(&mut source).await?);
     }
@@ -44,6 +48,9 @@ pub(crate) async fn measure(arguments: &Arguments, report: &mut Report) -> Resul
     report.ratio("copy", "copy", &copied, ("pure insert", &inserted), Target::AtMost(1.10));
     report.ratio("copy", "copy", &copied, ("initial sync", &synced), Target::AtMost(1.4));
     report.figure("copy", "memory, peak", "MB", &Measured(memory), Some(Target::AtMost(256.0)));
+    for (whose, seconds) in ["the source", "the destination", "limosa"].into_iter().zip(spent) {
+        report.figure("copy", &format!("processor until ready, {whose}"), "s", &Measured(seconds), None);
+    }
     report.figure("copy", "processor, of the servers'", "%", &Measured(share), Some(Target::AtMost(15.0)));
     Ok(())
 }

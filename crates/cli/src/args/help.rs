@@ -111,3 +111,108 @@ Examples:
 pub(super) const MAN: &str = "\
 Example:
   limosa man /usr/local/share/man/man1";
+
+pub(super) const ROTATE_KEY: &str = "\
+Example:
+  limosa rotate-key --data-dir /var/lib/limosa
+
+Interrupted, the next start of the server or the same command finds the store whole, under the old key or the new one.
+What was backed up before opens only with the key that was backed up with it.";
+
+pub(super) const LIST: &str = "\
+Examples:
+  limosa migrations list
+  limosa migrations list --profile /var/lib/limosa/profile.toml --output json";
+
+pub(super) const DESCRIBE: &str = "\
+Examples:
+  limosa migrations describe
+  limosa migrations describe 6721f0c5a1b2c3d4e5f60718 --output json";
+
+pub(super) const WATCH: &str = "\
+Examples:
+  limosa migrations watch
+  limosa migrations watch --quiet
+
+On the full screen c cuts over, p pauses, l changes the load, q leaves it; the migration goes on.";
+
+pub(super) const CUTOVER: &str = "\
+Examples:
+  limosa migrations rehearse                        first, while the application still writes
+  limosa migrations cutover --wait                  once its writes are stopped
+  limosa migrations cutover --block-source-writes --reversible --wait
+
+If something is in the way, nothing is lost: it goes back to ready, says why, and can be asked for again.";
+
+pub(super) const REHEARSE: &str = "\
+Examples:
+  limosa migrations rehearse
+  limosa migrations rehearse --output json";
+
+pub(super) const EVENTS: &str = "\
+Examples:
+  limosa migrations events
+  limosa migrations events 6721f0c5a1b2c3d4e5f60718 --output json";
+
+pub(super) const REPORT: &str = "\
+Examples:
+  limosa migrations report > report.md
+  limosa migrations report --output json > report.json";
+
+pub(super) const PAUSE: &str = "\
+Examples:
+  limosa migrations pause
+  limosa migrations resume
+
+While it is paused the source's changes aren't read: resume before its oplog has lost them.";
+
+pub(super) const RESUME: &str = "\
+Examples:
+  limosa migrations resume
+  limosa migrations resume --recopy                 after HISTORY_LOST";
+
+pub(super) const LIMIT: &str = "\
+Examples:
+  limosa migrations limit --load-level 2
+  limosa migrations limit --max-source-read-mbps 400 --max-destination-write-mbps 0";
+
+pub(super) const EXTEND: &str = "\
+Examples:
+  limosa migrations extend
+  limosa migrations extend --hours 48";
+
+pub(super) const CANCEL: &str = "\
+Examples:
+  limosa migrations cancel                          what was copied stays
+  limosa migrations cancel --drop-copied            and is dropped here
+
+A cancelled migration can't be resumed.";
+
+pub(super) const CLUSTERS_ADD: &str = "\
+Examples:
+  limosa clusters add --name new --uri \"$LIMOSA_DESTINATION_URI\"
+  limosa clusters add --name new --uri \"$LIMOSA_DESTINATION_URI\" --profile /var/lib/limosa/profile.toml
+
+Without --uri it is taken from LIMOSA_DESTINATION_URI.";
+
+pub(super) const CLUSTERS_LIST: &str = "\
+Examples:
+  limosa clusters list
+  limosa clusters list --output json";
+
+pub(super) const LINK_CREATE: &str = "\
+Examples:
+  limosa link create --profile /var/lib/limosa/profile.toml
+  limosa link create --output json
+
+An agent takes it from the environment: LIMOSA_LINK_TOKEN.";
+
+pub(super) const LINK_DELETE: &str = "\
+Example:
+  limosa link delete --profile /var/lib/limosa/profile.toml
+
+While a migration is under way its agent needs the token; then this is refused.";
+
+pub(super) const NOTIFY_TEST: &str = "\
+Example:
+  limosa notify test /etc/limosa/notify.toml";

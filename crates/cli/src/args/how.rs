@@ -48,7 +48,7 @@ enum CopyReads {
 #[derive(Args)]
 #[command(next_help_heading = "Tuning")]
 pub(crate) struct TuningArgs {
-    /// Collections copied side by side; about as many as the destination has cores
+    /// Parts of collections copied side by side; about as many as the destination has cores
     #[arg(long, value_name = "N", default_value_t = tuning::COPY_WORKERS)]
     copy_workers: usize,
     /// Which member of the source the copy reads from; changes are read from a majority of it in any case

@@ -41,6 +41,7 @@ pub(crate) enum Command {
     #[command(after_help = help::SERVER)]
     Server(Server),
     /// Seal all secrets of a server under a new key; the server must be stopped
+    #[command(after_help = help::ROTATE_KEY)]
     RotateKey {
         /// The server's data directory
         #[arg(long, value_name = "DIR")]
@@ -262,10 +263,13 @@ pub(crate) struct Waiting {
 #[derive(Subcommand)]
 pub(crate) enum Migrations {
     /// All of the group, newest first
+    #[command(after_help = help::LIST)]
     List(Profile),
     /// Where one is
+    #[command(after_help = help::DESCRIBE)]
     Describe(Which),
     /// Follow one until it is over: full-screen on a terminal, else in lines
+    #[command(after_help = help::WATCH)]
     Watch {
         #[command(flatten)]
         which: Which,
@@ -274,6 +278,7 @@ pub(crate) enum Migrations {
         quiet: bool,
     },
     /// Make the destination take over; stop the source's writers first
+    #[command(after_help = help::CUTOVER)]
     Cutover {
         #[command(flatten)]
         waiting: Waiting,
@@ -281,14 +286,19 @@ pub(crate) enum Migrations {
         how: CutoverHow,
     },
     /// Say what a cutover would do and how long it would take; changes nothing
+    #[command(after_help = help::REHEARSE)]
     Rehearse(Which),
     /// What happened to one so far
+    #[command(after_help = help::EVENTS)]
     Events(Which),
     /// The report of one that is over: a page in Markdown, or with --output json the whole document
+    #[command(after_help = help::REPORT)]
     Report(Which),
     /// Stop where it is; 'resume' goes on
+    #[command(after_help = help::PAUSE)]
     Pause(Which),
     /// Go on after a pause or a failure
+    #[command(after_help = help::RESUME)]
     Resume {
         #[command(flatten)]
         which: Which,
@@ -297,6 +307,7 @@ pub(crate) enum Migrations {
         recopy: bool,
     },
     /// Change how hard one goes, while it runs; what isn't given stays as it is
+    #[command(after_help = help::LIMIT)]
     Limit {
         #[command(flatten)]
         which: Which,
@@ -304,6 +315,7 @@ pub(crate) enum Migrations {
         limits: LimitArgs,
     },
     /// Give more time for the cutover
+    #[command(after_help = help::EXTEND)]
     Extend {
         #[command(flatten)]
         which: Which,
@@ -312,6 +324,7 @@ pub(crate) enum Migrations {
         hours: u32,
     },
     /// Give up; the source is as it was
+    #[command(after_help = help::CANCEL)]
     Cancel {
         #[command(flatten)]
         which: Which,
@@ -324,6 +337,7 @@ pub(crate) enum Migrations {
 #[derive(Subcommand)]
 pub(crate) enum Clusters {
     /// Register a destination, or change its URI
+    #[command(after_help = help::CLUSTERS_ADD)]
     Add {
         #[command(flatten)]
         profile: Profile,
@@ -335,12 +349,14 @@ pub(crate) enum Clusters {
         uri: Secret,
     },
     /// All of the group
+    #[command(after_help = help::CLUSTERS_LIST)]
     List(Profile),
 }
 
 #[derive(Subcommand)]
 pub(crate) enum Notify {
     /// Send a test message to everyone that the file names
+    #[command(after_help = help::NOTIFY_TEST)]
     Test {
         /// What --notify gets
         #[arg(value_name = "FILE")]
@@ -361,85 +377,12 @@ pub(crate) struct Doctor {
 #[derive(Subcommand)]
 pub(crate) enum Link {
     /// Create the organization's link token and print it; it is shown only once
+    #[command(after_help = help::LINK_CREATE)]
     Create(Profile),
     /// Revoke it: agents that joined with it are shut out
+    #[command(after_help = help::LINK_DELETE)]
     Delete(Profile),
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::path::Path;
-
-    /// The words of a line as a shell would take them, up to what isn't the command's any more.
-    fn words(line: &str) -> Vec<String> {
-        let (mut all, mut word, mut quote) = (Vec::new(), String::new(), None);
-        for letter in line.chars() {
-            match (quote, letter) {
-                (None, '\'' | '"') => quote = Some(letter),
-                (Some(open), letter) if letter == open => quote = None,
-                (None, '#' | '>' | '|' | '&' | ';') if word.is_empty() => break,
-                (None, ' ') => {
-                    if !word.is_empty() {
-                        all.push(std::mem::take(&mut word));
-                    }
-                }
-                (_, letter) => word.push(letter),
-            }
-        }
-        all.extend((!word.is_empty()).then_some(word));
-        all
-    }
-
-    #[test]
-    fn only_what_is_said_of_the_cutover_is_changed() {
-        let said = |words: &[&str]| {
-            let line = ["limosa", "migrations", "cutover"].iter().chain(words);
-            match Arguments::try_parse_from(line).expect("is a command").command {
-                Command::Migrations(Migrations::Cutover { how, .. }) => how,
-                _ => panic!("another command"),
-            }
-        };
-        let of = |block_source_writes, reversible| CutoverOptions { block_source_writes, reversible };
-        assert_eq!(said(&[]).change(of(true, true)), None);
-        assert_eq!(said(&["--reversible"]).change(of(true, false)), Some(of(true, true)));
-        assert_eq!(said(&["--block-source-writes"]).change(of(false, true)), Some(of(true, true)));
-        assert_eq!(said(&["--block-source-writes"]).change(of(true, true)), None);
-        assert_eq!(said(&["--reversible=false", "--wait"]).change(of(true, true)), Some(of(true, false)));
-        // What comes after it is the migration, not its value.
-        assert_eq!(said(&["--reversible", "6721f0c5a1b2c3d4e5f60718"]).reversible, Some(true));
-    }
-
-    #[test]
-    fn every_documented_command_is_one_that_there_is() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let mut files = vec![root.join("README.md")];
-        for entry in std::fs::read_dir(root.join("docs")).expect("is there") {
-            files.extend(Some(entry.expect("is readable").path()).filter(|p| p.extension().is_some_and(|e| e == "md")));
-        }
-        let mut seen = 0;
-        for file in files {
-            let text = std::fs::read_to_string(&file).expect("is text").replace("\\\n", " ");
-            let blocks = text.split("```").skip(1).step_by(2).flat_map(str::lines);
-            for line in blocks.map(str::trim).filter(|line| line.starts_with("limosa ")) {
-                // A file that a source is read from is not here.
-                let mut given = words(&line.replace("=@/", "=/"));
-                let reads_ends = matches!(given.get(1).map(String::as_str), Some("migrate" | "check" | "verify"));
-                let reads_ends = reads_ends && !given.iter().any(|word| word == "--source");
-                if reads_ends {
-                    given.extend(["--source", "mongodb://a/", "--destination", "mongodb://b/"].map(str::to_owned));
-                }
-                let help = given.iter().any(|word| word == "--help" || word == "--version");
-                let parsed = Arguments::try_parse_from(&given);
-                assert!(
-                    help || parsed.is_ok(),
-                    "{}: {line}: {}",
-                    file.display(),
-                    parsed.err().map(|e| e.to_string()).unwrap_or_default()
-                );
-                seen += 1;
-            }
-        }
-        assert!(seen > 15, "only {seen} commands were found");
-    }
-}
+mod tests;
