@@ -7,7 +7,6 @@ use super::{
     data::{COLL, DB, load},
     program::Migration,
     report::{Measured, Report, Target},
-    server,
 };
 use bson::{Document, doc};
 use limosa_testkit::Error;
@@ -24,12 +23,12 @@ pub(crate) async fn measure(arguments: &Arguments, hot: bool, report: &mut Repor
     let mut memory = Vec::new();
     let oplog_mb = (arguments.gb * 3000.0) as u32 + 4000;
     for run in 0..arguments.runs {
-        let mut source = server(3, oplog_mb).await?;
+        let mut source = arguments.server(3, oplog_mb).await?;
         let primary = source.primary_index().await?;
         let secondary = (0..3).find(|index| *index != primary).ok_or("no secondary")?;
         let client = source.client().await;
         let loaded = load(&client, arguments.shape, arguments.seed, arguments.bytes()).await?;
-        let destination = server(1, oplog_mb).await?;
+        let destination = arguments.server(1, oplog_mb).await?;
         let to = destination.client().await;
         let mut migration = Migration::start(&source, &destination, &arguments.with())?;
         migration.until("readyForCutover").await?;

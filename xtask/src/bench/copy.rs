@@ -5,26 +5,25 @@ use super::{
     data::load,
     program::{Migration, cpu_seconds},
     report::{Measured, Report, Target},
-    server,
 };
 use limosa_testkit::Error;
 
 pub(crate) async fn measure(arguments: &Arguments, report: &mut Report) -> Result<(), Error> {
     let oplog_mb = (arguments.gb * 3000.0) as u32 + 1000;
-    let mut source = server(1, oplog_mb).await?;
+    let mut source = arguments.server(1, oplog_mb).await?;
     let loaded = load(&source.client().await, arguments.shape, arguments.seed, arguments.bytes()).await?;
     let (mut copied, mut inserted, mut synced) = (Vec::new(), Vec::new(), Vec::new());
     let (mut memory, mut share) = (Vec::new(), Vec::new());
     let mut spent: [Vec<f64>; 3] = Default::default();
     for _ in 0..arguments.runs {
         {
-            let destination = server(1, oplog_mb).await?;
+            let destination = arguments.server(1, oplog_mb).await?;
             let seconds =
                 anchor::pure_insert(&destination.client().await, arguments.shape, arguments.seed, loaded, 2).await?;
             inserted.push(seconds);
         }
         {
-            let destination = server(1, oplog_mb).await?;
+            let destination = arguments.server(1, oplog_mb).await?;
             let servers = [source.process(0), destination.process(0)];
             let by_now = || servers.map(|process| process.map_or(0.0, cpu_seconds));
             let before = by_now();

@@ -5,7 +5,6 @@ use super::{
     data::load,
     program::Migration,
     report::{Measured, Report, Target},
-    server,
 };
 use limosa_testkit::{Error, Network, ReplicaSet};
 use std::time::Duration;
@@ -18,16 +17,16 @@ const BYTES_PER_SECOND: u32 = 25_000_000;
 
 pub(crate) async fn measure(arguments: &Arguments, report: &mut Report) -> Result<(), Error> {
     let oplog_mb = (arguments.gb * 3000.0) as u32 + 1000;
-    let source = server(1, oplog_mb).await?;
+    let source = arguments.server(1, oplog_mb).await?;
     let loaded = load(&source.client().await, arguments.shape, arguments.seed, arguments.bytes()).await?;
     let (mut copied, mut inserted, mut ready) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..arguments.runs {
         {
-            let destination = far(oplog_mb).await?;
+            let destination = far(arguments, oplog_mb).await?;
             let client = destination.client().await;
             inserted.push(anchor::pure_insert(&client, arguments.shape, arguments.seed, loaded, 2).await?);
         }
-        let destination = far(oplog_mb).await?;
+        let destination = far(arguments, oplog_mb).await?;
         let mut migration = Migration::start(&source, &destination, &arguments.with())?;
         let at = migration.until("readyForCutover").await?;
         copied.push(migration.seconds_in("copying").ok_or("no copying phase was told")?);
@@ -41,8 +40,8 @@ pub(crate) async fn measure(arguments: &Arguments, report: &mut Report) -> Resul
     Ok(())
 }
 
-async fn far(oplog_mb: u32) -> Result<ReplicaSet, Error> {
-    let set = ReplicaSet::builder().cache_gb(1.0).oplog_mb(oplog_mb).proxied().start().await?;
+async fn far(arguments: &Arguments, oplog_mb: u32) -> Result<ReplicaSet, Error> {
+    let set = arguments.set(1, oplog_mb).proxied().start().await?;
     set.proxy(0).set(Network::Narrow(DELAY, BYTES_PER_SECOND));
     Ok(set)
 }

@@ -5,7 +5,6 @@ use super::{
     data::load,
     program::Migration,
     report::{Measured, Report, Target},
-    server,
 };
 use bson::doc;
 use limosa_testkit::Error;
@@ -13,7 +12,7 @@ use std::time::Instant;
 
 pub(crate) async fn measure(arguments: &Arguments, report: &mut Report) -> Result<(), Error> {
     let oplog_mb = (arguments.gb * 3000.0) as u32 + 1000;
-    let (source, destination) = (server(1, oplog_mb).await?, server(1, oplog_mb).await?);
+    let (source, destination) = (arguments.server(1, oplog_mb).await?, arguments.server(1, oplog_mb).await?);
     let client = source.client().await;
     load(&client, arguments.shape, arguments.seed, arguments.bytes()).await?;
     let began = Instant::now();

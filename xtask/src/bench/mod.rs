@@ -19,7 +19,7 @@ mod whole;
 use crate::{cargo, run};
 use clap::{Args, ValueEnum};
 use data::Shape;
-use limosa_testkit::{Error, ReplicaSet};
+use limosa_testkit::{Error, ReplicaSet, replica_set::Builder};
 use report::Report;
 use std::{path::PathBuf, time::Instant};
 
@@ -70,6 +70,9 @@ pub(crate) struct Arguments {
     /// Collections of `memory`.
     #[arg(long, default_value_t = 10_000)]
     collections: u64,
+    /// Each server's cache, in gigabytes; with less than what is written it writes to the disk all the time.
+    #[arg(long, default_value_t = 3.0)]
+    cache_gb: f64,
     /// Further arguments of `limosa migrate`, separated by blanks: "--copy-workers 2".
     #[arg(long, allow_hyphen_values = true, default_value = "")]
     with: String,
@@ -84,6 +87,15 @@ pub(crate) struct Arguments {
 impl Arguments {
     fn bytes(&self) -> u64 {
         (self.gb * 1e9) as u64
+    }
+
+    /// A replica set whose oplog holds the run.
+    fn set(&self, members: usize, oplog_mb: u32) -> Builder {
+        ReplicaSet::builder().members(members).cache_gb(self.cache_gb).oplog_mb(oplog_mb)
+    }
+
+    async fn server(&self, members: usize, oplog_mb: u32) -> Result<ReplicaSet, Error> {
+        self.set(members, oplog_mb).start().await
     }
 
     fn with(&self) -> Vec<&str> {
@@ -133,9 +145,4 @@ async fn measure(name: Name, arguments: &Arguments, report: &mut Report) -> Resu
         Name::Agents => agents::measure(report).await,
         Name::All => Ok(()),
     }
-}
-
-/// A server as it would stand alone on this machine: a cache of its own size, an oplog that holds the run.
-async fn server(members: usize, oplog_mb: u32) -> Result<ReplicaSet, Error> {
-    ReplicaSet::builder().members(members).cache_gb(1.0).oplog_mb(oplog_mb).start().await
 }

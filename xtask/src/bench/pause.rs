@@ -7,7 +7,6 @@ use super::{
     data::{COLL, DB, load},
     program::Migration,
     report::{Measured, Report, Target},
-    server,
 };
 use bson::doc;
 use limosa_testkit::{Error, workload::Workload};
@@ -18,14 +17,14 @@ pub(crate) async fn measure(arguments: &Arguments, report: &mut Report) -> Resul
     for times in [1, 4] {
         let gb = arguments.gb * f64::from(times);
         let oplog_mb = (gb * 3000.0) as u32 + 1000;
-        let source = server(1, oplog_mb).await?;
+        let source = arguments.server(1, oplog_mb).await?;
         let client = source.client().await;
         load(&client, arguments.shape, arguments.seed, arguments.bytes() * times as u64).await?;
         let index = doc! {"createIndexes": COLL, "indexes": [{"key": {"_id": 1, "n": 1}, "name": "u", "unique": true}]};
         client.database(DB).run_command(index).await?;
         let mut pauses = Vec::new();
         for run in 0..arguments.runs {
-            let destination = server(1, oplog_mb).await?;
+            let destination = arguments.server(1, oplog_mb).await?;
             let db = format!("load{run}");
             let writers = Workload::start(&client, &db, arguments.seed + run as u64, 2);
             let mut migration = Migration::start(&source, &destination, &arguments.with())?;

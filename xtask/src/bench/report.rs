@@ -56,7 +56,7 @@ impl Report {
                 "load at the start": load,
                 "mongod": limosa_testkit::DEFAULT_VERSION, "limosa": env!("CARGO_PKG_VERSION"),
                 "gigabytes": arguments.gb, "shape": format!("{:?}", arguments.shape).to_lowercase(),
-                "runs": arguments.runs, "updates": arguments.updates, "seed": arguments.seed, "with": arguments.with,
+                "runs": arguments.runs, "updates": arguments.updates, "seed": arguments.seed, "cache": arguments.cache_gb, "with": arguments.with,
             }),
             rows: Vec::new(),
         }
@@ -113,7 +113,7 @@ impl Report {
         };
         format!(
             "{} cores ({}), {}, load {} at the start; mongod {}, limosa {}; {} GB of the shape {}, {} updates, seed {}, \
-             {} runs.\n",
+             {} GB of cache a server, {} runs.\n",
             part("cores"),
             part("cpu"),
             part("memory"),
@@ -124,6 +124,7 @@ impl Report {
             part("shape"),
             part("updates"),
             part("seed"),
+            part("cache"),
             part("runs"),
         )
     }

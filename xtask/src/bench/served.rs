@@ -1,11 +1,8 @@
 //! `limosa server` with a store of many migrations, and connections to it that are kept open.
 
-use super::{
-    program::{Migration, limosa},
-    server,
-};
+use super::program::{Migration, limosa};
 use bson::doc;
-use limosa_testkit::Error;
+use limosa_testkit::{Error, ReplicaSet};
 use serde_json::Value;
 use std::{
     fs,
@@ -26,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The data directory of a server that holds [`STORED`] migrations, all copies of one that was really made. `state` is
 /// where it is put.
 pub(crate) async fn store_of_many(state: &Path) -> Result<PathBuf, Error> {
-    let (source, destination) = (server(1, 1000).await?, server(1, 1000).await?);
+    let (source, destination) = (ReplicaSet::start().await?, ReplicaSet::start().await?);
     let client = source.client().await;
     for n in 0..20 {
         client.database("app").collection(&format!("c{n}")).insert_one(doc! {"_id": 1}).await?;

@@ -5,7 +5,6 @@ use super::{
     data::{COLL, DB, load},
     program::{Memory, limosa},
     report::{Measured, Report, Target},
-    server,
 };
 use bson::doc;
 use futures::StreamExt;
@@ -15,7 +14,7 @@ use std::{process::Stdio, sync::atomic::Ordering, time::Instant};
 
 pub(crate) async fn measure(arguments: &Arguments, report: &mut Report) -> Result<(), Error> {
     let oplog_mb = (arguments.gb * 2000.0) as u32 + 1000;
-    let (left, right) = (server(1, oplog_mb).await?, server(1, oplog_mb).await?);
+    let (left, right) = (arguments.server(1, oplog_mb).await?, arguments.server(1, oplog_mb).await?);
     let (from, to) = (left.client().await, right.client().await);
     let loaded = load(&from, arguments.shape, arguments.seed, arguments.bytes()).await?;
     load(&to, arguments.shape, arguments.seed, arguments.bytes()).await?;

@@ -6,7 +6,6 @@ use super::{
     data::{COLL, DB, load},
     program::Migration,
     report::{Measured, Report, Target},
-    server,
 };
 use bson::doc;
 use limosa_testkit::{Error, ReplicaSet, workload::Workload};
@@ -17,7 +16,7 @@ use std::{
 
 pub(crate) async fn measure(arguments: &Arguments, report: &mut Report) -> Result<(), Error> {
     let oplog_mb = (arguments.gb * 3000.0) as u32 + 1000;
-    let source = server(1, oplog_mb).await?;
+    let source = arguments.server(1, oplog_mb).await?;
     let client = source.client().await;
     load(&client, arguments.shape, arguments.seed, arguments.bytes()).await?;
     client
@@ -30,10 +29,10 @@ pub(crate) async fn measure(arguments: &Arguments, report: &mut Report) -> Resul
         let db = format!("load{run}");
         let writers = Workload::start(&client, &db, arguments.seed + run as u64, 2);
         if tools {
-            let destination = server(1, oplog_mb).await?;
+            let destination = arguments.server(1, oplog_mb).await?;
             piped.push(dump_and_restore(&source, &destination)?);
         }
-        let destination = server(1, oplog_mb).await?;
+        let destination = arguments.server(1, oplog_mb).await?;
         let mut migration = Migration::start(&source, &destination, &arguments.with())?;
         migration.until("readyForCutover").await?;
         writers.stop(&db).await?;
