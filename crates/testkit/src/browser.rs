@@ -23,7 +23,7 @@ pub struct Browser {
     client: Client,
     axe: String,
     driver: Child,
-    _profile: tempfile::TempDir,
+    profile: tempfile::TempDir,
 }
 
 /// A command of the browser's own protocol.
@@ -86,7 +86,7 @@ impl Browser {
                 return Err(error.into());
             }
         };
-        Ok(Some(Self { client, axe, driver, _profile: profile }))
+        Ok(Some(Self { client, axe, driver, profile }))
     }
 
     /// Opens an address.
@@ -237,5 +237,7 @@ impl Drop for Browser {
         }
         let _ = self.driver.kill();
         let _ = self.driver.wait();
+        // A busy driver may be killed before it has told its browser, which names this directory.
+        let _ = Command::new("pkill").args(["-KILL", "-f"]).arg(self.profile.path()).status();
     }
 }

@@ -17,10 +17,11 @@ use bson::{RawDocumentBuf, Timestamp};
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Workers that write windows; two cores of a destination are kept busy by four.
-pub(crate) const WORKERS: usize = 4;
+/// Workers that write windows. More than a small destination has cores: each waits for its commits to be on the disk of
+/// the majority, and others write meanwhile.
+pub(crate) const WORKERS: usize = 8;
 
-/// Writes that a window holds at most: four transactions for each worker.
+/// Writes that a window holds at most: two transactions for each worker.
 const MOST_OPS: usize = 32_000;
 
 /// Bytes of them: each is held several times until it is written.
