@@ -226,6 +226,8 @@ async fn a_changed_password_and_a_revoked_role_are_waited_out() {
     // What is authenticated stays so: only new connections see the password.
     admin.run_command(doc! {"updateUser": "mover", "pwd": "second"}).await.expect("updates");
     destination.proxy(0).reset();
+    // The administrator's connections are gone as well.
+    let admin = destination.client().await.database("admin");
     writes.insert_one(doc! {"_id": "a", "n": -1}).await.expect("inserts");
     let report = waits_for(&mut run, ErrorCode::DestinationAuthenticationFailed).await;
     assert!(!format!("{report:?}").contains("first"), "{report:?}");
