@@ -84,6 +84,11 @@ fn open_database(dir: &Path) -> fjall::Result<Database> {
     builder.journal_compression(fjall::CompressionType::None).open()
 }
 
+/// A run that died while it made a database leaves files that are in the way of the next, and nothing in them.
+pub(crate) fn is_half_made(error: &fjall::Error) -> bool {
+    matches!(error, fjall::Error::Io(e) if e.kind() == std::io::ErrorKind::AlreadyExists)
+}
+
 /// A file that says that what is beside it can't be read any more.
 const SPOILED: &str = "spoiled";
 
@@ -107,7 +112,9 @@ impl Spool {
         let spoiled = dir.join(SPOILED);
         let database = match if spoiled.exists() { None } else { Some(open_database(dir)) } {
             Some(Ok(database)) => database,
-            Some(Err(error @ (fjall::Error::Io(_) | fjall::Error::Locked))) => return Err(storage(error)),
+            Some(Err(error @ (fjall::Error::Io(_) | fjall::Error::Locked))) if !is_half_made(&error) => {
+                return Err(storage(error));
+            }
             // The source can be read again from the checkpoint.
             unreadable => {
                 tracing::warn!(error = ?unreadable.and_then(Result::err), "the spool can't be read any more; it begins anew");

@@ -108,7 +108,15 @@ impl DirtySet {
     /// Opens what is in `dir`, or begins anew.
     pub fn open(dir: &Path) -> Result<Self, Failure> {
         std::fs::create_dir_all(dir).map_err(storage)?;
-        let database = Database::builder(dir).cache_size(CACHE_BYTES).open().map_err(storage)?;
+        let make = || Database::builder(dir).cache_size(CACHE_BYTES).open();
+        let database = match make() {
+            Err(error) if crate::stream::spool::is_half_made(&error) => {
+                std::fs::remove_dir_all(dir).and_then(|()| std::fs::create_dir_all(dir)).map_err(storage)?;
+                make()
+            }
+            made => made,
+        };
+        let database = database.map_err(storage)?;
         let entries = database.keyspace("dirty", keyspace_options).map_err(storage)?;
         let count = Arc::new(AtomicU64::new(entries.len().map_err(storage)? as u64));
         Ok(Self { database, entries, state: Arc::default(), count })
@@ -270,6 +278,14 @@ mod tests {
 
     fn ids(entries: &[Entry]) -> Vec<i32> {
         entries.iter().map(|e| e.id.get_i32("_id").expect("a number")).collect()
+    }
+
+    #[test]
+    fn what_a_run_left_that_died_while_making_it_is_not_in_the_way() {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join("0.jnl"), []).expect("writes");
+        assert!(DirtySet::open(dir.path()).is_ok());
+        assert!(DirtySet::open(dir.path()).is_ok(), "and it can be opened again");
     }
 
     #[test]
