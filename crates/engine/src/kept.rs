@@ -2,6 +2,7 @@
 //! else, and it goes when nobody will go on from it.
 
 use crate::Settings;
+use fjall::Database;
 use limosa_model::{ErrorCode, Failure, MigrationId};
 use std::{
     fs, io,
@@ -12,6 +13,9 @@ use std::{
 
 const SPOOL: &str = "spool";
 const NOTES: &str = "verify";
+
+/// A file that says that the database beside it was made to the end.
+const MADE: &str = "made";
 
 /// How soon it is tried again to remove files that a task had open.
 const LETS_GO_AFTER: Duration = Duration::from_millis(100);
@@ -28,10 +32,35 @@ pub(crate) fn notes(settings: &Settings) -> PathBuf {
 
 /// Makes such a directory.
 pub(crate) fn make(dir: PathBuf) -> Result<PathBuf, Failure> {
-    match fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir) {
+    match create(&dir) {
         Ok(()) => Ok(dir),
         Err(e) => Err(Failure::new(ErrorCode::LocalStorage, format!("{}: {e}", dir.display()))),
     }
+}
+
+fn create(dir: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+/// Removes all that is in `dir`, which is there afterwards.
+pub(crate) fn empty(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        Ok(()) | Err(_) => create(dir),
+    }
+}
+
+/// The database in `dir`, which `open` opens or makes. Of one that was never made to the end nothing was used: what a run
+/// left that died meanwhile is removed, since it would be in the way.
+pub(crate) fn database(dir: &Path, open: impl FnOnce() -> fjall::Result<Database>) -> fjall::Result<Database> {
+    let made = dir.join(MADE);
+    if made.try_exists()? {
+        return open();
+    }
+    empty(dir)?;
+    let database = open()?;
+    fs::File::create(made)?.sync_all()?;
+    Ok(database)
 }
 
 /// See [`crate::kept_migrations`].
@@ -54,5 +83,53 @@ pub(crate) async fn forget(data_dir: &Path, id: MigrationId) {
                 Ok(()) | Err(_) => break,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fjall::KeyspaceCreateOptions;
+
+    fn open(dir: &Path) -> fjall::Result<Database> {
+        database(dir, || Database::builder(dir).open())
+    }
+
+    #[test]
+    fn a_database_that_was_not_made_to_the_end_is_made_anew() {
+        let whole = tempfile::tempdir().expect("a directory");
+        drop(Database::builder(whole.path()).open().expect("is made"));
+        let files: Vec<_> =
+            fs::read_dir(whole.path()).expect("is there").map(|file| file.expect("is one").file_name()).collect();
+        assert!(files.len() > 2, "{files:?}");
+        // Each file alone, whole and empty: whichever comes first, it isn't in the way.
+        for file in files {
+            for is_whole in [true, false] {
+                let dir = tempfile::tempdir().expect("a directory");
+                let (from, to) = (whole.path().join(&file), dir.path().join(&file));
+                match (from.is_dir(), is_whole) {
+                    (true, _) => fs::create_dir(&to).expect("is made"),
+                    (false, true) => drop(fs::copy(&from, &to).expect("is copied")),
+                    (false, false) => fs::write(&to, []).expect("is written"),
+                }
+                assert!(open(dir.path()).is_ok(), "{file:?}, whole: {is_whole}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_database_that_was_made_is_kept() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let value = |database: &Database| {
+            let keyspace = database.keyspace("k", KeyspaceCreateOptions::default).expect("opens");
+            let before = keyspace.get("key").expect("reads").map(|value| value.to_vec());
+            keyspace.insert("key", "value").expect("writes");
+            database.persist(fjall::PersistMode::SyncAll).expect("is written");
+            before
+        };
+        let first = open(dir.path()).expect("is made");
+        assert_eq!(value(&first), None);
+        drop(first);
+        assert_eq!(value(&open(dir.path()).expect("opens")), Some(b"value".to_vec()));
     }
 }

@@ -164,20 +164,7 @@ impl PhaseKind {
     /// Whether the user can make it go on. What is final and can't leaves nothing to do but, perhaps, to remove what was
     /// copied.
     pub fn may_resume(self) -> bool {
-        match self {
-            Self::Paused | Self::Failed => true,
-            Self::Scheduled
-            | Self::Preparing
-            | Self::Copying
-            | Self::BuildingIndexes
-            | Self::CatchingUp
-            | Self::Synced
-            | Self::CuttingOver
-            | Self::Finalizing
-            | Self::Complete
-            | Self::Expired
-            | Self::Cancelled => false,
-        }
+        matches!(self, Self::Paused | Self::Failed)
     }
 }
 
@@ -302,20 +289,8 @@ impl Migration {
 
     /// Whether no agent will ever take it up again.
     pub fn is_over_for_good(&self) -> bool {
-        match self.phase.kind() {
-            PhaseKind::Complete | PhaseKind::Expired => true,
-            PhaseKind::Cancelled => !self.carried.to_remove,
-            PhaseKind::Scheduled
-            | PhaseKind::Preparing
-            | PhaseKind::Copying
-            | PhaseKind::BuildingIndexes
-            | PhaseKind::CatchingUp
-            | PhaseKind::Synced
-            | PhaseKind::CuttingOver
-            | PhaseKind::Finalizing
-            | PhaseKind::Paused
-            | PhaseKind::Failed => false,
-        }
+        let kind = self.phase.kind();
+        kind.is_final() && !kind.may_resume() && !self.carried.to_remove
     }
 
     /// What the agent is told besides its directive.

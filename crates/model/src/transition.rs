@@ -105,24 +105,11 @@ pub enum IllegalTransition {
 
 /// What someone can do where no request helps.
 fn instead(phase: PhaseKind) -> &'static str {
-    match phase {
-        PhaseKind::Finalizing => {
-            ": the destination's indexes are being changed, and it ends by itself as complete or taken back; what holds \
-             it up, if anything does, is in its progress as 'waiting'"
-        }
-        PhaseKind::Scheduled
-        | PhaseKind::Preparing
-        | PhaseKind::Copying
-        | PhaseKind::BuildingIndexes
-        | PhaseKind::CatchingUp
-        | PhaseKind::Synced
-        | PhaseKind::CuttingOver
-        | PhaseKind::Complete
-        | PhaseKind::Paused
-        | PhaseKind::Failed
-        | PhaseKind::Expired
-        | PhaseKind::Cancelled => "",
+    if phase != PhaseKind::Finalizing {
+        return "";
     }
+    ": the destination's indexes are being changed, and it ends by itself as complete or taken back; what holds it up, if \
+     anything does, is in its progress as 'waiting'"
 }
 
 /// What `migration` becomes when `event` happens at `now`.

@@ -9,7 +9,7 @@
 //! The disk has a cap: at it the reader waits, until the applier has got through half.
 
 use super::event;
-use crate::{Tuning, checkpoint::Position};
+use crate::{Tuning, checkpoint::Position, kept};
 use bson::{Document, RawDocument, RawDocumentBuf, Timestamp};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions};
 use limosa_model::{ErrorCode, Failure};
@@ -81,21 +81,11 @@ const LOOK_FOR: Duration = Duration::from_secs(5);
 fn open_database(dir: &Path) -> fjall::Result<Database> {
     let builder = Database::builder(dir).cache_size(CACHE_BYTES).max_journaling_size(JOURNAL_BYTES);
     // What stays is compressed; the journal is gone as soon as it is written out.
-    builder.journal_compression(fjall::CompressionType::None).open()
-}
-
-/// A run that died while it made a database leaves files that are in the way of the next, and nothing in them.
-pub(crate) fn is_half_made(error: &fjall::Error) -> bool {
-    matches!(error, fjall::Error::Io(e) if e.kind() == std::io::ErrorKind::AlreadyExists)
+    kept::database(dir, || builder.journal_compression(fjall::CompressionType::None).open())
 }
 
 /// A file that says that what is beside it can't be read any more.
 const SPOILED: &str = "spoiled";
-
-fn empty(dir: &Path) -> std::io::Result<()> {
-    std::fs::remove_dir_all(dir)?;
-    std::fs::create_dir_all(dir)
-}
 
 fn storage(e: impl std::fmt::Display) -> Failure {
     Failure::new(ErrorCode::LocalStorage, format!("the spool on this host's disk: {e}"))
@@ -112,13 +102,11 @@ impl Spool {
         let spoiled = dir.join(SPOILED);
         let database = match if spoiled.exists() { None } else { Some(open_database(dir)) } {
             Some(Ok(database)) => database,
-            Some(Err(error @ (fjall::Error::Io(_) | fjall::Error::Locked))) if !is_half_made(&error) => {
-                return Err(storage(error));
-            }
+            Some(Err(error @ (fjall::Error::Io(_) | fjall::Error::Locked))) => return Err(storage(error)),
             // The source can be read again from the checkpoint.
             unreadable => {
                 tracing::warn!(error = ?unreadable.and_then(Result::err), "the spool can't be read any more; it begins anew");
-                empty(dir).map_err(storage)?;
+                kept::empty(dir).map_err(storage)?;
                 open_database(dir).map_err(storage)?
             }
         };

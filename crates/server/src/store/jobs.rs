@@ -232,8 +232,7 @@ impl Store {
         let is_over = next.phase.kind().is_final() && !next.carried.to_remove;
         let update = "UPDATE migrations SET version = ?2 + 1, final = ?3, body = ?4,
             credentials = CASE WHEN ?5 THEN NULL ELSE credentials END WHERE id = ?1 AND version = ?2";
-        let for_good = is_over && !next.phase.kind().may_resume();
-        let row = params![migration.to_string(), version, is_over, body, for_good];
+        let row = params![migration.to_string(), version, is_over, body, next.is_over_for_good()];
         transaction.prepare_cached(update)?.execute(row)?;
         sample_lag(&transaction, &next, now)?;
         super::history::sample(&transaction, &next, now)?;
