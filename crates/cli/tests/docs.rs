@@ -1,14 +1,14 @@
 //! What the documentation says: every command in it is run as it stands there, in the order in which a reader would; the
 //! reference is what the program says of itself.
 
-use crate::support::{Process, finish, limosa, serves, wait_for};
+use crate::support::{Process, body_of, finish, limosa, serves, wait_for};
 use bson::{Document, doc};
 use limosa_testkit::{ReplicaSet, compare};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::Write,
     net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -213,14 +213,7 @@ fn receiver() -> String {
     let url = format!("http://{}/limosa", listener.local_addr().expect("has one"));
     std::thread::spawn(move || {
         for mut stream in listener.incoming().map_while(Result::ok) {
-            let mut reader = BufReader::new(stream.try_clone().expect("is one"));
-            let (mut line, mut length) = (String::new(), 0);
-            while reader.read_line(&mut line).is_ok_and(|read| read > 2) {
-                let header = line.to_ascii_lowercase();
-                length = header.strip_prefix("content-length:").map_or(length, |n| n.trim().parse().unwrap_or(0));
-                line.clear();
-            }
-            let _ = reader.take(length).read_to_end(&mut Vec::new());
+            body_of(&stream);
             let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n");
         }
     });

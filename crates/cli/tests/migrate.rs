@@ -1,11 +1,11 @@
 //! `limosa migrate`, to its end and back from an interruption.
 
-use crate::support::{Running, finish, limosa, migrate, verb, wait_for};
+use crate::support::{Running, body_of, finish, limosa, migrate, verb, wait_for};
 use bson::{Document, doc};
 use limosa_testkit::{ReplicaSet, compare, replica_set::ADMIN, workload::Workload};
 use std::{
     fs,
-    io::{BufRead, BufReader, ErrorKind, Read, Write},
+    io::{ErrorKind, Write},
     net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::Path,
@@ -151,15 +151,7 @@ fn slow_receiver() -> (String, mpsc::Receiver<String>) {
     let (taken, messages) = mpsc::channel();
     thread::spawn(move || {
         for mut stream in listener.incoming().map_while(Result::ok) {
-            let mut reader = BufReader::new(stream.try_clone().expect("is one"));
-            let (mut line, mut length) = (String::new(), 0);
-            while reader.read_line(&mut line).is_ok_and(|read| read > 2) {
-                let header = line.to_ascii_lowercase();
-                length = header.strip_prefix("content-length:").map_or(length, |n| n.trim().parse().unwrap_or(0));
-                line.clear();
-            }
-            let mut body = String::new();
-            let _ = reader.take(length).read_to_string(&mut body);
+            let body = body_of(&stream);
             thread::sleep(Duration::from_secs(3));
             stream.set_nonblocking(true).expect("sets");
             let waits = stream.peek(&mut [0]).is_err_and(|e| e.kind() == ErrorKind::WouldBlock);

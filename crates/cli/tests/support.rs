@@ -4,6 +4,7 @@ use serde_json::Value;
 use std::{
     fs::File,
     io::{BufRead, BufReader, Read},
+    net::TcpStream,
     path::Path,
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
@@ -176,6 +177,19 @@ pub fn verb(profile: &Path, words: &[&str]) -> Value {
     let (status, said, errors) = finish(limosa().args(words).args(["--output", "json", "--profile"]).arg(profile));
     assert_eq!(status, 0, "{words:?}: {errors}");
     serde_json::from_str(&said).unwrap_or(Value::Null)
+}
+
+/// The body of the request that comes on a connection.
+pub fn body_of(stream: &TcpStream) -> String {
+    let (mut reader, mut line, mut length) = (BufReader::new(stream), String::new(), 0);
+    while reader.read_line(&mut line).is_ok_and(|read| read > 2) {
+        let header = line.to_ascii_lowercase();
+        length = header.strip_prefix("content-length:").map_or(length, |n| n.trim().parse().unwrap_or(0));
+        line.clear();
+    }
+    let mut body = String::new();
+    let _ = reader.take(length).read_to_string(&mut body);
+    body
 }
 
 /// A bearer token, by curl.
