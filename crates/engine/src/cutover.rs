@@ -238,7 +238,8 @@ pub(crate) async fn drain(replicator: &mut Replicator, until: Timestamp) -> Resu
     while replicator.passed < until.max(replicator.convergence) {
         replicator.step().await?;
     }
-    Ok(())
+    // Later changes that are on their way would come in the middle of what is done next.
+    replicator.settle_all().await
 }
 
 /// A change after Tc means that an application still writes to the source.

@@ -2,7 +2,7 @@
 
 use crate::{
     EngineReport, Outcome, Settings,
-    apply::{registry::Registry, window::WORKERS, writer::Writer},
+    apply::{lanes::Lanes, registry::Registry, window::WORKERS, writer::Writer},
     cancel,
     catalog::{self, Entry, Kind},
     checkpoint::{Checkpoint, Stage, Store},
@@ -30,7 +30,7 @@ use futures::{StreamExt, TryStreamExt};
 use limosa_model::{ErrorCode, Failure, Namespace, NamespaceProgress, PhaseKind, protocol::Directive};
 use mongodb::ClientSession;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -179,7 +179,7 @@ async fn migrate(
         });
         let mut replicator = Replicator {
             registry,
-            writers: writers.collect(),
+            lanes: Lanes::new(writers.collect()),
             spool: Arc::clone(&spool),
             store: store.clone(),
             tracker: tracker.clone(),
@@ -191,6 +191,7 @@ async fn migrate(
             checkpointed: Instant::now(),
             verifier: verifier.clone(),
             passed: Timestamp { time: 0, increment: 0 },
+            in_flight: VecDeque::new(),
         };
         spool.set_live();
         if checkpoint.cutover.is_some() {

@@ -1,10 +1,12 @@
-//! Applies the spool, then the live stream: window by window, each partitioned over the workers.
+//! Applies the spool, then the live stream: window by window, each partitioned over the lanes. While windows are written
+//! the next one is gathered; the position moves on in their order.
 
 use crate::{
     apply::{
         adopt,
         coalesce::{Change, Op},
         ddl,
+        lanes::{Lanes, Writing},
         registry::{Registry, Target},
         window::Window,
         writer::Writer,
@@ -24,11 +26,10 @@ use crate::{
 use bson::{Document, RawBsonRef, RawDocument, RawDocumentBuf, Timestamp};
 use limosa_model::{ErrorCode, Failure};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::task::JoinSet;
 
 /// How often the position is written to the destination.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
@@ -36,7 +37,7 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 /// The applying side of change replication.
 pub(crate) struct Replicator {
     pub registry: Registry,
-    pub writers: Vec<Writer>,
+    pub lanes: Lanes,
     pub spool: Arc<Spool>,
     pub store: Store,
     pub tracker: Tracker,
@@ -54,7 +55,22 @@ pub(crate) struct Replicator {
     pub verifier: Verifier,
     /// Everything up to here is applied, all events of one transaction too.
     pub passed: Timestamp,
+    /// The windows that are being written, in the order of their events.
+    pub in_flight: VecDeque<InFlight>,
 }
+
+/// A window that is being written.
+pub(crate) struct InFlight {
+    writing: Writing,
+    events: u64,
+    /// Everything before is applied once it is written.
+    read: Position,
+    /// Whether the source had nothing more then.
+    idle: bool,
+}
+
+/// Windows that are written at a time: one, and one that waits behind it, so that no lane waits for another.
+const MOST_IN_FLIGHT: usize = 2;
 
 /// What an application still wrote to the source when it should have stopped.
 #[derive(Debug, Default)]
@@ -95,49 +111,103 @@ impl LateWrites {
 }
 
 impl Replicator {
-    /// Applies what is at hand, waiting for at least one batch or the news that there is none.
+    /// Applies what is at hand, or takes note that something is applied: waits for at least one of both, or for the news
+    /// that there is nothing.
     pub async fn step(&mut self) -> Result<(), Failure> {
-        let mut next = self.spool.try_next(self.position.seq)?;
-        if next.is_none() {
-            if self.spool.is_on_disk() {
-                // All of it is applied. The reader may be waiting for the room that only a checkpoint makes.
-                self.checkpoint().await?;
-            }
-            next = Some(self.spool.next(self.position.seq).await?);
-        }
         let mut window = Window::new();
         // The position up to which the window holds everything.
-        let mut read = self.position.clone();
+        let mut read = self.in_flight.back().map_or(&self.position, |last| &last.read).clone();
         let mut idle = false;
-        while let Some(at_hand) = next {
-            idle = matches!(at_hand, Next::Idle(_));
-            match at_hand {
+        while !window.is_full() {
+            let next = match self.spool.try_next(read.seq)? {
+                Some(next) => next,
+                None if !self.in_flight.is_empty() => {
+                    let spool = Arc::clone(&self.spool);
+                    tokio::select! {
+                        settled = self.settle() => {
+                            settled?;
+                            break;
+                        }
+                        next = spool.next(read.seq) => next?,
+                    }
+                }
+                None if idle || window.events > 0 => break,
+                None => {
+                    if self.spool.is_on_disk() {
+                        // All of it is applied. The reader may be waiting for the room that only a checkpoint makes.
+                        self.checkpoint().await?;
+                    }
+                    self.spool.next(read.seq).await?
+                }
+            };
+            idle = matches!(next, Next::Idle(_));
+            match next {
                 Next::Batch(batch) => self.absorb(&batch, &mut window, &mut read).await?,
                 Next::Idle(token) => read.token = Some(raw::to_document(&token)),
             }
-            next = if window.is_full() { None } else { self.spool.try_next(read.seq)? };
+            // The lanes run beside this task, which by itself would hold on to its thread.
+            tokio::task::yield_now().await;
         }
-        self.flush(window, read).await?;
-        // Between two replies there may be the rest of a transaction, whose events all have one cluster time.
-        let Timestamp { time, increment } = self.watermark;
-        let before =
-            Timestamp { time: time.saturating_sub(u32::from(increment == 0)), increment: increment.wrapping_sub(1) };
-        self.passed = self.passed.max(if idle { self.watermark } else { before });
-        self.verifier.applied(self.passed);
+        if idle || window.events > 0 {
+            while self.in_flight.len() >= MOST_IN_FLIGHT {
+                self.settle().await?;
+            }
+            self.write(window, read, idle).await?;
+        }
+        if idle {
+            self.settle_all().await?;
+        }
         if self.checkpointed.elapsed() >= CHECKPOINT_EVERY {
             self.checkpoint().await?;
         }
         Ok(())
     }
 
-    /// Writes whole collections in the first writer's session; used while no writer works.
+    /// Waits until nothing is being written.
+    pub async fn settle_all(&mut self) -> Result<(), Failure> {
+        while !self.in_flight.is_empty() {
+            self.settle().await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the first of the windows in flight is written; everything before its end is applied then. Loses
+    /// nothing if it is dropped and called again.
+    async fn settle(&mut self) -> Result<(), Failure> {
+        let Some(first) = self.in_flight.front_mut() else { return Ok(()) };
+        let refetched = first.writing.done().await?;
+        if first.events > 0 {
+            failpoint::reach(failpoint::WINDOW_ACKNOWLEDGED, &self.store.id()).await;
+        }
+        let Some(InFlight { events, read, idle, .. }) = self.in_flight.pop_front() else { return Ok(()) };
+        self.convergence = refetched.map_or(self.convergence, |time| self.convergence.max(time));
+        self.tracker.works(Part::Applier);
+        self.tracker.count(|p| p.events_applied += events);
+        let token = read.token.as_ref().and_then(|token| RawDocumentBuf::try_from(token).ok());
+        if let Some(time) = token.and_then(|token| event::token_time(&token)) {
+            self.watermark = self.watermark.max(time);
+            self.tracker.metrics.applied_to(self.watermark);
+        }
+        self.position = read;
+        self.spool.applied(&self.position);
+        // Between two replies there may be the rest of a transaction, whose events all have one cluster time.
+        let Timestamp { time, increment } = self.watermark;
+        let before =
+            Timestamp { time: time.saturating_sub(u32::from(increment == 0)), increment: increment.wrapping_sub(1) };
+        self.passed = self.passed.max(if idle { self.watermark } else { before });
+        self.verifier.applied(self.passed);
+        Ok(())
+    }
+
+    /// Writes whole collections in the first lane's session; used while nothing is being written.
     fn slot(&self) -> Slot {
-        let Writer { destination, store, worker, session, .. } = self.writers[0].clone();
+        let Writer { destination, store, worker, session, .. } = self.lanes.first().clone();
         Slot { destination, store, worker, session }
     }
 
     /// Before a cutover: copies anew what differs and can't be changed in place. Tells what, in words.
     pub async fn renew_unequal(&mut self) -> Result<Vec<String>, Failure> {
+        self.settle_all().await?;
         self.verifier.definitions_change();
         let slot = self.slot();
         let renewed = adopt::renew_unequal(&mut self.registry, &slot, &self.tracker).await?;
@@ -162,25 +232,6 @@ impl Replicator {
         Ok(())
     }
 
-    /// Writes the window; everything before `read` is applied then.
-    async fn flush(&mut self, window: Window, read: Position) -> Result<(), Failure> {
-        let events = window.events;
-        self.write(window).await?;
-        if events > 0 {
-            failpoint::reach(failpoint::WINDOW_ACKNOWLEDGED, &self.store.id()).await;
-        }
-        self.tracker.works(Part::Applier);
-        self.tracker.count(|p| p.events_applied += events);
-        let token = read.token.as_ref().and_then(|token| RawDocumentBuf::try_from(token).ok());
-        if let Some(time) = token.and_then(|token| event::token_time(&token)) {
-            self.watermark = self.watermark.max(time);
-            self.tracker.metrics.applied_to(self.watermark);
-        }
-        self.position = read;
-        self.spool.applied(&self.position);
-        Ok(())
-    }
-
     /// Puts the events of one reply into the window; a definition is applied on the way, after all that is before it.
     async fn absorb(&mut self, reply: &RawDocument, window: &mut Window, read: &mut Position) -> Result<(), Failure> {
         let malformed = || Failure::new(ErrorCode::Internal, "a change event can't be read");
@@ -197,14 +248,15 @@ impl Replicator {
                 Kind::Image | Kind::Update | Kind::Delete => {
                     let Some(target) = self.target(&event).await? else { continue };
                     let time = raw_event.get_timestamp("clusterTime").map_err(|_| malformed())?;
-                    window.until = window.until.max(time);
+                    window.spans(time);
                     self.late.note(time, &target.ns.to_string(), event.id());
                     window.push(target, &event, time <= self.convergence).ok_or_else(malformed)?;
                 }
                 Kind::Definition if limosa_model::filter::is_internal(event.db) => {}
                 Kind::Definition => {
                     read.index = index as u64;
-                    self.flush(std::mem::replace(window, Window::new()), read.clone()).await?;
+                    self.write(std::mem::replace(window, Window::new()), read.clone(), false).await?;
+                    self.settle_all().await?;
                     self.define(&event).await?;
                     *read = self.position.clone();
                 }
@@ -275,8 +327,9 @@ impl Replicator {
 
     /// Reads documents again from the source and writes them as they are there.
     pub async fn repair(&mut self, repairs: Vec<Repair>) -> Result<(), Failure> {
+        self.settle_all().await?;
         let mut window = Window::new();
-        window.until = self.watermark;
+        window.spans(self.watermark);
         for repair in &repairs {
             let (Some(target), Ok(Some(id))) = (self.registry.by_uuid(repair.uuid), repair.entry.id.get("_id")) else {
                 continue;
@@ -284,28 +337,21 @@ impl Replicator {
             let (id, canonical) = (repair.entry.id.clone(), raw::canonical_id(id, target.folds));
             window.add(Op { target, id, canonical, change: Change::Refetch });
         }
-        self.write(window).await?;
+        self.write(window, self.position.clone(), false).await?;
+        self.settle_all().await?;
         repairs.iter().try_for_each(|repair| self.verifier.repaired(repair))
     }
 
-    async fn write(&mut self, window: Window) -> Result<(), Failure> {
-        let until = window.until;
+    /// Marks the window's documents as dirty and has them written; everything before `read` is applied then.
+    async fn write(&mut self, window: Window, read: Position, idle: bool) -> Result<(), Failure> {
+        let Window { events, since, until, .. } = window;
         let shares = window.into_shares();
         shares.iter().flatten().try_for_each(|(_, op)| self.verifier.mark(op))?;
         if !shares.iter().all(Vec::is_empty) {
             failpoint::reach(failpoint::WINDOW_MARKED, &self.store.id()).await;
         }
-        let mut tasks = JoinSet::new();
-        for (ops, writer) in shares.into_iter().zip(&self.writers).filter(|(ops, _)| !ops.is_empty()) {
-            let writer = writer.clone();
-            tasks.spawn(async move { writer.write(ops, until).await });
-        }
-        while let Some(done) = tasks.join_next().await {
-            let refetched = done.map_err(|e| Failure::new(ErrorCode::Internal, format!("a writer ended: {e}")))??;
-            if let Some(time) = refetched {
-                self.convergence = self.convergence.max(time);
-            }
-        }
+        let writing = self.lanes.send(shares, since, until);
+        self.in_flight.push_back(InFlight { writing, events, read, idle });
         Ok(())
     }
 }

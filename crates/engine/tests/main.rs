@@ -13,3 +13,4 @@ mod resume;
 mod support;
 mod transactions;
 mod verify;
+mod windows;

@@ -4,6 +4,7 @@ pub(crate) mod adopt;
 pub(crate) mod coalesce;
 pub(crate) mod ddl;
 pub(crate) mod delta;
+pub(crate) mod lanes;
 mod refetch;
 pub(crate) mod registry;
 pub(crate) mod statements;

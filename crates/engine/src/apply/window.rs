@@ -37,7 +37,8 @@ const LARGE_DELTA: usize = 8 * 1024 * 1024;
 pub(crate) struct Window {
     batches: Vec<Batch>,
     pub events: u64,
-    /// The newest of them.
+    /// The times of the oldest and the newest of them.
+    pub since: Timestamp,
     pub until: Timestamp,
 }
 
@@ -46,8 +47,15 @@ impl Window {
         Self {
             batches: (0..WORKERS).map(|_| Batch::default()).collect(),
             events: 0,
+            since: Timestamp { time: u32::MAX, increment: u32::MAX },
             until: Timestamp { time: 0, increment: 0 },
         }
+    }
+
+    /// It holds an event of this time.
+    pub fn spans(&mut self, time: Timestamp) {
+        self.since = self.since.min(time);
+        self.until = self.until.max(time);
     }
 
     /// Whether it is to be written before it takes more in.

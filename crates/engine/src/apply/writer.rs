@@ -144,6 +144,8 @@ impl Writer {
             None => Refused::Failed(self.destination.failure(&e)),
         };
         let mut session = self.session.lock().await;
+        // A run that was ended in the middle of a transaction left it open.
+        let _ = session.abort_transaction().await;
         session.start_transaction().write_concern(WriteConcern::majority()).await.map_err(sort)?;
         let written = self.send_all(ops, &mut session).await;
         match written {

@@ -146,6 +146,8 @@ impl Slot {
     /// Runs one write in a transaction with the fence.
     async fn fenced(&self, ns: &Namespace, command: RawDocumentBuf) -> Result<Option<Term>, Refused> {
         let mut session = self.session.lock().await;
+        // A run that was ended in the middle of a transaction left it open.
+        let _ = session.abort_transaction().await;
         // What was acknowledged may be rolled back; the range knows by its term.
         let concern = WriteConcern::nodes(1);
         session.start_transaction().write_concern(concern).await.map_err(|e| self.sort(e))?;
