@@ -13,7 +13,7 @@ use std::sync::Arc;
 #[must_use]
 pub fn parse_events(reply: &RawDocument) -> usize {
     let events = event::events_of(reply).into_iter().flatten().flatten();
-    let parsed = events.filter_map(|e| Event::parse(e.as_document()?)).filter(|e| e.id().is_some()).count();
+    let parsed = events.filter_map(|e| Event::parse(e.as_document()?)).filter(|e| e.id.is_some()).count();
     let time = event::token_of(reply).and_then(|token| event::token_time(&token));
     if time.is_some() { parsed } else { 0 }
 }
@@ -22,7 +22,7 @@ pub fn parse_events(reply: &RawDocument) -> usize {
 #[must_use]
 pub fn exact_deltas(reply: &RawDocument) -> usize {
     let events = event::events_of(reply).into_iter().flatten().flatten();
-    events.filter_map(|e| Event::parse(e.as_document()?)?.update_description().and_then(Delta::exact)).count()
+    events.filter_map(|e| Event::parse(e.as_document()?)?.update_description.and_then(Delta::exact)).count()
 }
 
 /// How many commands a reply's events become: parsed, partitioned, coalesced, written out.

@@ -116,8 +116,8 @@ impl Metrics {
         self.bytes.inc_by(bytes);
     }
 
-    pub(crate) fn event(&self, operation: &str) {
-        self.events.get_or_create(&OfKind { kind: operation.to_owned() }).inc();
+    pub(crate) fn events(&self, operation: &str, count: u64) {
+        self.events.get_or_create(&OfKind { kind: operation.to_owned() }).inc_by(count);
     }
 
     pub(crate) fn written(&self, by: By, took: Duration) {
@@ -170,8 +170,7 @@ mod tests {
         metrics.register(&mut registry);
         let clone = metrics.clone();
         clone.copied(3, 300);
-        clone.event("insert");
-        clone.event("insert");
+        clone.events("insert", 2);
         clone.retried(COPY);
         clone.written(APPLY, Duration::from_millis(3));
         clone.follow(&Progress { spool_bytes: 7, lag_seconds: Some(2), ..Progress::default() });

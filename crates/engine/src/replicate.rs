@@ -89,9 +89,9 @@ impl LateWrites {
         *self = Self { after: Some(after), found: BTreeMap::new() };
     }
 
-    fn note(&mut self, time: Timestamp, ns: &str, id: Option<RawBsonRef<'_>>) {
+    fn note(&mut self, time: Timestamp, what: impl FnOnce() -> String, id: Option<RawBsonRef<'_>>) {
         if self.after.is_some_and(|after| time > after) {
-            let (count, first) = self.found.entry(ns.to_owned()).or_default();
+            let (count, first) = self.found.entry(what()).or_default();
             *count += 1;
             if first.len() < LATE_NAMED {
                 let id = id.and_then(|id| bson::Bson::try_from(id).ok());
@@ -236,6 +236,7 @@ impl Replicator {
     async fn absorb(&mut self, reply: &RawDocument, window: &mut Window, read: &mut Position) -> Result<(), Failure> {
         let malformed = || Failure::new(ErrorCode::Internal, "a change event can't be read");
         let events = event::events_of(reply).ok_or_else(malformed)?;
+        let mut kinds: Vec<(&str, u64)> = Vec::new();
         for (index, raw_event) in events.into_iter().enumerate() {
             if (index as u64) < read.index {
                 continue;
@@ -243,13 +244,16 @@ impl Replicator {
             let raw_event = raw_event.ok().and_then(|e| e.as_document()).ok_or_else(malformed)?;
             let event = Event::parse(raw_event).ok_or_else(malformed)?;
             window.events += 1;
-            self.tracker.metrics.event(event.operation());
+            match kinds.iter_mut().find(|(operation, _)| *operation == event.operation) {
+                Some((_, count)) => *count += 1,
+                None => kinds.push((event.operation, 1)),
+            }
             match event.kind {
                 Kind::Image | Kind::Update | Kind::Delete => {
                     let Some(target) = self.target(&event).await? else { continue };
-                    let time = raw_event.get_timestamp("clusterTime").map_err(|_| malformed())?;
+                    let time = event.time.ok_or_else(malformed)?;
                     window.spans(time);
-                    self.late.note(time, &target.ns.to_string(), event.id());
+                    self.late.note(time, || target.ns.to_string(), event.id);
                     window.push(target, &event, time <= self.convergence).ok_or_else(malformed)?;
                 }
                 Kind::Definition if limosa_model::filter::is_internal(event.db) => {}
@@ -260,12 +264,13 @@ impl Replicator {
                     self.define(&event).await?;
                     *read = self.position.clone();
                 }
-                Kind::Ignored if event.operation() == "invalidate" => {
+                Kind::Ignored if event.operation == "invalidate" => {
                     return Err(Failure::new(ErrorCode::HistoryLost, "the source's change stream was invalidated"));
                 }
                 Kind::Ignored => {}
             }
         }
+        kinds.into_iter().for_each(|(operation, count)| self.tracker.metrics.events(operation, count));
         read.seq += 1;
         read.index = 0;
         if let Some(token) = event::token_of(reply) {
@@ -297,7 +302,7 @@ impl Replicator {
     }
 
     async fn define(&mut self, event: &Event<'_>) -> Result<(), Failure> {
-        let token = event.token().map(raw::to_document).unwrap_or_default();
+        let token = event.token.map(raw::to_document).unwrap_or_default();
         // Left by a run that died while applying just this event.
         let noted = self.intent.take().filter(|intent| intent.get_document("event").is_ok_and(|own| *own == token));
         if noted.is_none() {
@@ -305,7 +310,7 @@ impl Replicator {
             intent.insert("event", token);
             self.store.set_intent(&self.position, intent).await?;
         }
-        let time = event.raw.get_timestamp("clusterTime").ok();
+        let time = event.time;
         let exact = time.is_some_and(|time| time > self.convergence);
         failpoint::reach(failpoint::INTENT_NOTED, &self.store.id()).await;
         self.verifier.definitions_change();
@@ -315,12 +320,12 @@ impl Replicator {
         failpoint::reach(failpoint::DEFINITION_APPLIED, &self.store.id()).await;
         self.verifier.learn(&mut self.registry);
         self.position.index += 1;
-        self.position.token = event.token().map(raw::to_document);
+        self.position.token = event.token.map(raw::to_document);
         self.spool.applied(&self.position);
         if let Some(time) = time
             && self.registry.filter().admits(event.db, event.coll)
         {
-            self.late.note(time, &format!("{} ({})", event.ns(), event.operation()), None);
+            self.late.note(time, || format!("{} ({})", event.ns(), event.operation), None);
         }
         self.checkpoint().await
     }

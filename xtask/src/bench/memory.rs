@@ -12,7 +12,8 @@ use std::time::Instant;
 
 pub(crate) async fn measure(arguments: &Arguments, report: &mut Report) -> Result<(), Error> {
     let oplog_mb = (arguments.gb * 3000.0) as u32 + 1000;
-    let (source, destination) = (arguments.server(1, oplog_mb).await?, arguments.server(1, oplog_mb).await?);
+    let server = || arguments.set(1, oplog_mb).many_files().start();
+    let (source, destination) = (server().await?, server().await?);
     let client = source.client().await;
     load(&client, arguments.shape, arguments.seed, arguments.bytes()).await?;
     let began = Instant::now();

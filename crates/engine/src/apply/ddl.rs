@@ -16,7 +16,7 @@ use limosa_model::{Failure, Namespace};
 pub(crate) async fn intent(event: &Event<'_>, registry: &Registry) -> Result<Document, Failure> {
     let uuid = |entry: Option<Entry>| entry.and_then(|e| e.uuid).map(hex).unwrap_or_default();
     let mut noted =
-        doc! {"operation": event.operation(), "at": uuid(catalog::find(registry.destination(), &event.ns()).await?)};
+        doc! {"operation": event.operation, "at": uuid(catalog::find(registry.destination(), &event.ns()).await?)};
     if let Some(to) = rename_target(event) {
         noted.insert("to", uuid(catalog::find(registry.destination(), &to).await?));
     }
@@ -44,17 +44,17 @@ pub(crate) async fn apply(
     exact: bool,
 ) -> Result<Option<Timestamp>, Failure> {
     let ns = event.ns();
-    tracing::info!(operation = event.operation(), %ns, "applying a definition");
+    tracing::info!(operation = event.operation, %ns, "applying a definition");
     // Named events change the namespace's meaning; if it changed since the intent, this one did it.
     let done_before = match noted {
         Some(noted) => {
             let now = intent(event, registry).await?;
-            matches!(event.operation(), "drop" | "rename")
+            matches!(event.operation, "drop" | "rename")
                 && ["at", "to"].iter().any(|part| now.get(part) != noted.get(part))
         }
         None => false,
     };
-    match event.operation() {
+    match event.operation {
         "rename" => {
             return rename(event, &ns, registry, slot, tracker, done_before, exact).await;
         }

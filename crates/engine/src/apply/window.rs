@@ -36,6 +36,8 @@ const LARGE_DELTA: usize = 8 * 1024 * 1024;
 /// See the module.
 pub(crate) struct Window {
     batches: Vec<Batch>,
+    /// The hash of the name of the collection that was added to last: mostly the next one's too.
+    place: Option<(Arc<Target>, u64)>,
     pub events: u64,
     /// The times of the oldest and the newest of them.
     pub since: Timestamp,
@@ -46,6 +48,7 @@ impl Window {
     pub fn new() -> Self {
         Self {
             batches: (0..WORKERS).map(|_| Batch::default()).collect(),
+            place: None,
             events: 0,
             since: Timestamp { time: u32::MAX, increment: u32::MAX },
             until: Timestamp { time: 0, increment: 0 },
@@ -68,17 +71,17 @@ impl Window {
     /// `newer`: the destination's document may be of a later time than the event. A field that the event removes may be
     /// there again and would then not come back to the same place.
     pub fn push(&mut self, target: Arc<Target>, event: &Event<'_>, newer: bool) -> Option<()> {
-        let id = event.id()?;
+        let id = event.id?;
         let canonical = raw::canonical_id(id, target.folds);
         let change = match event.kind {
             Kind::Delete => Change::Delete,
             Kind::Update => event
-                .update_description()
+                .update_description
                 .and_then(Delta::exact)
                 .filter(|delta| delta.size() < LARGE_DELTA && !(newer && delta.removes()))
                 .map_or(Change::Refetch, Change::Update),
-            _ => match event.full_document() {
-                Some(document) => Change::Put { document: document.to_owned(), fresh: event.operation() == "insert" },
+            _ => match event.full_document {
+                Some(document) => Change::Put { document: document.to_owned(), fresh: event.operation == "insert" },
                 None => Change::Refetch, // an event that was too large
             },
         };
@@ -91,11 +94,15 @@ impl Window {
     }
 
     pub fn add(&mut self, op: Op) {
-        let name = op.target.ns.to_string();
-        let worker = match op.target.keeps_order {
-            true => xxh3_64(name.as_bytes()),
-            false => xxh3_64(&op.canonical) ^ xxh3_64(name.as_bytes()),
+        let place = match &self.place {
+            Some((target, place)) if Arc::ptr_eq(target, &op.target) => *place,
+            _ => {
+                let place = xxh3_64(op.target.ns.to_string().as_bytes());
+                self.place = Some((Arc::clone(&op.target), place));
+                place
+            }
         };
+        let worker = if op.target.keeps_order { place } else { xxh3_64(&op.canonical) ^ place };
         self.batches[(worker % WORKERS as u64) as usize].push(op);
     }
 

@@ -9,9 +9,16 @@ use limosa_model::Namespace;
 pub(crate) struct Event<'a> {
     pub raw: &'a RawDocument,
     pub kind: Kind,
+    pub operation: &'a str,
     pub db: &'a str,
     pub coll: &'a str,
     pub uuid: Option<Uuid>,
+    pub time: Option<Timestamp>,
+    pub token: Option<&'a RawDocument>,
+    /// The `_id` of the document that it is about.
+    pub id: Option<RawBsonRef<'a>>,
+    pub full_document: Option<&'a RawDocument>,
+    pub update_description: Option<&'a RawDocument>,
 }
 
 /// What happened.
@@ -28,9 +35,40 @@ pub(crate) enum Kind {
 }
 
 impl<'a> Event<'a> {
+    /// Goes over the event's fields once: there may be a hundred thousand events a second.
     pub fn parse(raw: &'a RawDocument) -> Option<Self> {
-        let operation = raw.get_str("operationType").ok()?;
-        let kind = match operation {
+        let mut event = Self {
+            raw,
+            kind: Kind::Ignored,
+            operation: "",
+            db: "",
+            coll: "",
+            uuid: None,
+            time: None,
+            token: None,
+            id: None,
+            full_document: None,
+            update_description: None,
+        };
+        for field in raw {
+            let (name, value) = field.ok()?;
+            match (name.as_str(), value) {
+                ("_id", RawBsonRef::Document(token)) => event.token = Some(token),
+                ("operationType", RawBsonRef::String(operation)) => event.operation = operation,
+                ("clusterTime", RawBsonRef::Timestamp(time)) => event.time = Some(time),
+                ("collectionUUID", RawBsonRef::Binary(uuid)) => event.uuid = uuid.bytes.try_into().ok(),
+                ("ns", RawBsonRef::Document(ns)) => {
+                    event.db = ns.get_str("db").unwrap_or_default();
+                    event.coll = ns.get_str("coll").unwrap_or_default();
+                }
+                ("documentKey", RawBsonRef::Document(key)) => event.id = key.get("_id").ok()?,
+                ("fullDocument", RawBsonRef::Document(document)) => event.full_document = Some(document),
+                ("updateDescription", RawBsonRef::Document(delta)) => event.update_description = Some(delta),
+                _ => {}
+            }
+        }
+        event.kind = match event.operation {
+            "" => return None,
             "insert" | "replace" => Kind::Image,
             "update" => Kind::Update,
             "delete" => Kind::Delete,
@@ -39,34 +77,11 @@ impl<'a> Event<'a> {
             }
             _ => Kind::Ignored,
         };
-        let ns = raw.get_document("ns").ok();
-        let part = |name: &str| ns.and_then(|ns| ns.get_str(name).ok()).unwrap_or_default();
-        let uuid = raw.get_binary("collectionUUID").ok().and_then(|b| b.bytes.try_into().ok());
-        Some(Self { raw, kind, db: part("db"), coll: part("coll"), uuid })
-    }
-
-    pub fn operation(&self) -> &'a str {
-        self.raw.get_str("operationType").unwrap_or_default()
+        Some(event)
     }
 
     pub fn ns(&self) -> Namespace {
         Namespace::new(self.db, self.coll)
-    }
-
-    pub fn token(&self) -> Option<&'a RawDocument> {
-        self.raw.get_document("_id").ok()
-    }
-
-    pub fn id(&self) -> Option<RawBsonRef<'a>> {
-        self.raw.get_document("documentKey").ok()?.get("_id").ok().flatten()
-    }
-
-    pub fn full_document(&self) -> Option<&'a RawDocument> {
-        self.raw.get_document("fullDocument").ok()
-    }
-
-    pub fn update_description(&self) -> Option<&'a RawDocument> {
-        self.raw.get_document("updateDescription").ok()
     }
 }
 
