@@ -24,8 +24,8 @@ pub(crate) const WORKERS: usize = 8;
 /// Writes that a window holds at most: two transactions for each worker.
 const MOST_OPS: usize = 32_000;
 
-/// Bytes of them: each is held several times until it is written.
-const MOST_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of them: each is held several times until it is written, and up to three windows are at a time.
+const MOST_BYTES: usize = 4 * 1024 * 1024;
 
 /// Events that it is made of at most, so that the position moves on.
 const MOST_EVENTS: u64 = 200_000;
