@@ -104,7 +104,7 @@ async fn write(writer: Writer, mut shares: mpsc::UnboundedReceiver<Share>) {
     }
 }
 
-/// What [`super::window::Window::push`] does with events whose document may be newer on the destination: those of a window that was
+/// What [`super::window::Window::push`] does with events whose document may be newer on the destination: these were
 /// gathered before the re-fetch was known.
 fn distrust(ops: &mut [(u32, Op)]) {
     for (_, op) in ops {
