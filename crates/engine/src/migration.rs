@@ -192,6 +192,7 @@ async fn migrate(
             verifier: verifier.clone(),
             passed: Timestamp { time: 0, increment: 0 },
             in_flight: VecDeque::new(),
+            rest: None,
         };
         spool.set_live();
         if checkpoint.cutover.is_some() {

@@ -23,7 +23,7 @@ use crate::{
     },
     verify::beside::{Repair, Verifier},
 };
-use bson::{Document, RawBsonRef, RawDocument, RawDocumentBuf, Timestamp};
+use bson::{Document, RawBsonRef, RawDocumentBuf, Timestamp};
 use limosa_model::{ErrorCode, Failure};
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -57,6 +57,8 @@ pub(crate) struct Replicator {
     pub passed: Timestamp,
     /// The windows that are being written, in the order of their events.
     pub in_flight: VecDeque<InFlight>,
+    /// A reply of which the rest is still to be gone over, with its number.
+    pub rest: Option<(u64, Arc<RawDocumentBuf>)>,
 }
 
 /// A window that is being written.
@@ -119,7 +121,7 @@ impl Replicator {
         let mut read = self.in_flight.back().map_or(&self.position, |last| &last.read).clone();
         let mut idle = false;
         while !window.is_full() {
-            let next = match self.spool.try_next(read.seq)? {
+            let next = match self.at_hand(read.seq)? {
                 Some(next) => next,
                 None if !self.in_flight.is_empty() => {
                     let spool = Arc::clone(&self.spool);
@@ -142,7 +144,7 @@ impl Replicator {
             };
             idle = matches!(next, Next::Idle(_));
             match next {
-                Next::Batch(batch) => self.absorb(&batch, &mut window, &mut read).await?,
+                Next::Batch(reply) => self.absorb(&reply, &mut window, &mut read).await?,
                 Next::Idle(token) => read.token = Some(raw::to_document(&token)),
             }
             // The lanes run beside this task, which by itself would hold on to its thread.
@@ -232,14 +234,33 @@ impl Replicator {
         Ok(())
     }
 
-    /// Puts the events of one reply into the window; a definition is applied on the way, after all that is before it.
-    async fn absorb(&mut self, reply: &RawDocument, window: &mut Window, read: &mut Position) -> Result<(), Failure> {
+    /// Reply `seq`, or the news that there is nothing yet, if either is at hand.
+    fn at_hand(&mut self, seq: u64) -> Result<Option<Next>, Failure> {
+        match self.rest.take() {
+            Some((last, reply)) if last == seq => Ok(Some(Next::Batch(reply))),
+            _ => self.spool.try_next(seq),
+        }
+    }
+
+    /// Puts the events of one reply into the window, as many as it takes; a definition is applied on the way, after all
+    /// that is before it.
+    async fn absorb(
+        &mut self,
+        reply: &Arc<RawDocumentBuf>,
+        window: &mut Window,
+        read: &mut Position,
+    ) -> Result<(), Failure> {
         let malformed = || Failure::new(ErrorCode::Internal, "a change event can't be read");
         let events = event::events_of(reply).ok_or_else(malformed)?;
         let mut kinds: Vec<(&str, u64)> = Vec::new();
         for (index, raw_event) in events.into_iter().enumerate() {
             if (index as u64) < read.index {
                 continue;
+            }
+            if window.is_full() {
+                read.index = index as u64;
+                self.rest = Some((read.seq, Arc::clone(reply)));
+                break;
             }
             let raw_event = raw_event.ok().and_then(|e| e.as_document()).ok_or_else(malformed)?;
             let event = Event::parse(raw_event).ok_or_else(malformed)?;
@@ -271,10 +292,12 @@ impl Replicator {
             }
         }
         kinds.into_iter().for_each(|(operation, count)| self.tracker.metrics.events(operation, count));
-        read.seq += 1;
-        read.index = 0;
-        if let Some(token) = event::token_of(reply) {
-            read.token = Some(raw::to_document(&token));
+        if self.rest.is_none() {
+            read.seq += 1;
+            read.index = 0;
+            if let Some(token) = event::token_of(reply) {
+                read.token = Some(raw::to_document(&token));
+            }
         }
         Ok(())
     }
