@@ -1,11 +1,12 @@
 //! What the figures are measured against: the server's own means on the same data.
 
 use super::data::{COLL, DB, Loaded, Shape};
-use bson::{RawDocumentBuf, doc};
+use bson::{RawDocumentBuf, Timestamp, doc};
+use futures::StreamExt;
 use limosa_testkit::{Error, ReplicaSet};
 use mongodb::{
     Client,
-    options::{Acknowledgment, WriteConcern},
+    options::{Acknowledgment, CursorType, WriteConcern},
 };
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -70,6 +71,32 @@ pub(crate) async fn pure_insert(
         first = end;
     }
     Ok(spent.as_secs_f64())
+}
+
+/// The source's time now.
+pub(crate) async fn time(client: &Client) -> Result<Timestamp, Error> {
+    Ok(client.database("admin").run_command(doc! {"ping": 1}).await?.get_timestamp("operationTime")?)
+}
+
+/// Seconds to read the next `events` change events since `time` and do nothing with them: what no tool that reads the
+/// change stream can beat.
+pub(crate) async fn pure_read(client: &Client, time: Timestamp, events: u64) -> Result<f64, Error> {
+    const BATCH: u32 = 10_000;
+    let stream = doc! {"allChangesForCluster": true, "showExpandedEvents": true, "startAtOperationTime": time};
+    let command = doc! {
+        "aggregate": 1, "pipeline": [{"$changeStream": stream}], "cursor": {"batchSize": BATCH},
+        "readConcern": {"level": "majority"},
+    };
+    let began = Instant::now();
+    let admin = client.database("admin");
+    let opened = admin.run_cursor_command(command).batch_size(BATCH).cursor_type(CursorType::TailableAwait);
+    let mut batches = opened.batch().await?;
+    let mut seen = 0;
+    while seen < events {
+        let batch = batches.next().await.ok_or("the change stream ended")??;
+        seen += batch.doc_slices()?.into_iter().count() as u64;
+    }
+    Ok(began.elapsed().as_secs_f64())
 }
 
 /// Waits until the document `_id: id` of the collection `marks` is there.

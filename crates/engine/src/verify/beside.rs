@@ -180,15 +180,19 @@ impl Verifier {
         self.inner.notes.dirty.settle(&repair.entry, true).map(drop)
     }
 
-    /// A change is about to be written.
-    pub fn mark(&self, op: &Op) -> Result<(), Failure> {
-        match op.target.uuid {
-            Some(uuid) => {
+    /// Changes are about to be written.
+    pub fn mark<'a>(&self, ops: impl IntoIterator<Item = &'a Op>) -> Result<(), Failure> {
+        let mut touched = None;
+        let mut documents = Vec::new();
+        for op in ops {
+            let Some(uuid) = op.target.uuid else { continue };
+            if touched != Some(uuid) {
                 self.inner.notes.touch(uuid)?;
-                self.inner.notes.dirty.mark(dirty::key(uuid, &lookup::key(&op.id)), &op.id, now())
+                touched = Some(uuid);
             }
-            None => Ok(()),
+            documents.push((dirty::key(uuid, &lookup::key(&op.id)), op.id.as_ref()));
         }
+        self.inner.notes.dirty.mark_all(documents, now())
     }
 
     /// A collection was copied anew.

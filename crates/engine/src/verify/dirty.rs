@@ -130,27 +130,41 @@ impl DirtySet {
 
     /// Marks a document, at `second`. What is looked at just now will have to be looked at again.
     pub fn mark(&self, key: Key, id: &RawDocument, second: u32) -> Result<(), Failure> {
+        self.mark_all([(key, id)], second)
+    }
+
+    /// Marks documents, all with one write to the disk.
+    pub fn mark_all<'a>(
+        &self,
+        documents: impl IntoIterator<Item = (Key, &'a RawDocument)>,
+        second: u32,
+    ) -> Result<(), Failure> {
         // Held to the end: the disk and what is remembered of it change together.
         let mut state = self.state();
-        if let Some(marked) = state.in_hand.get_mut(&key) {
-            *marked = true;
-        }
         if second >= state.since.saturating_add(REMEMBERED_SECONDS) {
             state.former = std::mem::take(&mut state.recent);
             state.since = second;
         }
-        if state.recent.insert(short(&key), second) == Some(second) {
-            return Ok(());
+        let mut marks = self.database.batch();
+        for (key, id) in documents {
+            if let Some(marked) = state.in_hand.get_mut(&key) {
+                *marked = true;
+            }
+            if state.recent.insert(short(&key), second) == Some(second) {
+                continue;
+            }
+            let at = place(second, &key);
+            if at < state.floor {
+                state.floor.clone_from(&at);
+            }
+            if state.marked_since.as_ref().is_none_or(|first| at < *first) {
+                state.marked_since = Some(at.clone());
+            }
+            marks.insert(&self.entries, at, id.as_bytes());
         }
-        let at = place(second, &key);
-        if at < state.floor {
-            state.floor.clone_from(&at);
-        }
-        if state.marked_since.as_ref().is_none_or(|first| at < *first) {
-            state.marked_since = Some(at.clone());
-        }
-        self.entries.insert(at, id.as_bytes()).map_err(storage)?;
-        self.count.fetch_add(1, Ordering::Relaxed);
+        let count = marks.len() as u64;
+        marks.commit().map_err(storage)?;
+        self.count.fetch_add(count, Ordering::Relaxed);
         Ok(())
     }
 
