@@ -368,11 +368,6 @@ impl ReplicaSet {
         self.direct(index).await
     }
 
-    /// The process of a member that runs.
-    pub fn process(&self, index: usize) -> Option<u32> {
-        self.children[index].as_ref().map(Child::id)
-    }
-
     /// Makes this set, started as [`Role::Shard`], a shard of the cluster whose catalog `config` holds: by the document
     /// that `mongos` writes to it when it is added.
     pub async fn join_cluster(&self, config: &Self) -> Result<(), Error> {

@@ -25,7 +25,8 @@ pub(crate) async fn measure(arguments: &Arguments, hot: bool, report: &mut Repor
     let micros = |seconds: f64| seconds * 1e6 / arguments.updates as f64;
     let (mut reading, mut writing) = (Vec::new(), Vec::new());
     let mut memory = Vec::new();
-    let oplog_mb = (arguments.gb * 3000.0) as u32 + 4000;
+    // It has to hold the updates, and nothing of what was there before.
+    let oplog_mb = 4000;
     for run in 0..arguments.runs {
         let mut source = arguments.server(3, oplog_mb).await?;
         let primary = source.primary_index().await?;
@@ -87,7 +88,7 @@ pub(crate) async fn measure(arguments: &Arguments, hot: bool, report: &mut Repor
 
 /// Processor seconds that the members have taken by now.
 fn spent(set: &ReplicaSet, members: usize) -> f64 {
-    (0..members).filter_map(|index| set.process(index)).map(cpu_seconds).sum()
+    (0..members).filter_map(|index| set.pid(index)).map(cpu_seconds).sum()
 }
 
 /// Writers of [`update`].

@@ -24,7 +24,7 @@ pub(crate) async fn measure(arguments: &Arguments, report: &mut Report) -> Resul
         }
         {
             let destination = arguments.server(1, oplog_mb).await?;
-            let servers = [source.process(0), destination.process(0)];
+            let servers = [source.pid(0), destination.pid(0)];
             let by_now = || servers.map(|process| process.map_or(0.0, cpu_seconds));
             let before = by_now();
             let mut migration = Migration::start(&source, &destination, &arguments.with())?;
