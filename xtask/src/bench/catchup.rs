@@ -97,7 +97,7 @@ const WRITERS: u64 = 4;
 /// What one of them writes.
 fn statements(documents: u64, updates: u64, hot: bool, seed: u64, writer: u64) -> impl Iterator<Item = Document> {
     let mut random = SmallRng::seed_from_u64(seed ^ (writer << 40));
-    (0..updates / WRITERS).map(move |_| {
+    (writer..updates).step_by(WRITERS as usize).map(move |_| {
         let among = if hot && random.random_range(0..10) < 9 { (documents / 100).max(1) } else { documents };
         let id = random.random_range(0..among) as i64;
         let value = random.random_range(0..i64::MAX);
