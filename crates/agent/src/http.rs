@@ -11,6 +11,12 @@ use std::{
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
+/// A body that is larger is sent only along with a signature: a server needn't take it from a stranger.
+const UNSIGNED_BYTES: usize = 16 * 1024;
+
+/// The largest answer that is read; the largest there are, pages of 500 migrations, have about a megabyte.
+const ANSWER_BYTES: usize = 16 * 1024 * 1024;
+
 /// A call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
@@ -72,7 +78,12 @@ impl Client {
         }
         // A second call finds the provider installed, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder().timeout(TIMEOUT).connect_timeout(Duration::from_secs(10)).build();
+        // A redirect could lead signatures and reports to another machine.
+        let http = reqwest::Client::builder()
+            .timeout(TIMEOUT)
+            .connect_timeout(Duration::from_secs(10))
+            .redirect(reqwest::redirect::Policy::none())
+            .build();
         Ok(Self {
             http: http.map_err(|e| HttpError::Unreachable(base.to_owned(), e.to_string()))?,
             base: base.trim_end_matches('/').to_owned(),
@@ -84,12 +95,18 @@ impl Client {
 
     /// Calls `path`; the answer's body, null if it has none.
     pub async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Result<Value, HttpError> {
-        let mut answer = self.send(&method, path, body.as_ref()).await?;
+        let body = body.map(|body| body.to_string());
+        if body.as_ref().is_some_and(|body| body.len() > UNSIGNED_BYTES) {
+            self.forget_challenge();
+            let challenge = self.send(&method, path, None).await?;
+            self.take_challenge(&challenge);
+        }
+        let mut answer = self.send(&method, path, body.as_deref()).await?;
         if answer.status() == StatusCode::UNAUTHORIZED && self.take_challenge(&answer) {
-            answer = self.send(&method, path, body.as_ref()).await?;
+            answer = self.send(&method, path, body.as_deref()).await?;
         }
         let status = answer.status();
-        let text = answer.text().await.map_err(|e| self.unreachable(&e))?;
+        let text = self.text(answer).await?;
         let value = if text.is_empty() { Ok(Value::Null) } else { serde_json::from_str::<Value>(&text) };
         if status.is_success() {
             return value.map_err(|e| HttpError::Malformed(e.to_string()));
@@ -99,18 +116,34 @@ impl Client {
         Err(HttpError::Refused(status.as_u16(), field("errorCode"), field("detail")))
     }
 
+    /// The answer's body, if it isn't larger than any that the API has.
+    async fn text(&self, mut answer: reqwest::Response) -> Result<String, HttpError> {
+        let mut bytes = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(|e| self.unreachable(&e))? {
+            if bytes.len() + chunk.len() > ANSWER_BYTES {
+                return Err(HttpError::Malformed(format!("it is larger than {ANSWER_BYTES} bytes")));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        String::from_utf8(bytes).map_err(|e| HttpError::Malformed(e.to_string()))
+    }
+
+    fn forget_challenge(&self) {
+        *self.nonce.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     fn unreachable(&self, e: &reqwest::Error) -> HttpError {
         HttpError::Unreachable(self.base.clone(), e.to_string())
     }
 
-    async fn send(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<reqwest::Response, HttpError> {
+    async fn send(&self, method: &Method, path: &str, body: Option<&str>) -> Result<reqwest::Response, HttpError> {
         let mut request = self.http.request(method.clone(), format!("{}{path}", self.base));
         request = request.header(header::ACCEPT, "application/vnd.atlas.2024-05-30+json");
         if let Some(signature) = self.sign(method.as_str(), path) {
             request = request.header(header::AUTHORIZATION, signature);
         }
         if let Some(body) = body {
-            request = request.json(body);
+            request = request.header(header::CONTENT_TYPE, "application/json").body(body.to_owned());
         }
         request.send().await.map_err(|e| self.unreachable(&e))
     }

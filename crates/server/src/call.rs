@@ -4,6 +4,7 @@
 use crate::{
     App,
     auth::Principal,
+    bodies::HeldBody,
     json::Strict,
     middleware::{self, Peer},
     negotiate::negotiate,
@@ -11,6 +12,7 @@ use crate::{
     render::{self, ApiError, Reply},
     router::Route,
     schema,
+    streams::STREAMS_OF_ONE,
 };
 use axum::{
     body::{Body, Bytes},
@@ -33,14 +35,19 @@ pub(crate) struct Call {
     /// What a client that follows events has seen already.
     pub last_event_id: i64,
     body: Value,
+    /// The body as it came, where it has no documented shape.
+    raw: HeldBody,
     query: Vec<(String, String)>,
 }
 
 impl Call {
-    /// The body.
+    /// The body. An agent's is read straight into `T`: a tree of it would take ten times its size.
     pub fn parse<T: serde::de::DeserializeOwned>(&self) -> Result<T, ApiError> {
-        serde_json::from_value(self.body.clone())
-            .map_err(|e| ApiError::bad("INVALID_JSON_ATTRIBUTE", format!("Received JSON does not match: {e}."), &[]))
+        let parsed = match self.raw.bytes.is_empty() {
+            true => serde_json::from_value(self.body.clone()),
+            false => serde_json::from_slice(&self.raw.bytes),
+        };
+        parsed.map_err(|e| ApiError::bad("INVALID_JSON_ATTRIBUTE", format!("Received JSON does not match: {e}."), &[]))
     }
 
     /// A path parameter.
@@ -95,9 +102,19 @@ pub(crate) fn answer(
         negotiated.and_then(|version| call(route, app, params, request, version.unwrap_or(ApiVersion::V2023_01_01)));
     let sunset = version.is_some_and(|version| route.is_deprecated(version));
     match (result, route.stream) {
-        (Ok((_, call)), Some(stream)) if accept.contains("text/event-stream") => stream(call),
+        (Ok((_, call)), Some(stream)) if accept.contains("text/event-stream") => {
+            match call.app.streams.begin(&call.principal) {
+                Some(guard) => guard.hold(stream(call)),
+                None => render::respond(Err(too_many_streams()), version, wishes),
+            }
+        }
         (result, _) => render::respond(result.map(|(reply, _)| Reply { sunset, ..reply }), version, wishes),
     }
+}
+
+fn too_many_streams() -> ApiError {
+    let detail = format!("One caller may follow {STREAMS_OF_ONE} streams of events at a time. End one of them first.");
+    ApiError { retry_after: Some(1), ..ApiError::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", detail, &[]) }
 }
 
 /// The version to answer with; none outside of the Atlas part.
@@ -106,6 +123,26 @@ fn version_of(route: &Route, accept: &str) -> Result<Option<ApiVersion>, ApiErro
         return Ok(None);
     }
     Ok(Some(negotiate(accept, route.versions, route.removed)?))
+}
+
+/// Answers it on a thread that may wait for the disk.
+pub(crate) async fn answer_apart(
+    route: &'static Route,
+    app: State<Arc<App>>,
+    params: Path<HashMap<String, String>>,
+    request: Request,
+) -> Response<Body> {
+    let shared = Arc::clone(&app.0);
+    let _turn = shared.handlers.acquire().await;
+    let answering = tokio::task::spawn_blocking(move || answer(route, app, params, &request));
+    match answering.await {
+        Ok(response) => response,
+        Err(ended) => match ended.try_into_panic() {
+            // Reported by the layer that reports all panics.
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => middleware::panicked(Box::new("the runtime ended")),
+        },
+    }
 }
 
 fn call(
@@ -118,7 +155,7 @@ fn call(
     let unknown = || ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "UNEXPECTED_ERROR", "Unexpected error.", &[]);
     let extensions = request.extensions();
     let principal = extensions.get::<Principal>().cloned().ok_or_else(unknown)?;
-    let bytes = extensions.get::<Bytes>().cloned().ok_or_else(unknown)?;
+    let held = extensions.get::<HeldBody>().cloned().ok_or_else(unknown)?;
     let peer = extensions.get::<Peer>().cloned().ok_or_else(unknown)?;
     (route.may)(&principal)?;
     let query = middleware::query(request.uri());
@@ -133,13 +170,16 @@ fn call(
         path,
         last_event_id: seen.unwrap_or(0),
         body: Value::Null,
+        raw: HeldBody::default(),
         query,
     };
     for name in ["envelope", "pretty"] {
         call.flag(name, false)?;
     }
-    if let Some(shape) = route.takes(version) {
-        call.body = body(request.headers(), &bytes, shape)?;
+    match route.takes(version) {
+        Some(shape) if shape.is_any() => call.raw = held,
+        Some(shape) => call.body = body(request.headers(), &held.bytes, shape)?,
+        None => {}
     }
     let reply = (route.handler)(&call)?;
     if request.method() != Method::GET && route.audited {

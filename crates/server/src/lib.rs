@@ -4,7 +4,9 @@ mod auth;
 #[cfg(feature = "bench")]
 pub mod bench;
 mod bootstrap;
+mod bodies;
 mod call;
+mod connections;
 mod dashboard;
 mod error;
 mod json;
@@ -23,16 +25,22 @@ mod scheduler;
 mod schema;
 mod seal;
 mod store;
+mod streams;
 mod tls;
 
 pub use bootstrap::Bootstrap;
+pub use connections::MOST_CONNECTIONS;
 pub use error::ServerError;
 pub use notify::{NotifyConfig, NotifyError, try_out};
 pub use rate_limits::RequestLimits;
 pub use rotate::rotate_key;
 
 use axum::{ServiceExt, body::Body, http};
-use axum_server::Handle;
+use axum_server::{
+    Handle,
+    tls_rustls::{RustlsAcceptor, RustlsConfig},
+};
+use connections::{Connections, FIRST_REQUEST, Guard};
 use hyper::body::Incoming;
 use std::{
     fs::File,
@@ -46,6 +54,18 @@ use tower::{Layer, util::MapRequestLayer};
 
 /// How long requests under way may take to end at a shutdown.
 const SHUTDOWN: Duration = Duration::from_secs(10);
+
+/// Headers of one request.
+const HEADERS_BYTES: usize = 32 * 1024;
+
+/// Requests at a time on one connection of HTTP/2.
+const STREAMS: u32 = 64;
+
+/// Bytes that a connection of HTTP/2 may send before someone reads them: the least that the protocol allows.
+const UNREAD_BYTES: u32 = 65_535;
+
+/// Handlers that run at a time. The store takes one at a time, so more would only wait for it.
+const HANDLERS: usize = 16;
 
 /// How long a session of the page lasts, unless configured otherwise: a night's watch.
 pub const SESSION_SECONDS: i64 = 12 * 3600;
@@ -67,6 +87,8 @@ pub struct ServerConfig {
     pub tls: Option<(PathBuf, PathBuf)>,
     /// How much one caller may ask for.
     pub limits: RequestLimits,
+    /// Connections that may be open at a time.
+    pub most_connections: usize,
 }
 
 /// What every handler shares.
@@ -79,6 +101,11 @@ pub(crate) struct App {
     pub session_seconds: i64,
     pub cutover_window_seconds: i64,
     pub tls: bool,
+    pub connections: Arc<Connections>,
+    pub bodies: bodies::Budget,
+    /// Handlers that may run at a time; each takes a thread.
+    pub handlers: tokio::sync::Semaphore,
+    pub streams: streams::Streams,
 }
 
 /// A server that is bound and not serving yet.
@@ -108,6 +135,7 @@ impl Server {
         let listener = TcpListener::bind(config.listen).map_err(unbound)?;
         listener.set_nonblocking(true).map_err(unbound)?;
         let addr = listener.local_addr().map_err(unbound)?;
+        let most_connections = connections::within_the_limit_of_files(config.most_connections);
         let app = App {
             store,
             nonces: Default::default(),
@@ -117,6 +145,10 @@ impl Server {
             session_seconds: config.session_seconds,
             cutover_window_seconds: config.cutover_window_seconds,
             tls: tls.is_some(),
+            connections: Connections::new(most_connections),
+            bodies: Default::default(),
+            handlers: tokio::sync::Semaphore::new(HANDLERS),
+            streams: Default::default(),
         };
         let notify = config.notify.clone();
         Ok(Self { listener, addr, app: Arc::new(app), tls, notify, bootstrap, _lock: lock })
@@ -155,18 +187,30 @@ impl Server {
         let plain = MapRequestLayer::new(|r: http::Request<Incoming>| middleware::plain_path(r.map(Body::new)));
         let service = plain.layer(router::build(self.app));
         let service = ServiceExt::<http::Request<Incoming>>::into_make_service_with_connect_info::<SocketAddr>(service);
+        let connections = Arc::clone(&app.connections);
+        let sweeping = tokio::spawn(Arc::clone(&connections).sweep());
+        let guard = Guard(connections);
+        let listening = axum_server::from_tcp(self.listener).map_err(ServerError::Serve)?;
+        let mut server = listening.acceptor(guard.clone()).handle(handle).first_request_timeout(FIRST_REQUEST);
+        // What one connection may make this process hold before anyone is authenticated.
+        server.http_builder().http1().max_buf_size(HEADERS_BYTES);
+        server
+            .http_builder()
+            .http2()
+            .max_header_list_size(HEADERS_BYTES as u32)
+            .max_concurrent_streams(STREAMS)
+            .initial_stream_window_size(UNREAD_BYTES)
+            .initial_connection_window_size(UNREAD_BYTES)
+            .max_send_buf_size(UNREAD_BYTES as usize);
         let served = match self.tls {
             Some(tls) => {
-                let tls = axum_server::tls_rustls::RustlsConfig::from_config(tls.config);
-                let server = axum_server::from_tcp_rustls(self.listener, tls).map_err(ServerError::Serve)?;
-                server.handle(handle).serve(service).await
+                let tls = RustlsAcceptor::new(RustlsConfig::from_config(tls.config));
+                server.acceptor(tls.acceptor(guard)).serve(service).await
             }
-            None => {
-                let server = axum_server::from_tcp(self.listener).map_err(ServerError::Serve)?;
-                server.handle(handle).serve(service).await
-            }
+            None => server.serve(service).await,
         };
         ticking.abort();
+        sweeping.abort();
         stopping.abort();
         app.store.changes().end();
         if let Some(mut telling) = telling

@@ -55,6 +55,7 @@ pub(crate) struct Metrics {
     durations: Family<Taken, Histogram>,
     migrations: Family<InPhase, Gauge>,
     agents: Gauge,
+    connections: Gauge,
 }
 
 impl Default for Metrics {
@@ -69,7 +70,9 @@ impl Default for Metrics {
         registry.register_with_unit("http_request_duration", about, Unit::Seconds, durations.clone());
         registry.register("migrations", "Migrations in the store, by phase", migrations.clone());
         registry.register("agents", "Agents heard of within the last minute", agents.clone());
-        Self { registry, requests, durations, migrations, agents }
+        let connections = Gauge::default();
+        registry.register("http_connections", "Connections that are open", connections.clone());
+        Self { registry, requests, durations, migrations, agents, connections }
     }
 }
 
@@ -111,6 +114,7 @@ fn written(app: &App, org: OrgId) -> Result<String, ApiError> {
         app.metrics.migrations.get_or_create(&InPhase { phase }).set(count);
     }
     app.metrics.agents.set(app.store.agents_since(Timestamp::now().plus_seconds(-AGENT_SECONDS))?);
+    app.metrics.connections.set(app.connections.count() as i64);
     let mut text = String::new();
     encode(&mut text, &app.metrics.registry).map_err(|e| crate::ServerError::Corrupt(e.to_string()))?;
     let own = migrations::series(app, org, Timestamp::now())?;

@@ -1,9 +1,12 @@
-//! What happens to every request before its handler, in this order: the path is made plain, the body is read (bounded),
-//! the caller is authenticated, counted, and only then does a handler see anything.
+//! What happens to every request before its handler, in this order: the path is made plain, the caller is
+//! authenticated, counted and held against its access list, the body is read (bounded), and only then does a handler see
+//! anything.
 
 use crate::{
     App, ServerError,
     auth::{Principal, access_list, bearer, digest, session},
+    bodies::{self, HeldBody},
+    connections::Connection,
     rate_limits::{TOKENS_A_MINUTE, TooMany},
     render::{self, ApiError, Wishes},
     store::ServiceAccount,
@@ -14,7 +17,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header, uri::PathAndQuery},
     middleware::Next,
 };
-use limosa_model::Timestamp;
+use limosa_model::{AgentId, Timestamp};
 use serde_json::json;
 use std::{
     collections::HashMap,
@@ -22,12 +25,6 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-
-/// The largest body that is read; no request of this API needs more.
-const BODY_BYTES: usize = 1024 * 1024;
-
-/// The largest that is read of an agent: its last report tells every collection, in about 250 bytes each.
-const AGENT_BODY_BYTES: usize = 64 * 1024 * 1024;
 
 /// Where agents report.
 const AGENTS: &str = "/api/limosa/v1/agents/";
@@ -91,30 +88,26 @@ pub(crate) async fn authenticate(State(app): State<Arc<App>>, request: Request, 
     let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_canonical());
     let address = peer.unwrap_or(IpAddr::from([0, 0, 0, 0]));
     let identified = identify(&app, &parts.headers, parts.method.as_str(), &target, address, now);
-    let of_agent = identified.is_ok() && parts.uri.path().starts_with(AGENTS);
-    let most = if of_agent { AGENT_BODY_BYTES } else { BODY_BYTES };
-    let body = axum::body::to_bytes(body, most).await;
     let principal = match identified {
         Ok(principal) => principal,
-        Err(response) => return *response,
+        Err(response) => {
+            bodies::discard(body).await;
+            return *response;
+        }
     };
+    if let Some(connection) = parts.extensions.get::<Arc<Connection>>() {
+        connection.trust();
+    }
     let (limit, left) = app.limits.request(&principal.name, parts.uri.path(), now);
-    let path = parts.uri.path();
-    let refused = if left < 0 {
-        let detail = format!("Resource {path} is limited to {limit} requests every minute.");
-        Some(ApiError::rate_limited(detail, &[path], &TooMany::at(now)))
-    } else if !access_list::admits(&principal.access_list, address) {
-        let address = address.to_string();
-        let detail = format!("IP address {address} is not allowed to access this resource.");
-        Some(ApiError::new(StatusCode::FORBIDDEN, "IP_ADDRESS_NOT_ON_ACCESS_LIST", detail, &[&address]))
-    } else if body.is_err() {
-        let detail = format!("The request body is larger than {most} bytes or ended early.");
-        Some(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "VALIDATION_ERROR", detail, &[]))
-    } else {
-        None
+    let admitted = match admit(&principal, parts.uri.path(), address, limit, left, now) {
+        Ok(()) => read_body(&app, &principal, parts.uri.path(), body).await,
+        Err(refused) => {
+            bodies::discard(body).await;
+            Err(refused)
+        }
     };
-    let mut response = match (refused, body) {
-        (None, Ok(body)) => {
+    let mut response = match admitted {
+        Ok(body) => {
             let host =
                 parts.uri.authority().map(|a| a.as_str()).or_else(|| parts.headers.get(header::HOST)?.to_str().ok());
             let scheme = if app.tls { "https" } else { "http" };
@@ -124,11 +117,67 @@ pub(crate) async fn authenticate(State(app): State<Arc<App>>, request: Request, 
             parts.extensions.insert(body);
             next.run(Request::from_parts(parts, Body::empty())).await
         }
-        (refused, _) => render::respond(Err(refused.unwrap_or_else(ApiError::malformed)), None, wishes(&parts.uri)),
+        Err(refused) => render::respond(Err(refused), None, wishes(&parts.uri)),
     };
     response.headers_mut().insert("ratelimit-limit", limit.into());
     response.headers_mut().insert("ratelimit-remaining", left.max(0).into());
     response
+}
+
+/// Whether a known caller may ask for `path` now, from there.
+fn admit(
+    principal: &Principal,
+    path: &str,
+    address: IpAddr,
+    limit: u32,
+    left: i64,
+    now: Timestamp,
+) -> Result<(), ApiError> {
+    if left < 0 {
+        let detail = format!("Resource {path} is limited to {limit} requests every minute.");
+        return Err(ApiError::rate_limited(detail, &[path], &TooMany::at(now)));
+    }
+    if !access_list::admits(&principal.access_list, address) {
+        let address = address.to_string();
+        let detail = format!("IP address {address} is not allowed to access this resource.");
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "IP_ADDRESS_NOT_ON_ACCESS_LIST", detail, &[&address]));
+    }
+    Ok(())
+}
+
+/// The body of a known caller; a large one only of an agent that reports of a migration which it holds.
+async fn read_body(app: &App, principal: &Principal, path: &str, body: Body) -> Result<HeldBody, ApiError> {
+    let most = match is_report_of_holder(app, principal, path)? {
+        true => bodies::REPORT_BYTES,
+        false => bodies::CLIENT_BODY_BYTES,
+    };
+    app.bodies.read(body, most).await.map_err(|not_read| not_read.error(most))
+}
+
+/// Whether `path` is where the agent reports that holds the migration.
+fn is_report_of_holder(app: &App, principal: &Principal, path: &str) -> Result<bool, ApiError> {
+    let Some(rest) = path.strip_prefix(AGENTS).filter(|_| principal.is_link) else { return Ok(false) };
+    let mut parts = rest.split('/');
+    let (Some(agent), Some("migrations"), Some(migration), Some("report"), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Ok(false);
+    };
+    let (Ok(agent), Ok(migration)) = (agent.parse::<AgentId>(), migration.parse()) else { return Ok(false) };
+    let holder = app.store.migration(migration)?.and_then(|migration| migration.lease).map(|lease| lease.agent);
+    Ok(holder == Some(agent) && app.store.agent(principal.org_id, agent)?.is_some())
+}
+
+/// Reads the body of a request that proves by it who sends it: small, and within what all of these may take together.
+pub(crate) async fn read_sign_in(State(app): State<Arc<App>>, request: Request, next: Next) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    match app.bodies.read_sign_in(body).await {
+        // What it holds is given back when the answer is there.
+        Ok(held) => next.run(Request::from_parts(parts, Body::from(held.bytes.clone()))).await,
+        Err(not_read) => {
+            render::respond(Err(not_read.error(bodies::SIGN_IN_BYTES)), None, Wishes::default())
+        }
+    }
 }
 
 fn identify(

@@ -40,6 +40,11 @@ impl Shape {
     pub fn any() -> Self {
         Self { schema: json!({"type": "object", "additionalProperties": true}), required: true, collect: |_| {} }
     }
+
+    /// Whether it is [`Self::any`]: its reader holds it against a type.
+    pub fn is_any(&self) -> bool {
+        self.schema.get("properties").is_none() && self.schema.get("additionalProperties") == Some(&json!(true))
+    }
 }
 
 /// A success.

@@ -524,12 +524,20 @@ fn filter(method: &Method) -> MethodFilter {
     }
 }
 
+/// Where callers prove by a body who they are.
+fn signing_in(app: &Arc<App>) -> Router<Arc<App>> {
+    dashboard::routes()
+        .route("/api/oauth/token", post(middleware::oauth_token))
+        .route("/api/oauth/revoke", post(middleware::oauth_revoke))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(app), middleware::read_sign_in))
+}
+
 /// The whole API.
 pub(crate) fn build(app: Arc<App>) -> Router {
     let mut paths: BTreeMap<&str, MethodRouter<Arc<App>>> = BTreeMap::new();
     for route in routes() {
         let handler = move |app: State<Arc<App>>, params: Path<HashMap<String, String>>, request: Request| {
-            std::future::ready(call::answer(route, app, params, &request))
+            call::answer_apart(route, app, params, request)
         };
         let known = paths.remove(route.path).unwrap_or_default();
         paths.insert(route.path, known.merge(on(filter(&route.method), handler)));
@@ -538,10 +546,8 @@ pub(crate) fn build(app: Arc<App>) -> Router {
     api.route("/metrics", get(metrics::scrape))
         .fallback(middleware::unknown)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&app), middleware::authenticate))
-        .merge(dashboard::routes())
+        .merge(signing_in(&app))
         .route("/api/openapi.json", get(async || axum::Json(openapi::document().clone()).into_response()))
-        .route("/api/oauth/token", post(middleware::oauth_token))
-        .route("/api/oauth/revoke", post(middleware::oauth_revoke))
         .route("/api/private/v1.0/telemetry/events", post(middleware::telemetry))
         .route("/api/private/unauth/telemetry/events", post(middleware::telemetry))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&app), middleware::headers))

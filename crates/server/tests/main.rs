@@ -2,6 +2,7 @@
 
 mod authentication;
 mod document;
+mod flood;
 mod job;
 mod notify;
 mod operation;

@@ -81,7 +81,18 @@ impl TestServer {
 
     pub async fn launch(cutover_window_seconds: i64, notify: Option<NotifyConfig>) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        Self::launch_in(dir, None, cutover_window_seconds, notify).await
+        Self::launch_in(dir, None, cutover_window_seconds, notify, limosa_server::MOST_CONNECTIONS).await
+    }
+
+    /// One that has few connections.
+    pub async fn with_connections(most: usize) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        Self::launch_in(dir, None, limosa_model::transition::CUTOVER_WINDOW_SECONDS, None, most).await
+    }
+
+    /// The owner's bearer token.
+    pub fn token(&self) -> &str {
+        &self.token
     }
 
     /// On a data directory whose first owner's keys may be known already.
@@ -90,6 +101,7 @@ impl TestServer {
         keys: Option<Bootstrap>,
         cutover_window_seconds: i64,
         notify: Option<NotifyConfig>,
+        most_connections: usize,
     ) -> Self {
         let listen = "127.0.0.1:0".parse().expect("an address");
         let session_seconds = limosa_server::SESSION_SECONDS;
@@ -101,6 +113,7 @@ impl TestServer {
             notify,
             tls: None,
             limits: RequestLimits::default(),
+            most_connections,
         };
         let server = Server::start(&config).expect("starts");
         let url = format!("http://{}", server.local_addr());
@@ -128,7 +141,8 @@ impl TestServer {
     pub async fn restarted(self, between: impl FnOnce(&Path)) -> Self {
         let (dir, keys) = self.stop().await;
         between(dir.path());
-        Self::launch_in(dir, Some(keys), limosa_model::transition::CUTOVER_WINDOW_SECONDS, None).await
+        let most = limosa_server::MOST_CONNECTIONS;
+        Self::launch_in(dir, Some(keys), limosa_model::transition::CUTOVER_WINDOW_SECONDS, None, most).await
     }
 
     /// The number that a query of its store yields.
@@ -282,6 +296,15 @@ pub struct TestAgent<'a> {
 }
 
 impl TestAgent<'_> {
+    /// Of its own part of the API.
+    pub fn path(&self, rest: &str) -> String {
+        format!("/api/limosa/v1/agents/{}{rest}", self.id)
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
     async fn post<T: serde::de::DeserializeOwned>(&self, rest: &str, body: &impl serde::Serialize) -> T {
         let answer = self.post_raw(&format!("/api/limosa/v1/agents{rest}"), body).await;
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -290,7 +313,7 @@ impl TestAgent<'_> {
 
     /// Signed with the link's key.
     pub async fn post_raw(&self, path: &str, body: &impl serde::Serialize) -> Answer {
-        let asked = Answer::of(self.server.request(Method::POST, path).json(body)).await;
+        let asked = Answer::of(self.server.request(Method::POST, path)).await;
         assert_eq!(asked.status, 401);
         let key = (self.key.0.as_str(), self.key.1.expose());
         let signature = sign(asked.header("www-authenticate"), key, "POST", path, "00000001");

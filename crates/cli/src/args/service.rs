@@ -41,6 +41,9 @@ pub(crate) struct Server {
     /// How many requests a minute one key may make for a group's resources
     #[arg(long, value_name = "COUNT", default_value_t = RequestLimits::default().groups)]
     pub group_requests: u32,
+    /// How many connections may be open at a time, half of them from one address; more close the longest idle ones
+    #[arg(long, value_name = "COUNT", default_value_t = limosa_server::MOST_CONNECTIONS)]
+    pub max_connections: usize,
     #[command(flatten)]
     pub log: LogArgs,
 }

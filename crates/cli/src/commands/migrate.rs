@@ -90,6 +90,7 @@ async fn migrate(given: &Migrate, ui: &mut Ui) -> Result<(), CliError> {
         notify: given.notify.as_deref().map(NotifyConfig::read).transpose()?,
         tls: None,
         limits: RequestLimits::default(),
+        most_connections: limosa_server::MOST_CONNECTIONS,
     })?;
     let profile = Profile::of(&server, &state.profile)?;
     profile.write(&state.profile)?;

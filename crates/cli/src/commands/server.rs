@@ -18,6 +18,7 @@ pub(crate) async fn run(given: args::Server) -> Result<(), CliError> {
         notify: given.notify.as_deref().map(NotifyConfig::read).transpose()?,
         tls: given.tls_cert.zip(given.tls_key),
         limits: RequestLimits { orgs: given.org_requests, groups: given.group_requests },
+        most_connections: given.max_connections,
     };
     let server = Server::start(&config)?;
     let profile = given.data_dir.join("profile.toml");
