@@ -3,8 +3,8 @@
 mod auth;
 #[cfg(feature = "bench")]
 pub mod bench;
-mod bootstrap;
 mod bodies;
+mod bootstrap;
 mod call;
 mod connections;
 mod dashboard;

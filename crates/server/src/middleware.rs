@@ -174,9 +174,7 @@ pub(crate) async fn read_sign_in(State(app): State<Arc<App>>, request: Request, 
     match app.bodies.read_sign_in(body).await {
         // What it holds is given back when the answer is there.
         Ok(held) => next.run(Request::from_parts(parts, Body::from(held.bytes.clone()))).await,
-        Err(not_read) => {
-            render::respond(Err(not_read.error(bodies::SIGN_IN_BYTES)), None, Wishes::default())
-        }
+        Err(not_read) => render::respond(Err(not_read.error(bodies::SIGN_IN_BYTES)), None, Wishes::default()),
     }
 }
 
