@@ -10,7 +10,7 @@ use super::{
 };
 use bson::doc;
 use limosa_testkit::{Error, workload::Workload};
-use std::time::Instant;
+use std::{collections::BTreeMap, time::Instant};
 
 pub(crate) async fn measure(arguments: &Arguments, report: &mut Report) -> Result<(), Error> {
     let mut medians = Vec::new();
@@ -23,6 +23,7 @@ pub(crate) async fn measure(arguments: &Arguments, report: &mut Report) -> Resul
         let index = doc! {"createIndexes": COLL, "indexes": [{"key": {"_id": 1, "n": 1}, "name": "u", "unique": true}]};
         client.database(DB).run_command(index).await?;
         let mut pauses = Vec::new();
+        let mut steps: BTreeMap<String, Vec<f64>> = BTreeMap::new();
         for run in 0..arguments.runs {
             let destination = arguments.server(1, oplog_mb).await?;
             let db = format!("load{run}");
@@ -39,9 +40,16 @@ pub(crate) async fn measure(arguments: &Arguments, report: &mut Report) -> Resul
             }
             pauses.push(stopped.elapsed().as_secs_f64());
             acknowledged.check(&to).await?;
+            migration.end()?;
+            for (step, seconds) in migration.cutover_steps()? {
+                steps.entry(step).or_default().push(seconds);
+            }
         }
         let pauses = Measured(pauses);
         report.figure("pause", &format!("write pause at {gb} GB"), "s", &pauses, Some(Target::AtMost(5.0)));
+        for (step, seconds) in steps {
+            report.figure("pause", &format!("of that at {gb} GB: {step}"), "s", &Measured(seconds), None);
+        }
         medians.push(pauses.median());
     }
     let apart = Measured(vec![(medians[1] - medians[0]).abs()]);

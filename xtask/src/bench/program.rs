@@ -93,6 +93,14 @@ impl Migration {
         if status.success() { Ok(()) } else { Err(format!("limosa ended with {status}").into()) }
     }
 
+    /// The steps of the cutover and the seconds that each took, as the report has them that stays behind after the end.
+    pub fn cutover_steps(&self) -> Result<Vec<(String, f64)>, Error> {
+        let report: Value = serde_json::from_slice(&fs::read(self.state.path().join("state/report.json"))?)?;
+        let steps = report["cutoverSteps"].as_array().ok_or("the report has no steps")?;
+        let told = |step: &Value| Some((step["step"].as_str()?.to_owned(), step["millis"].as_f64()? / 1e3));
+        Ok(steps.iter().filter_map(told).collect())
+    }
+
     /// A verb of `limosa migrations` on this one.
     pub fn verb(&self, arguments: &[&str]) -> Result<(), Error> {
         let (verb, rest) = arguments.split_first().ok_or("which verb?")?;
