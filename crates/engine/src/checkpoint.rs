@@ -83,6 +83,8 @@ pub(crate) struct Checkpoint {
     pub writes_blocked: bool,
     /// How often the copy was made again.
     pub recopies: i64,
+    /// A write of the source that its majority had: a source without it has another history.
+    pub source_seen: Option<Timestamp>,
 }
 
 /// The store of one migration's state.
@@ -227,6 +229,7 @@ impl Store {
                 cutover: found.get_i32("cutover").ok(),
                 writes_blocked: found.get_bool("writesBlocked").unwrap_or(false),
                 recopies: found.get_i64("recopies").unwrap_or(0),
+                source_seen: found.get_timestamp("sourceSeen").ok(),
             })),
             _ => Err(Failure::new(ErrorCode::Internal, "the checkpoint on the destination can't be read")),
         }
@@ -242,7 +245,7 @@ impl Store {
     /// Begins anew at `t0`, over what is there.
     pub async fn begin_again(&self, t0: Timestamp, recopies: i64) -> Result<(), Failure> {
         let set = doc! {"stage": Stage::Begun.name(), "t0": t0, "recopies": recopies};
-        let unset = doc! {"token": "", "spool": "", "seq": "", "index": "", "intent": "", "verifier": ""};
+        let unset = doc! {"token": "", "spool": "", "seq": "", "index": "", "intent": "", "verifier": "", "sourceSeen": ""};
         self.set(doc! {"$set": set, "$unset": unset}).await
     }
 
@@ -263,6 +266,11 @@ impl Store {
     /// Everything before `position` is applied.
     pub async fn set_position(&self, position: &Position) -> Result<(), Failure> {
         self.set(doc! {"$set": Self::position_fields(position)}).await
+    }
+
+    /// The source's majority had the write of this time.
+    pub async fn set_source_seen(&self, seen: Timestamp) -> Result<(), Failure> {
+        self.set(doc! {"$set": {"sourceSeen": seen}}).await
     }
 
     fn position_fields(position: &Position) -> Document {

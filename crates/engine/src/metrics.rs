@@ -5,11 +5,15 @@ use crate::progress::Part;
 use bson::Timestamp;
 use limosa_model::Progress;
 use prometheus_client::{
-    encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder},
+    metrics::{MetricType, counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
-use std::time::Duration;
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 /// Seconds that a write takes: a millisecond on an idle server beside, half a minute on one that is stuck.
 const BUCKETS: [f64; 12] = [0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
@@ -36,6 +40,27 @@ struct OfPart {
     part: &'static str,
 }
 
+/// A gauge that is left out while its value isn't known: a 0 would say that all is well.
+#[derive(Clone, Debug, Default)]
+struct KnownGauge(Arc<Mutex<Option<i64>>>);
+
+impl KnownGauge {
+    fn set(&self, value: Option<i64>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = value;
+    }
+}
+
+impl EncodeMetric for KnownGauge {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), fmt::Error> {
+        let value = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        value.map_or(Ok(()), |value| encoder.encode_gauge(&value))
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Gauge
+    }
+}
+
 /// Cheap to clone; all clones count together.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -48,9 +73,9 @@ pub struct Metrics {
     waits: Family<OfPart, Counter>,
     refetched: Counter,
     spool: Gauge,
-    lag: Gauge,
-    watermark: Gauge,
-    oplog_window: Gauge,
+    lag: KnownGauge,
+    watermark: KnownGauge,
+    oplog_window: KnownGauge,
     verified: Gauge,
     to_verify: Gauge,
     passes: Gauge,
@@ -70,9 +95,9 @@ impl Default for Metrics {
             waits: Family::default(),
             refetched: Counter::default(),
             spool: Gauge::default(),
-            lag: Gauge::default(),
-            watermark: Gauge::default(),
-            oplog_window: Gauge::default(),
+            lag: KnownGauge::default(),
+            watermark: KnownGauge::default(),
+            oplog_window: KnownGauge::default(),
             verified: Gauge::default(),
             to_verify: Gauge::default(),
             passes: Gauge::default(),
@@ -132,6 +157,10 @@ impl Metrics {
         let part = match part {
             Part::Reader => "reader",
             Part::Applier => "applier",
+            Part::Source => "source",
+            Part::Destination => "destination",
+            Part::Majority => "majority",
+            Part::Pace => "pace",
         };
         self.waits.get_or_create(&OfPart { part }).inc();
     }
@@ -141,15 +170,20 @@ impl Metrics {
     }
 
     pub(crate) fn applied_to(&self, watermark: Timestamp) {
-        self.watermark.set(i64::from(watermark.time));
+        self.watermark.set(Some(i64::from(watermark.time)));
+    }
+
+    /// A run has ended: what was true of it isn't any more.
+    pub(crate) fn forget(&self) {
+        [&self.lag, &self.watermark, &self.oplog_window].into_iter().for_each(|gauge| gauge.set(None));
     }
 
     /// What the newest report says.
     pub(crate) fn follow(&self, progress: &Progress) {
         let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         self.spool.set(signed(progress.spool_bytes));
-        self.lag.set(progress.lag_seconds.unwrap_or(0));
-        self.oplog_window.set(progress.oplog_window_seconds.unwrap_or(0));
+        self.lag.set(progress.lag_seconds);
+        self.oplog_window.set(progress.oplog_window_seconds);
         self.verified.set(signed(progress.documents_verified));
         self.to_verify.set(signed(progress.documents_to_verify));
         self.passes.set(signed(progress.verification_passes));
@@ -162,6 +196,28 @@ impl Metrics {
 mod tests {
     use super::*;
     use prometheus_client::encoding::text::encode;
+
+    #[test]
+    fn what_is_not_known_is_left_out() {
+        let metrics = Metrics::default();
+        let mut registry = Registry::with_prefix("limosa");
+        metrics.register(&mut registry);
+        let scraped = || {
+            let mut text = String::new();
+            encode(&mut text, &registry).expect("encodes");
+            text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let unknown = ["limosa_lag_seconds", "limosa_watermark_timestamp_seconds", "limosa_oplog_window_seconds"];
+        let shown = |lines: &[String]| unknown.iter().filter(|name| lines.iter().any(|l| l.starts_with(**name))).count();
+        assert_eq!(shown(&scraped()), 0, "{:?}", scraped());
+        metrics.applied_to(Timestamp { time: 7, increment: 0 });
+        metrics.follow(&Progress { lag_seconds: Some(0), oplog_window_seconds: Some(5), ..Progress::default() });
+        assert_eq!(shown(&scraped()), 3, "{:?}", scraped());
+        metrics.follow(&Progress::default());
+        assert_eq!(shown(&scraped()), 1, "{:?}", scraped());
+        metrics.forget();
+        assert_eq!(shown(&scraped()), 0, "{:?}", scraped());
+    }
 
     #[test]
     fn all_clones_count_together_and_are_told_by_name() {

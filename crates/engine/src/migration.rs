@@ -16,7 +16,9 @@ use crate::{
     cutover::{self, NotCutOver},
     failpoint,
     indexes::{self, Properties},
-    kept, oplog, preflight, pressure,
+    kept,
+    meter::{self, Meter},
+    oplog, preflight, pressure,
     progress::{Part, Tracker},
     record, rehearse,
     replicate::{LateWrites, Replicator},
@@ -83,6 +85,7 @@ pub(crate) async fn run(
     };
     ticking.abort();
     tracker.publish();
+    tracker.metrics.forget();
     outcome
 }
 
@@ -115,6 +118,8 @@ async fn migrate(
     }
     let store = Store::new(&destination, settings.migration_id, settings.epoch);
     let checkpoint = begin(settings, &source, &destination, &store).await?;
+    let seen = meter::same_history(&source, &checkpoint).await?;
+    tracker.measure_again();
     let workers = WORKERS + Throttle::most_workers(settings.tuning.copy_workers) * IN_FLIGHT;
     let sessions: Vec<_> = store.take_over(settings.agent_id, workers).await?.into_iter().map(shared).collect();
 
@@ -137,6 +142,7 @@ async fn migrate(
     let (verifier, notes) = Verifier::open(ends, &notes, checkpoint.verifier.as_deref(), tracker)?;
     store.set_verifier(&notes).await?;
 
+    let heard = orders.clone();
     // One go at everything that writes to the destination, from where the last one ended.
     let mut replicate = async || -> Result<(), Failure> {
         let checkpoint = load(&store).await?;
@@ -214,11 +220,16 @@ async fn migrate(
         Ok(())
     };
     let watching = oplog::watch(&source, &spool, tracker, settings.tuning.oplog_look_every);
+    let meter =
+        Meter { source: &source, destination: &destination, spool: &spool, store: &store, tracker, orders: heard, seen };
     tokio::select! {
         done = replicate => done?,
         never = watching => match never {},
+        rewound = meter.watch() => return Err(rewound),
         broken = &mut reading.0 => {
-            return Err(broken.unwrap_or_else(|e| Failure::new(ErrorCode::Internal, format!("the reader ended: {e}"))));
+            let broken = broken.unwrap_or_else(|e| Failure::new(ErrorCode::Internal, format!("the reader ended: {e}")));
+            let seen = tracker.with_lag(|lag, _| lag.majority()).or(seen);
+            return Err(meter::explained(&source, seen, broken).await);
         }
     }
     reading.end().await;
@@ -444,13 +455,11 @@ async fn follow(
     tracker: &Tracker,
     settings: &Settings,
 ) -> Result<(), Failure> {
-    // What was worth the name before a hiccup still is, until it is measured; a cutover begins anew.
+    // What was worth the name before a hiccup still is, unless what is measured says otherwise; a cutover begins anew.
     if tracker.phase() != PhaseKind::Synced {
         tracker.enter(PhaseKind::CatchingUp, None);
     }
     let mut measured = Instant::now();
-    // A refused cutover isn't tried again until the order has been taken back once.
-    let mut refused = false;
     // The number of the last rehearsal.
     let mut rehearsed = 0;
     let copied = replicator.convergence;
@@ -464,22 +473,20 @@ async fn follow(
         }
         if measured.elapsed() >= Duration::from_millis(500) {
             measured = Instant::now();
-            let (_, majority) = source.optimes().await?;
-            let lag = i64::from(majority.time.saturating_sub(replicator.watermark.time));
+            // Measured beside this loop, which may stand still; see `meter`.
+            let lag = tracker.lag();
             let spooled = replicator.spool.bytes();
-            tracker.count(|p| {
-                p.lag_seconds = Some(lag);
-                p.spool_bytes = spooled;
-            });
-            verifier.pace(lag.max(behind(replicator)));
+            tracker.count(|p| p.spool_bytes = spooled);
+            verifier.pace(lag.map_or(i64::MAX, |lag| lag.max(behind(replicator))));
             if tracker.phase() == PhaseKind::CatchingUp
                 && replicator.watermark >= copied
                 && behind(replicator) <= SYNCED_LAG_SECONDS
-                && lag <= SYNCED_LAG_SECONDS
+                && lag.is_some_and(|lag| lag <= SYNCED_LAG_SECONDS)
+                && tracker.is_well()
                 && verifier.has_passed()?
             {
                 replicator.checkpoint().await?;
-                tracker.enter(PhaseKind::Synced, None);
+                tracker.is_ready();
             }
         }
         let order = *orders.borrow();
@@ -491,13 +498,15 @@ async fn follow(
         };
         if wishes.rehearsal > rehearsed && tracker.phase() == PhaseKind::Synced && order == Directive::Run {
             rehearsed = wishes.rehearsal;
-            tracker.rehearsed(rehearse::rehearse(replicator, &settings.filter, choices, rehearsed).await?);
+            tracker.rehearses(true);
+            let found = rehearse::rehearse(replicator, &settings.filter, choices, rehearsed).await;
+            tracker.rehearses(false);
+            tracker.rehearsed(found?);
         }
-        if refused && order != Directive::CutOver {
-            refused = false;
-            tracker.enter(PhaseKind::Synced, None);
+        if tracker.has_refused() && order != Directive::CutOver {
+            tracker.forget_refusal();
         }
-        if order == Directive::CutOver && !refused && tracker.phase() == PhaseKind::Synced {
+        if order == Directive::CutOver && !tracker.has_refused() && tracker.phase() == PhaseKind::Synced {
             match cutover::cut_over(replicator, tracker, &settings.filter, choices).await {
                 Ok(done) => {
                     tracker.record(record::of(settings, replicator, done, choices.reversible).await?);
@@ -514,7 +523,7 @@ async fn follow(
                     return Err(failure);
                 }
                 Err(NotCutOver::BackToSynced(failure)) => {
-                    refused = true;
+                    tracker.refuse_cutover();
                     take_back(source, replicator, settings).await?;
                     tracker.enter(PhaseKind::Synced, Some(failure));
                 }

@@ -1,9 +1,21 @@
 //! Watches how far the source's oplog still reaches back behind the place where it is read. What falls out of it before
 //! it is read is lost, and the copy would have to be made again.
+//!
+//! And whether it is still the oplog that was read: a cluster whose files were put back to an earlier state has another
+//! history from there on. Its newest write is soon later than all that was read, so that times alone don't show it; but
+//! a write that a majority had is in the oplog for good, until it falls out at its beginning.
 
-use crate::{cluster::Cluster, progress::Tracker, raw::as_i64, stream::spool::Spool};
-use bson::{Bson, Timestamp, doc};
+use crate::{cluster::Cluster, error, progress::Tracker, raw::as_i64, stream::spool::Spool};
+use bson::{Bson, Document, Timestamp, doc};
+use futures::TryStreamExt;
+use limosa_model::{ErrorCode, Failure};
 use std::{convert::Infallible, time::Duration};
+
+/// How long a look into the oplog may take on the server.
+const LOOK_MILLIS: i32 = 5_000;
+
+/// The server's code for a user who may not.
+const UNAUTHORIZED: i32 = 13;
 
 /// What the source says of its oplog.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,6 +39,47 @@ pub(crate) async fn watch(source: &Cluster, spool: &Spool, tracker: &Tracker, ev
             Err(error) => tracing::debug!(%error, "the source's oplog can't be looked at"),
         }
     }
+}
+
+/// Whether the oplog is still the one in which the write of that time was seen, known to the majority. `None` if that
+/// can't be told any more: the oplog begins later, or this user may not read it.
+pub(crate) async fn still_has(source: &Cluster, seen: Timestamp) -> Result<Option<bool>, Failure> {
+    let find = |filter: Document, sort: Document| async move {
+        let command = doc! {
+            "find": "oplog.rs", "filter": filter, "sort": sort, "projection": {"ts": 1}, "limit": 1, "singleBatch": true,
+            "maxTimeMS": LOOK_MILLIS,
+        };
+        let found = source.db("local").run_cursor_command(command).await?.try_next().await?;
+        Ok::<_, mongodb::error::Error>(found.and_then(|entry| entry.get_timestamp("ts").ok()))
+    };
+    // By its time an entry is found at once, without a sort.
+    let found = match find(doc! {"ts": {"$gte": seen, "$lte": seen}}, doc! {}).await {
+        Ok(found) => found,
+        Err(error) if error::code(&error) == Some(UNAUTHORIZED) => {
+            tracing::debug!(%error, "the source's oplog can't be read");
+            return Ok(None);
+        }
+        Err(error) => return Err(source.failure(&error)),
+    };
+    if found.is_some() {
+        return Ok(Some(true));
+    }
+    let oldest = find(doc! {}, doc! {"$natural": 1}).await.map_err(|error| source.failure(&error))?;
+    Ok(if oldest.is_some_and(|oldest| oldest <= seen) { Some(false) } else { None })
+}
+
+/// What is told of a source that has another history than the one that was read.
+pub(crate) fn rewound(seen: Timestamp, newest: Timestamp) -> Failure {
+    let time = |at: Timestamp| limosa_model::Timestamp(i64::from(at.time) * 1000).rfc3339();
+    let message = format!(
+        "the source no longer has the write of {} ({}, {}) that this migration saw there; its newest is of {}: it was put \
+         back to an earlier state",
+        time(seen),
+        seen.time,
+        seen.increment,
+        time(newest)
+    );
+    Failure::new(ErrorCode::SourceRewound, message)
 }
 
 /// Seconds until what comes after `read_until` is overwritten, if the source goes on being written to as it was. An

@@ -1,6 +1,13 @@
-//! The counters while a migration runs, what it waits for, and their way out to whoever watches.
+//! The counters while a migration runs, what it waits for, whether it may count as ready, and their way out to whoever
+//! watches.
 
-use crate::{EngineReport, metrics::Metrics};
+use crate::{
+    EngineReport,
+    lag::{Lag, WORTH_TELLING},
+    metrics::Metrics,
+    pace::Pace,
+};
+use bson::Timestamp;
 use limosa_model::{Failure, PhaseKind, Progress, cutover::Rehearsal, progress::Waiting, report::Record};
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -8,17 +15,32 @@ use std::{
 };
 use tokio::{sync::watch, time::Instant};
 
-/// Something fails for so long before it is worth telling: longer than an election.
-const WORTH_TELLING: Duration = Duration::from_secs(5);
+/// With more lag than this nothing is ready for a cutover any more. More than what it takes to become so, so that a
+/// hiccup doesn't end it.
+const MOST_LAG_SECONDS: i64 = 10;
 
-/// What can fail on its own while the rest goes on.
+/// How long a cutover that was ordered waits for readiness that was just lost.
+const ORDER_WAITS: Duration = Duration::from_secs(5);
+
+/// What can fail on its own while the rest goes on. Where several do, the first of this list is told: what is behind it
+/// in the list may only be its consequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// The source's change stream into the spool.
-    Reader,
+    /// The source, asked every half second whether it answers.
+    Source,
+    /// The destination, asked the same.
+    Destination,
     /// Everything that writes to the destination.
     Applier,
+    /// The source's change stream into the spool.
+    Reader,
+    /// The source's majority, without which no change stream shows a write.
+    Majority,
+    /// The speed at which the destination follows.
+    Pace,
 }
+
+const PARTS: usize = Part::Pace as usize + 1;
 
 /// Shared by all parts of one migration.
 #[derive(Clone, Debug)]
@@ -32,13 +54,32 @@ pub(crate) struct Tracker {
 struct State {
     report: EngineReport,
     /// Since when each part fails, and how.
-    failing: [Option<(Instant, Failure)>; 2],
+    failing: [Option<(Instant, Failure)>; PARTS],
+    lag: Lag,
+    pace: Pace,
+    /// A rehearsal holds replication up, which is no reason to be less ready.
+    rehearsing: bool,
+    /// A cutover was refused; it isn't tried again until the order has been taken back once.
+    refused: bool,
+    /// Since when a cutover is ordered that can't begin.
+    ordered: Option<Instant>,
+    /// Something was waited out for the whole patience.
+    gave_up: bool,
 }
 
 impl Tracker {
     pub fn new(reports: watch::Sender<EngineReport>, metrics: Metrics) -> Self {
-        let report = EngineReport::begin();
-        let tracker = Self { state: Arc::new(Mutex::new(State { report, failing: [None, None] })), reports, metrics };
+        let state = State {
+            report: EngineReport::begin(),
+            failing: [const { None }; PARTS],
+            lag: Lag::default(),
+            pace: Pace::default(),
+            rehearsing: false,
+            refused: false,
+            ordered: None,
+            gave_up: false,
+        };
+        let tracker = Self { state: Arc::new(Mutex::new(state)), reports, metrics };
         tracker.publish();
         tracker
     }
@@ -68,6 +109,11 @@ impl Tracker {
         self.publish();
     }
 
+    /// A rehearsal begins or has ended.
+    pub fn rehearses(&self, rehearsing: bool) {
+        self.state().rehearsing = rehearsing;
+    }
+
     /// Keeps what the report is made of for the end.
     pub fn record(&self, record: Record) {
         self.state().report.record = Some(Box::new(record));
@@ -79,13 +125,15 @@ impl Tracker {
 
     /// Notes that a part fails; returns for how long it has done nothing else.
     pub fn fails(&self, part: Part, failure: &Failure) -> Duration {
+        self.fails_since(part, Instant::now(), failure)
+    }
+
+    /// The same of what began earlier.
+    pub fn fails_since(&self, part: Part, since: Instant, failure: &Failure) -> Duration {
         let mut state = self.state();
-        let since = state.failing[part as usize].as_ref().map_or_else(Instant::now, |(since, _)| *since);
+        let since = state.failing[part as usize].as_ref().map_or(since, |(known, _)| *known.min(&since));
         state.failing[part as usize] = Some((since, failure.clone()));
-        if part == Part::Applier && since.elapsed() >= WORTH_TELLING && state.report.phase == PhaseKind::Synced {
-            // Nothing tells how far behind it is by now.
-            state.report.phase = PhaseKind::CatchingUp;
-        }
+        state.judge(Instant::now());
         since.elapsed()
     }
 
@@ -94,15 +142,149 @@ impl Tracker {
         self.state().failing[part as usize] = None;
     }
 
+    /// What was waited out for the whole patience isn't waited out again by whoever hears of it next.
+    pub fn gives_up(&self) {
+        self.state().gave_up = true;
+    }
+
+    pub fn has_given_up(&self) -> bool {
+        self.state().gave_up
+    }
+
+    /// What an earlier attempt measured counts no more.
+    pub fn measure_again(&self) {
+        let mut state = self.state();
+        (state.lag, state.pace) = (Lag::default(), Pace::default());
+    }
+
+    /// Asks or changes what is known of the lag.
+    pub fn with_lag<T>(&self, look: impl FnOnce(&mut Lag, Instant) -> T) -> T {
+        look(&mut self.state().lag, Instant::now())
+    }
+
+    /// Seconds for which there has been a write of the source that isn't applied; `None` if nobody knows.
+    pub fn lag(&self) -> Option<i64> {
+        self.state().lag.seconds(Instant::now())
+    }
+
+    /// Everything of the source up to `time` is applied.
+    pub fn applied_to(&self, time: Timestamp) {
+        self.with_lag(|lag, now| lag.is_applied(time, now));
+        self.metrics.applied_to(time);
+    }
+
+    /// So many events were read from the source.
+    pub fn read(&self, events: u64) {
+        self.state().pace.read(events);
+    }
+
+    /// Looks at how fast the destination follows; everything up to `read` was read from the source.
+    pub fn take_pace(&self, read: Option<Timestamp>) {
+        let now = Instant::now();
+        let mut state = self.state();
+        let (lag, applied) = (state.lag.seconds(now), state.report.progress.events_applied);
+        let rates = state.pace.sample(now, applied, lag);
+        let progress = &mut state.report.progress;
+        (progress.source_events_per_second, progress.applied_events_per_second) = rates.unzip();
+        let follows = matches!(state.report.phase, PhaseKind::CatchingUp | PhaseKind::Synced);
+        let stands = state.lag.stands(read, now);
+        let too_slow = if follows && !state.rehearsing { state.pace.too_slow(now, lag, stands) } else { None };
+        state.failing[Part::Pace as usize] = too_slow;
+    }
+
+    /// Whether no part of it has failed for longer than a hiccup.
+    pub fn is_well(&self) -> bool {
+        self.state().lasting(Instant::now()).is_none()
+    }
+
+    /// Refuses a cutover that is ordered and can't begin, since what was ready isn't any more. It would begin by itself,
+    /// hours later, when nobody keeps the application's writers stopped any more.
+    pub fn hear_cutover(&self, ordered: bool) {
+        let now = Instant::now();
+        {
+            let mut state = self.state();
+            if !ordered || state.refused || state.report.phase != PhaseKind::CatchingUp {
+                state.ordered = None;
+                return;
+            }
+            if now.saturating_duration_since(*state.ordered.get_or_insert(now)) < ORDER_WAITS {
+                return;
+            }
+            let lag = state.lag.seconds(now);
+            let reason = state.lasting(now).map_or_else(|| not_ready(lag), |(_, failure)| failure.clone());
+            state.refused = true;
+            state.report.failure = Some(reason);
+        }
+        self.publish();
+    }
+
+    /// Notes that a cutover was refused.
+    pub fn refuse_cutover(&self) {
+        self.state().refused = true;
+    }
+
+    /// Whether the cutover that is ordered was refused already.
+    pub fn has_refused(&self) -> bool {
+        self.state().refused
+    }
+
+    /// The order was taken back: the next one counts again.
+    pub fn forget_refusal(&self) {
+        {
+            let mut state = self.state();
+            state.refused = false;
+            state.report.failure = None;
+        }
+        self.publish();
+    }
+
+    /// It is ready for the cutover. The reason of a refused one stays until whoever ordered it knows.
+    pub fn is_ready(&self) {
+        {
+            let mut state = self.state();
+            state.report.phase = PhaseKind::Synced;
+            if !state.refused {
+                state.report.failure = None;
+            }
+        }
+        self.publish();
+    }
+
     pub fn publish(&self) {
         let report = {
             let mut state = self.state();
-            let lasting = state.failing.iter().flatten().find(|(since, _)| since.elapsed() >= WORTH_TELLING);
-            state.report.progress.waiting =
-                lasting.map(|(_, failure)| Waiting { code: failure.code, message: failure.message.clone() });
+            state.judge(Instant::now());
             state.report.clone()
         };
         self.metrics.follow(&report.progress);
         self.reports.send_replace(report);
+    }
+}
+
+fn not_ready(lag: Option<i64>) -> Failure {
+    let lag = lag.map_or_else(|| "is not known".to_owned(), |lag| format!("is {lag} s"));
+    Failure::new(
+        limosa_model::ErrorCode::NotReady,
+        format!("the destination doesn't follow the source closely any more: the lag {lag}"),
+    )
+}
+
+impl State {
+    /// What has failed for longer than a hiccup.
+    fn lasting(&self, now: Instant) -> Option<&(Instant, Failure)> {
+        self.failing.iter().flatten().find(|(since, _)| now.saturating_duration_since(*since) >= WORTH_TELLING)
+    }
+
+    /// What is true at this moment, whoever measured what when.
+    fn judge(&mut self, now: Instant) {
+        let lag = self.lag.seconds(now);
+        let waiting =
+            self.lasting(now).map(|(_, failure)| Waiting { code: failure.code, message: failure.message.clone() });
+        let is_behind = !self.rehearsing && lag.is_none_or(|lag| lag > MOST_LAG_SECONDS);
+        if self.report.phase == PhaseKind::Synced && (waiting.is_some() || is_behind) {
+            self.report.phase = PhaseKind::CatchingUp;
+        }
+        self.report.progress.lag_seconds = lag;
+        self.report.progress.waiting = waiting;
     }
 }

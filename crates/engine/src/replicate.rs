@@ -74,6 +74,9 @@ pub(crate) struct InFlight {
 /// Windows that are written at a time: one, and one that waits behind it, so that no lane waits for another.
 const MOST_IN_FLIGHT: usize = 2;
 
+/// How long a step waits for what may never come: orders and readiness are looked at between two steps.
+const STEP_WAITS: Duration = Duration::from_millis(500);
+
 /// What an application still wrote to the source when it should have stopped.
 #[derive(Debug, Default)]
 pub(crate) struct LateWrites {
@@ -114,8 +117,11 @@ impl LateWrites {
 
 impl Replicator {
     /// Applies what is at hand, or takes note that something is applied: waits for at least one of both, or for the news
-    /// that there is nothing.
+    /// that there is nothing; but not for long, where the source or the destination may never answer.
     pub async fn step(&mut self) -> Result<(), Failure> {
+        if self.in_flight.len() >= MOST_IN_FLIGHT && !self.settled_soon().await? {
+            return Ok(());
+        }
         let mut window = Window::new();
         // The position up to which the window holds everything.
         let mut read = self.in_flight.back().map_or(&self.position, |last| &last.read).clone();
@@ -131,6 +137,7 @@ impl Replicator {
                             break;
                         }
                         next = spool.next(read.seq) => next?,
+                        () = tokio::time::sleep(STEP_WAITS) => break,
                     }
                 }
                 None if idle || window.events > 0 => break,
@@ -139,7 +146,10 @@ impl Replicator {
                         // All of it is applied. The reader may be waiting for the room that only a checkpoint makes.
                         self.checkpoint().await?;
                     }
-                    self.spool.next(read.seq).await?
+                    match tokio::time::timeout(STEP_WAITS, self.spool.next(read.seq)).await {
+                        Ok(next) => next?,
+                        Err(_) => break,
+                    }
                 }
             };
             idle = matches!(next, Next::Idle(_));
@@ -156,13 +166,16 @@ impl Replicator {
             }
             self.write(window, read, idle).await?;
         }
-        if idle {
-            self.settle_all().await?;
-        }
+        while idle && !self.in_flight.is_empty() && self.settled_soon().await? {}
         if self.checkpointed.elapsed() >= CHECKPOINT_EVERY {
             self.checkpoint().await?;
         }
         Ok(())
+    }
+
+    /// Waits for the first of the windows in flight; `false` if it isn't written soon.
+    async fn settled_soon(&mut self) -> Result<bool, Failure> {
+        tokio::time::timeout(STEP_WAITS, self.settle()).await.map_or(Ok(false), |settled| settled.map(|()| true))
     }
 
     /// Waits until nothing is being written.
@@ -188,7 +201,7 @@ impl Replicator {
         let token = read.token.as_ref().and_then(|token| RawDocumentBuf::try_from(token).ok());
         if let Some(time) = token.and_then(|token| event::token_time(&token)) {
             self.watermark = self.watermark.max(time);
-            self.tracker.metrics.applied_to(self.watermark);
+            self.tracker.applied_to(self.watermark);
         }
         self.position = read;
         self.spool.applied(&self.position);

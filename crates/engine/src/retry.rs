@@ -47,6 +47,7 @@ pub(crate) fn may_be_mended(code: ErrorCode) -> bool {
             | ErrorCode::DestinationAuthenticationFailed
             | ErrorCode::InsufficientPrivileges
             | ErrorCode::DestinationNotWritable
+            | ErrorCode::SourceStreamSilent
             | ErrorCode::SpoolFull
             | ErrorCode::LocalStorage
     )
@@ -80,12 +81,14 @@ impl Backoff {
 
 /// Waits out what someone may mend. `Err` when waiting is of no use, or was for too long without anything working.
 pub(crate) async fn hold(part: Part, failure: Failure, tracker: &Tracker, patience: Duration) -> Result<(), Failure> {
-    if !may_be_mended(failure.code) {
+    // An outage that a part has waited out for the whole patience isn't waited out again by another.
+    if !may_be_mended(failure.code) || tracker.has_given_up() {
         return Err(failure);
     }
     tracker.metrics.waited(part);
     let waited = tracker.fails(part, &failure);
     if waited >= patience {
+        tracker.gives_up();
         let message = format!("{}; it was waited out for {} s", failure.message, waited.as_secs());
         return Err(Failure::new(failure.code, message));
     }

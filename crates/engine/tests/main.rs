@@ -10,6 +10,7 @@ mod network;
 mod path;
 mod random;
 mod resume;
+mod silence;
 mod support;
 mod transactions;
 mod verify;

@@ -72,6 +72,18 @@ codes! {
     ConfigurationInvalid = "CONFIGURATION_INVALID", false, "Put the setting that the message names within its bounds.";
     /// The oplog no longer reaches back to where the migration stopped reading.
     HistoryLost = "HISTORY_LOST", false, "Enlarge the source's oplog, then make the copy again with 'limosa migrations resume --recopy' (or 'limosa migrate --recopy'): what is equal stays.";
+    /// The source has another history than the one that was read.
+    SourceRewound = "SOURCE_REWOUND", false, "If the source was put back by mistake, bring its newest state back and resume; else make the copy again with 'limosa migrations resume --recopy' (or 'limosa migrate --recopy').";
+    /// The source's change stream doesn't answer.
+    SourceStreamSilent = "SOURCE_STREAM_SILENT", true, "Look for what keeps the source's primary from answering: its load, its disk, a firewall between; the migration goes on by itself.";
+    /// No majority of the source's members confirms writes.
+    SourceMajorityStalled = "SOURCE_MAJORITY_STALLED", true, "Bring the source's members that are down or far behind back (rs.status() names them): the migration goes on by itself.";
+    /// The destination doesn't follow the source's writes.
+    DestinationTooSlow = "DESTINATION_TOO_SLOW", true, "Look for what holds the destination up: its disk, its load, a member that is down; give it more, or write less to the source for a while.";
+    /// The migration host reports nothing.
+    HostSilent = "HOST_SILENT", true, "See whether the agent runs on the migration host and reaches the server; once it reports, all goes on by itself.";
+    /// A cutover was ordered and the destination doesn't follow closely.
+    NotReady = "NOT_READY", true, "Wait until the migration is ready for the cutover, then cut over again.";
     /// Another agent holds the migration.
     Fenced = "FENCED", false, "Nothing: another agent has taken the migration over.";
     /// Documents differ after repair.

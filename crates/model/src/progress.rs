@@ -39,8 +39,18 @@ pub struct Progress {
     pub documents_repaired: u64,
     /// Bytes in the spool.
     pub spool_bytes: u64,
-    /// Seconds between the source's newest write and the newest applied one; absent before change replication.
+    /// For how many seconds there has been a write of the source that isn't applied, by the newest write that its primary
+    /// has, known to the majority or not; 0 while all of them are applied. Absent before change replication, and whenever
+    /// it can't be measured.
     pub lag_seconds: Option<i64>,
+    /// Change events a second that were read from the source lately; absent until known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub source_events_per_second: Option<u64>,
+    /// Change events a second that were applied to the destination lately; absent until known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub applied_events_per_second: Option<u64>,
     /// Why the copy goes slower than it could: a cluster suffers; absent while none does.
     pub slowed_because: Option<String>,
     /// The application's write pause at cutover, milliseconds; absent before.

@@ -31,6 +31,7 @@ pub enum Role {
 pub struct Builder {
     version: String,
     members: usize,
+    arbiter: bool,
     auth: bool,
     tls: bool,
     certificate_life: Option<Duration>,
@@ -59,6 +60,13 @@ impl Builder {
     #[must_use]
     pub fn members(mut self, members: usize) -> Self {
         self.members = members;
+        self
+    }
+
+    /// The last member holds no data and only votes.
+    #[must_use]
+    pub fn arbiter(mut self) -> Self {
+        self.arbiter = true;
         self
     }
 
@@ -189,6 +197,7 @@ impl ReplicaSet {
         Builder {
             version: mongod::DEFAULT_VERSION.to_owned(),
             members: 1,
+            arbiter: false,
             auth: false,
             tls: false,
             certificate_life: None,
@@ -270,8 +279,15 @@ impl ReplicaSet {
         let admin = direct.database("admin");
         wait_for(PATIENCE, async || admin.run_command(doc! {"ping": 1}).await.is_ok()).await?;
         if !self.builder.standalone {
-            let members: Vec<Bson> =
-                (0..self.ports.len()).map(|i| doc! {"_id": i as i32, "host": self.member_addr(i)}.into()).collect();
+            let last = self.ports.len() - 1;
+            let member = |i: usize| {
+                let mut member = doc! {"_id": i as i32, "host": self.member_addr(i)};
+                if self.builder.arbiter && i == last {
+                    member.insert("arbiterOnly", true);
+                }
+                Bson::Document(member)
+            };
+            let members: Vec<Bson> = (0..self.ports.len()).map(member).collect();
             let mut config = doc! {"_id": "rs", "members": members, "settings": {"electionTimeoutMillis": 2000, "heartbeatIntervalMillis": 500}};
             if self.builder.role == Some(Role::Config) {
                 config.insert("configsvr", true);
@@ -433,6 +449,11 @@ impl ReplicaSet {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+
+    /// Where a member keeps its data. They are whole and may be copied while it doesn't run.
+    pub fn files(&self, index: usize) -> PathBuf {
+        self.path().join(format!("member{index}"))
     }
 
     fn signal(&self, index: usize, name: &str) {

@@ -13,13 +13,25 @@ use crate::{
 use bson::{Document, Timestamp, doc};
 use futures::StreamExt;
 use limosa_model::{ErrorCode, Failure};
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
+use tokio::time::Instant;
 
 /// Events a reply; the server ends it at 16 MB by itself.
 const BATCH_EVENTS: u32 = 10_000;
 
 /// How long the server waits for news before it answers with an empty batch, whose token still moves on.
 const AWAIT: Duration = Duration::from_millis(200);
+
+/// A stream that has given no answer for so long counts as silent: it answers every [`AWAIT`], news or not.
+const SILENT_AFTER: Duration = Duration::from_secs(3);
+
+/// How often that is looked at.
+const LISTEN_EVERY: Duration = Duration::from_millis(500);
+
+/// A stream that is silent for so long is opened again on another connection. Each time in a row it gets twice as long:
+/// a server that has a day of its oplog to go through before the first event needs its time, and would begin again.
+const SILENT_FOR_GOOD: Duration = Duration::from_secs(15);
+const LONGEST_SILENCE: Duration = Duration::from_secs(15 * 60);
 
 /// What a reader needs.
 pub(crate) struct Reader {
@@ -32,6 +44,7 @@ pub(crate) struct Reader {
 
 enum Broken {
     Stream(mongodb::error::Error),
+    Silent(Failure),
     Spool(Failure),
 }
 
@@ -40,8 +53,9 @@ impl Reader {
     pub async fn read(self, mut token: Option<Document>) -> Failure {
         // An event ahead is larger than a reply may be.
         let mut oversized = false;
+        let mut hearing = Hearing { tracker: self.tracker.clone(), patience: SILENT_FOR_GOOD };
         loop {
-            let failure = match self.read_on(&mut token, oversized).await {
+            let failure = match self.read_on(&mut token, oversized, &mut hearing).await {
                 Ok(()) => {
                     oversized = false;
                     continue;
@@ -52,6 +66,7 @@ impl Reader {
                     continue;
                 }
                 Err(Broken::Stream(error)) => self.source.failure(&error),
+                Err(Broken::Silent(failure)) => failure,
                 // The disk's state is only known after opening the spool again.
                 Err(Broken::Spool(failure)) => return failure,
             };
@@ -61,7 +76,12 @@ impl Reader {
         }
     }
 
-    async fn read_on(&self, token: &mut Option<Document>, oversized: bool) -> Result<(), Broken> {
+    async fn read_on(
+        &self,
+        token: &mut Option<Document>,
+        oversized: bool,
+        hearing: &mut Hearing,
+    ) -> Result<(), Broken> {
         let mut stream = doc! {"allChangesForCluster": true};
         if self.source.version >= (6, 0, 0) {
             stream.extend(doc! {"showExpandedEvents": true, "showSystemEvents": true});
@@ -86,9 +106,9 @@ impl Reader {
             .batch_size(BATCH_EVENTS)
             .max_time(AWAIT)
             .cursor_type(mongodb::options::CursorType::TailableAwait);
-        let mut cursor = opened.batch().await.map_err(Broken::Stream)?;
+        let mut cursor = hearing.of(opened.batch()).await?.map_err(Broken::Stream)?;
         let mut fragments = Fragments::default();
-        while let Some(batch) = cursor.next().await {
+        while let Some(batch) = hearing.of(cursor.next()).await? {
             let batch = batch.map_err(Broken::Stream)?;
             self.wait_for_room().await;
             self.spool.written_out().await;
@@ -100,6 +120,7 @@ impl Reader {
                 *token = Some(crate::raw::to_document(&after));
             }
             self.tracker.works(Part::Reader);
+            self.tracker.read(event::events_of(&reply).map_or(0, |events| events.into_iter().count() as u64));
             let spooled = self.spool.bytes();
             self.tracker.count(|p| p.spool_bytes = spooled);
             if oversized && event::events_of(&reply).is_some_and(|events| !events.is_empty()) {
@@ -118,5 +139,37 @@ impl Reader {
         tracing::warn!(bytes, "the spool is full; reading the source pauses");
         self.tracker.fails(Part::Reader, &full);
         self.spool.room().await;
+    }
+}
+
+/// Listens to a stream that may say nothing more, on a connection that stays open all the same.
+struct Hearing {
+    tracker: Tracker,
+    /// How long silence is borne.
+    patience: Duration,
+}
+
+impl Hearing {
+    /// What the stream answers; an error when it has been silent for too long.
+    async fn of<T>(&mut self, answer: impl Future<Output = T>) -> Result<T, Broken> {
+        let began = Instant::now();
+        let mut answer = std::pin::pin!(answer);
+        loop {
+            if let Ok(answer) = tokio::time::timeout(LISTEN_EVERY, &mut answer).await {
+                self.patience = SILENT_FOR_GOOD;
+                return Ok(answer);
+            }
+            let silence = began.elapsed();
+            if silence < SILENT_AFTER {
+                continue;
+            }
+            let message = format!("source: its change stream has given no answer for {} s", silence.as_secs());
+            let failure = Failure::new(ErrorCode::SourceStreamSilent, message);
+            self.tracker.fails_since(Part::Reader, began, &failure);
+            if silence >= self.patience {
+                self.patience = (self.patience * 2).min(LONGEST_SILENCE);
+                return Err(Broken::Silent(failure));
+            }
+        }
     }
 }
