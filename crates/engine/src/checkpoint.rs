@@ -245,7 +245,8 @@ impl Store {
     /// Begins anew at `t0`, over what is there.
     pub async fn begin_again(&self, t0: Timestamp, recopies: i64) -> Result<(), Failure> {
         let set = doc! {"stage": Stage::Begun.name(), "t0": t0, "recopies": recopies};
-        let unset = doc! {"token": "", "spool": "", "seq": "", "index": "", "intent": "", "verifier": "", "sourceSeen": ""};
+        let unset =
+            doc! {"token": "", "spool": "", "seq": "", "index": "", "intent": "", "verifier": "", "sourceSeen": ""};
         self.set(doc! {"$set": set, "$unset": unset}).await
     }
 

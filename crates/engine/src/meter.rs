@@ -51,7 +51,8 @@ impl Meter<'_> {
     /// For ever, or until the source turns out to have another history than the one that was read.
     pub async fn watch(self) -> Failure {
         let Self { source, destination, spool, store, tracker, orders, seen } = self;
-        let source = Source { cluster: source, store, tracker, seen, missing: None, proven: None, noted: Instant::now() };
+        let source =
+            Source { cluster: source, store, tracker, seen, missing: None, proven: None, noted: Instant::now() };
         tokio::select! {
             failure = source.watch(spool, &orders) => failure,
             never = watch_destination(destination, tracker) => match never {},

@@ -208,7 +208,8 @@ mod tests {
             text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>()
         };
         let unknown = ["limosa_lag_seconds", "limosa_watermark_timestamp_seconds", "limosa_oplog_window_seconds"];
-        let shown = |lines: &[String]| unknown.iter().filter(|name| lines.iter().any(|l| l.starts_with(**name))).count();
+        let shown =
+            |lines: &[String]| unknown.iter().filter(|name| lines.iter().any(|l| l.starts_with(**name))).count();
         assert_eq!(shown(&scraped()), 0, "{:?}", scraped());
         metrics.applied_to(Timestamp { time: 7, increment: 0 });
         metrics.follow(&Progress { lag_seconds: Some(0), oplog_window_seconds: Some(5), ..Progress::default() });

@@ -220,8 +220,15 @@ async fn migrate(
         Ok(())
     };
     let watching = oplog::watch(&source, &spool, tracker, settings.tuning.oplog_look_every);
-    let meter =
-        Meter { source: &source, destination: &destination, spool: &spool, store: &store, tracker, orders: heard, seen };
+    let meter = Meter {
+        source: &source,
+        destination: &destination,
+        spool: &spool,
+        store: &store,
+        tracker,
+        orders: heard,
+        seen,
+    };
     tokio::select! {
         done = replicate => done?,
         never = watching => match never {},

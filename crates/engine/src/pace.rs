@@ -71,7 +71,8 @@ impl Pace {
                 format!("; {read} changes a second are read from the source, {applied} a second are applied")
             });
             let rates = rates.unwrap_or_default();
-            let message = format!("nothing was applied to the destination for {seconds} s, and changes wait for it{rates}");
+            let message =
+                format!("nothing was applied to the destination for {seconds} s, and changes wait for it{rates}");
             return told(since, message);
         }
         let (first, last) = self.ends()?;
@@ -105,7 +106,10 @@ mod tests {
             assert!(rates.is_none_or(|rates| rates == (500, 100)), "{rates:?}");
         }
         let (_, failure) = told.expect("the lag grows");
-        assert!(failure.message.starts_with("500 changes a second are read from the source, 100 a second"), "{failure}");
+        assert!(
+            failure.message.starts_with("500 changes a second are read from the source, 100 a second"),
+            "{failure}"
+        );
         // A backlog that shrinks is on its way.
         let mut pace = Pace::default();
         for second in 0..40 {
@@ -119,8 +123,7 @@ mod tests {
     #[test]
     fn a_destination_that_applies_nothing_is_told_whatever_the_rates() {
         let (pace, begin) = (Pace::default(), Instant::now());
-        let (since, failure) =
-            pace.too_slow(begin + Duration::from_secs(7), None, Some(begin)).expect("it stands");
+        let (since, failure) = pace.too_slow(begin + Duration::from_secs(7), None, Some(begin)).expect("it stands");
         assert_eq!((since, failure.code), (begin, ErrorCode::DestinationTooSlow));
         assert!(failure.message.contains("for 7 s"), "{failure}");
     }

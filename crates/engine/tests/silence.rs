@@ -127,8 +127,7 @@ async fn a_change_stream_that_is_silent_is_named() {
 /// Primary, secondary and arbiter, the secondary down: what is written is acknowledged, and no change stream shows it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_majority_that_stands_still_is_named_and_nothing_is_ready() {
-    let (source, destination) =
-        tokio::join!(ReplicaSet::builder().members(3).arbiter().start(), ReplicaSet::start());
+    let (source, destination) = tokio::join!(ReplicaSet::builder().members(3).arbiter().start(), ReplicaSet::start());
     let (mut source, destination) = (source.expect("starts"), destination.expect("starts"));
     let (from, to) = (source.client().await, destination.client().await);
     seed(&from, "held").await;
@@ -257,7 +256,8 @@ async fn a_load_that_the_destination_cannot_follow_is_said_with_both_rates() {
     let writers = Workload::start(&from, "load", 3, 2);
     let told = |report: &EngineReport| {
         let progress = &report.progress;
-        is_held(report, "DESTINATION_TOO_SLOW") && progress.applied_events_per_second < progress.source_events_per_second
+        is_held(report, "DESTINATION_TOO_SLOW")
+            && progress.applied_events_per_second < progress.source_events_per_second
     };
     let told = run.wait_until(told).await.progress;
     let (read, applied) = (told.source_events_per_second, told.applied_events_per_second);
