@@ -62,6 +62,7 @@ async fn remove_copied_at_last(settings: &Settings, tracker: &Tracker) -> Result
 /// Drops what this migration created on the destination.
 async fn remove_copied(settings: &Settings) -> Result<(), Failure> {
     let destination = Cluster::connect(Side::Destination, &settings.destination_uri).await?;
+    let destination = destination.held_by(settings.migration_id, settings.epoch.0);
     let store = Store::new(&destination, settings.migration_id, settings.epoch);
     // Whoever had it before may not be dead.
     store.take_over(settings.agent_id, 1).await?;

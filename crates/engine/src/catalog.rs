@@ -116,9 +116,17 @@ pub(crate) fn uuid_of(value: Option<&Bson>) -> Option<Uuid> {
     }
 }
 
+/// What became of [`create`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Made {
+    New,
+    /// Something has that name already.
+    Existed,
+}
+
 /// Creates `ns` with `options`; that it exists already is success. What would make the destination delete documents on
 /// its own is left out until the cutover.
-pub(crate) async fn create(destination: &Cluster, ns: &Namespace, options: &Document) -> Result<(), Failure> {
+pub(crate) async fn create(destination: &Cluster, ns: &Namespace, options: &Document) -> Result<Made, Failure> {
     // Buckets come with their time-series collection. What it is like is told by their own options too: on the source it
     // is created a moment later, and may not be there yet.
     let series = ns.coll.strip_prefix(BUCKETS);
@@ -137,9 +145,9 @@ pub(crate) async fn create(destination: &Cluster, ns: &Namespace, options: &Docu
     if options.contains_key("timeseries") || options.contains_key("clusteredIndex") {
         command.remove("expireAfterSeconds");
     }
-    match destination.db(&ns.db).run_command(command).await {
-        Ok(_) => Ok(()),
-        Err(e) if error::code(&e) == Some(48) => Ok(()),
+    match destination.define(&ns.db, command).await {
+        Ok(_) => Ok(Made::New),
+        Err(e) if error::code(&e) == Some(48) => Ok(Made::Existed),
         Err(e) => Err(destination.failure(&e)),
     }
 }

@@ -1,7 +1,7 @@
 //! What a new agent needs to go on, kept on the destination in `__limosa` and written with majority, so that what it
 //! says outlives any single server.
 
-use crate::{catalog::Uuid, cluster::Cluster, error, failpoint};
+use crate::{catalog::Uuid, cluster::Cluster, definition, error, failpoint};
 use bson::{Binary, Bson, Document, Timestamp, doc, oid::ObjectId, spec::BinarySubtype};
 use futures::TryStreamExt;
 use limosa_model::{AgentId, Epoch, ErrorCode, Failure, MigrationId};
@@ -156,6 +156,7 @@ impl Store {
         self.run(doc! {"update": "fences", "updates": [raise]}).await?;
         self.run(doc! {"update": "migrations", "updates": [touch]}).await?;
         self.end_sessions(&former).await?;
+        definition::end_former(&self.destination, &self.id, self.epoch.0).await?;
         let (mut updates, mut sessions) = (Vec::new(), Vec::new());
         for worker in 0..workers {
             let session = self.destination.client.start_session().await.map_err(|e| self.destination.failure(&e))?;
@@ -250,14 +251,24 @@ impl Store {
         self.set(doc! {"$set": set, "$unset": unset}).await
     }
 
+    /// Writes nothing of any meaning. The term in which the majority has everything that was written before.
+    pub async fn confirm(&self) -> Result<Option<Term>, Failure> {
+        let reply = self.change(doc! {"$inc": {"confirmed": 1_i64}}).await?;
+        Ok(Term::of(&reply))
+    }
+
     async fn set(&self, update: Document) -> Result<(), Failure> {
+        self.change(update).await.map(drop)
+    }
+
+    async fn change(&self, update: Document) -> Result<Document, Failure> {
         let q = doc! {"_id": &self.id, "epoch": {"$lte": self.epoch.0}};
         let mut u = update;
         let mut set = u.get_document("$set").cloned().unwrap_or_default();
         set.insert("epoch", self.epoch.0);
         u.insert("$set", set);
         let reply = self.run(doc! {"update": "migrations", "updates": [{"q": q, "u": u}]}).await?;
-        if crate::raw::as_i64(reply.get("n")) == Some(1) { Ok(()) } else { Err(self.fenced()) }
+        if crate::raw::as_i64(reply.get("n")) == Some(1) { Ok(reply) } else { Err(self.fenced()) }
     }
 
     pub async fn set_stage(&self, stage: Stage) -> Result<(), Failure> {

@@ -62,6 +62,8 @@ pub(crate) struct Cluster {
     pub set_id: String,
     /// In another region, by the time that an answer takes.
     pub is_far: bool,
+    /// Who holds the migration; goes with every definition that is given to it.
+    pub holder: Option<Document>,
 }
 
 impl Cluster {
@@ -129,7 +131,13 @@ impl Cluster {
             true => Client::with_options(options).map_err(|e| malformed(&e))?,
             false => client,
         };
-        Ok(Self { side, client, version, set_id, is_far })
+        Ok(Self { side, client, version, set_id, is_far, holder: None })
+    }
+
+    /// The same, for the holder of a migration's lease; its definitions carry this, so that a successor can end them.
+    pub fn held_by(mut self, migration: impl fmt::Display, epoch: i64) -> Self {
+        self.holder = Some(doc! {"limosa": migration.to_string(), "epoch": epoch});
+        self
     }
 
     pub fn db(&self, name: &str) -> Database {

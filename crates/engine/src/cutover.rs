@@ -333,7 +333,7 @@ pub(crate) async fn reconcile(
     for entry in want {
         match have.remove(&entry.ns) {
             None if entry.kind == Kind::View => missing_views.push(entry),
-            None => catalog::create(destination, &entry.ns, &entry.options).await?,
+            None => drop(catalog::create(destination, &entry.ns, &entry.options).await?),
             Some(own) if entry.kind == Kind::View && own.kind == Kind::View && own.options != entry.options => {
                 drop_namespace(destination, &own.ns).await?;
                 missing_views.push(entry);
@@ -352,7 +352,7 @@ pub(crate) async fn reconcile(
                 if !changes.is_empty() {
                     let mut command = doc! {"collMod": &entry.ns.coll};
                     command.extend(changes);
-                    destination.db(&entry.ns.db).run_command(command).await.map_err(|e| destination.failure(&e))?;
+                    destination.define(&entry.ns.db, command).await.map_err(|e| destination.failure(&e))?;
                 }
             }
         }
@@ -422,7 +422,7 @@ async fn remove_extra(destination: &Cluster, extra: &Entry) -> Result<(), Failur
 
 /// Drops a collection or a view; gone already is success.
 pub(crate) async fn drop_namespace(cluster: &Cluster, ns: &Namespace) -> Result<(), Failure> {
-    match cluster.db(&ns.db).run_command(doc! {"drop": &ns.coll, "writeConcern": {"w": "majority"}}).await {
+    match cluster.define(&ns.db, doc! {"drop": &ns.coll}).await {
         Ok(_) => Ok(()),
         Err(e) if crate::error::is_gone(&e) => Ok(()),
         Err(e) => Err(cluster.failure(&e)),

@@ -77,6 +77,8 @@ fn meaning(side: Side, code: i32) -> Option<ErrorCode> {
         10334 | 7_182_500 => Some(ErrorCode::OversizedEvent),
         13 => Some(ErrorCode::InsufficientPrivileges),
         18 => Some(side.authentication_failed()),
+        // CollectionUUIDMismatch: a definition was for a collection that isn't where it was noted.
+        361 if side == Side::Destination => Some(ErrorCode::CollectionLost),
         // OutOfDiskSpace, UserWritesBlocked
         14031 | 371 if side == Side::Destination => Some(ErrorCode::DestinationNotWritable),
         _ => None,

@@ -8,14 +8,15 @@
 use crate::{
     catalog::{self, Kind},
     cluster::Cluster,
+    definition::Place,
     error, failpoint,
     raw::as_i64,
     verify::metadata::SIDE_BY_SIDE,
 };
 use bson::{Bson, Document, doc};
-use futures::{StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt, future::BoxFuture};
 use limosa_model::{ErrorCode, Failure, Namespace, NamespaceFilter};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// The largest expiry that every version takes: 68 years.
 const NEVER_EXPIRES: i32 = i32::MAX;
@@ -178,7 +179,11 @@ pub(crate) async fn sync_all(
     properties: Properties,
 ) -> Result<(), Failure> {
     let entries = catalog::list(source, filter).await?;
-    let indexed = entries.iter().filter(|e| e.kind != Kind::View && !e.ns.coll.starts_with(catalog::BUCKETS));
+    // An index would create a collection that isn't there yet, without its options.
+    let there: HashSet<Namespace> = catalog::list(destination, filter).await?.into_iter().map(|e| e.ns).collect();
+    let indexed = entries
+        .iter()
+        .filter(|e| e.kind != Kind::View && !e.ns.coll.starts_with(catalog::BUCKETS) && there.contains(&e.ns));
     let all: Vec<_> = indexed.map(|e| sync(source, &e.ns, destination, &e.ns, properties)).collect();
     let mut synced = futures::stream::iter(all).buffer_unordered(SIDE_BY_SIDE);
     while synced.try_next().await?.is_some() {}
@@ -188,13 +193,32 @@ pub(crate) async fn sync_all(
 /// Builds `specs` in one pass over the collection; those that exist already are left.
 pub(crate) async fn create(
     destination: &Cluster,
-    ns: &Namespace,
+    place: impl Into<Place>,
+    specs: Vec<Document>,
+    properties: Properties,
+) -> Result<(), Failure> {
+    build(destination, place.into(), specs, properties).await
+}
+
+fn build(
+    destination: &Cluster,
+    place: Place,
+    specs: Vec<Document>,
+    properties: Properties,
+) -> BoxFuture<'_, Result<(), Failure>> {
+    Box::pin(build_together(destination, place, specs, properties))
+}
+
+async fn build_together(
+    destination: &Cluster,
+    place: Place,
     specs: Vec<Document>,
     properties: Properties,
 ) -> Result<(), Failure> {
     if specs.is_empty() {
         return Ok(());
     }
+    let ns = &place.ns;
     let names: Vec<String> = specs.iter().map(|s| s.get_str("name").unwrap_or_default().to_owned()).collect();
     // Without it an index would take the collection's collation over. Those of the first version know none.
     let explicit = specs.iter().cloned().map(|mut spec| {
@@ -204,7 +228,8 @@ pub(crate) async fn create(
         spec
     });
     let indexes: Vec<Document> = explicit.collect();
-    let command = doc! {"createIndexes": &ns.coll, "indexes": indexes, "writeConcern": {"w": "majority"}};
+    let mut command = doc! {"createIndexes": &ns.coll, "indexes": indexes, "writeConcern": {"w": "majority"}};
+    place.hold(destination, &mut command);
     match destination.db(&ns.db).run_command(command).await.and_then(error::confirmed) {
         Ok(_) => Ok(()),
         Err(e) if error::is_gone(&e) || error::is_transient(&e) => Err(destination.failure(&e)),
@@ -212,7 +237,7 @@ pub(crate) async fn create(
         // One that can't be built keeps none of the others back.
         Err(_) if specs.len() > 1 => {
             for spec in specs {
-                Box::pin(create(destination, ns, vec![spec], properties)).await?;
+                build(destination, place.clone(), vec![spec], properties).await?;
             }
             Ok(())
         }
@@ -270,8 +295,11 @@ pub(crate) async fn make_way(
 }
 
 /// Drops an index; that it is gone already is success.
-pub(crate) async fn drop_index(destination: &Cluster, ns: &Namespace, name: &str) -> Result<(), Failure> {
-    match destination.db(&ns.db).run_command(doc! {"dropIndexes": &ns.coll, "index": name}).await {
+pub(crate) async fn drop_index(destination: &Cluster, place: impl Into<Place>, name: &str) -> Result<(), Failure> {
+    let place = place.into();
+    let mut command = doc! {"dropIndexes": &place.ns.coll, "index": name};
+    place.hold(destination, &mut command);
+    match destination.define(&place.ns.db, command).await {
         Ok(_) => Ok(()),
         Err(e) if error::is_gone(&e) => Ok(()),
         Err(e) => Err(destination.failure(&e)),

@@ -10,6 +10,7 @@ mod checkpoint;
 mod cluster;
 mod copy;
 mod cutover;
+mod definition;
 mod distance;
 mod error;
 pub mod failpoint;

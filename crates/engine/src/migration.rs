@@ -113,6 +113,7 @@ async fn migrate(
     // Connect, and make sure that no one else works on this.
     let source = Cluster::connect(Side::Source, &settings.source_uri).await?;
     let destination = Cluster::connect(Side::Destination, &settings.destination_uri).await?;
+    let destination = destination.held_by(settings.migration_id, settings.epoch.0);
     if let Some(failure) = preflight::same_cluster(&source, &destination) {
         return Err(failure);
     }
@@ -174,7 +175,6 @@ async fn migrate(
         if settings.reversal_from.is_some() {
             verifier.excuse(reversal::prepare(&destination, &mut registry).await?);
         }
-        verifier.know(&mut registry);
         let writers = sessions.iter().enumerate().take(WORKERS).map(|(worker, session)| Writer {
             source: source.clone(),
             destination: destination.clone(),
@@ -200,6 +200,8 @@ async fn migrate(
             in_flight: VecDeque::new(),
             rest: None,
         };
+        replicator.restore_lost().await?;
+        verifier.know(&mut replicator.registry)?;
         spool.set_live();
         if checkpoint.cutover.is_some() {
             // The last run died in it; it begins anew.
@@ -330,6 +332,7 @@ async fn plan(source: &Cluster, registry: &mut Registry, store: &Store) -> Resul
         catalog::create(registry.destination(), &series.ns, &series.options).await?;
     }
     let holding: Vec<Entry> = entries.into_iter().filter(Entry::has_documents).collect();
+    registry.keep_only(&holding).await?;
     registry.create_all(&holding).await?;
     failpoint::reach(failpoint::COLLECTION_CREATED, &store.id()).await;
     let planned: Vec<_> = holding.iter().map(|entry| plan::ranges(source, entry)).collect();

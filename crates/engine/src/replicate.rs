@@ -14,7 +14,7 @@ use crate::{
     catalog,
     checkpoint::{Position, Store},
     copy::slot::Slot,
-    failpoint,
+    definition, failpoint,
     progress::{Part, Tracker},
     raw,
     stream::{
@@ -226,7 +226,7 @@ impl Replicator {
         self.verifier.definitions_change();
         let slot = self.slot();
         let renewed = adopt::renew_unequal(&mut self.registry, &slot, &self.tracker).await?;
-        self.verifier.learn(&mut self.registry);
+        self.verifier.learn(&mut self.registry)?;
         self.convergence = renewed.ahead.map_or(self.convergence, |time| self.convergence.max(time));
         let mut told = Vec::new();
         for entry in renewed.collections {
@@ -235,6 +235,29 @@ impl Replicator {
             told.push(format!("{}: copied anew, since {why}", entry.ns));
         }
         Ok(told)
+    }
+
+    /// Copies again what is noted and isn't on the destination any more. While nothing is written.
+    pub async fn restore_lost(&mut self) -> Result<(), Failure> {
+        for place in self.registry.take_contested() {
+            tracing::warn!(ns = %place.ns, "two collections of the source claim this one; both are copied anew");
+            definition::drop_collection(self.registry.destination(), &place).await?;
+        }
+        let slot = self.slot();
+        let named = self.registry.source().version < (6, 0, 0);
+        for entry in self.registry.lost().await? {
+            let name = match self.registry.by_name(&entry.ns) {
+                None => entry.ns.clone(),
+                // Events with names alone can't be led elsewhere; those that come bring it back.
+                Some(_) if named => continue,
+                Some(_) => ddl::parked(&entry.ns, entry.uuid.unwrap_or_default()),
+            };
+            tracing::warn!(ns = %entry.ns, "a collection is gone from the destination and is copied anew");
+            let ahead = adopt::adopt(&mut self.registry, &slot, &self.tracker, &entry, &name).await?;
+            self.convergence = self.convergence.max(ahead);
+            self.registry.doubt(entry.uuid);
+        }
+        Ok(())
     }
 
     /// Writes the position down and forgets what is before it.
@@ -318,11 +341,13 @@ impl Replicator {
     /// Where a document's event belongs; `None` if nowhere.
     async fn target(&mut self, event: &Event<'_>) -> Result<Option<Arc<Target>>, Failure> {
         if let Some(uuid) = event.uuid {
-            if let Some(target) = self.registry.by_uuid(uuid) {
-                return Ok(Some(target));
+            // One that was never created here is outside of the filter, or gone from the source already.
+            let receiver = self.registry.receiver(uuid);
+            if let Err(failure) = &receiver {
+                tracing::error!(ns = %event.ns(), %failure, "a change is not passed over");
+                self.verifier.doubt(uuid)?;
             }
-            // A collection that was never created here: outside the filter, or gone from the source already.
-            return Ok(None);
+            return receiver;
         }
         if !self.registry.filter().admits(event.db, event.coll) {
             return Ok(None);
@@ -331,9 +356,11 @@ impl Replicator {
         if let Some(target) = self.registry.by_name(&ns) {
             return Ok(Some(target));
         }
-        let Some(entry) = catalog::find(self.registry.source(), &ns).await? else { return Ok(None) };
+        // What has the name now may be a view: then the event's collection is gone.
+        let found = catalog::find(self.registry.source(), &ns).await?;
+        let Some(entry) = found.filter(|entry| entry.kind == catalog::Kind::Collection) else { return Ok(None) };
         self.registry.create(&entry, &ns).await?;
-        self.verifier.learn(&mut self.registry);
+        self.verifier.learn(&mut self.registry)?;
         Ok(self.registry.by_name(&ns))
     }
 
@@ -354,7 +381,7 @@ impl Replicator {
         let ahead = ddl::apply(event, &mut self.registry, &slot, &self.tracker, noted.as_ref(), exact).await?;
         self.convergence = ahead.map_or(self.convergence, |time| self.convergence.max(time));
         failpoint::reach(failpoint::DEFINITION_APPLIED, &self.store.id()).await;
-        self.verifier.learn(&mut self.registry);
+        self.verifier.learn(&mut self.registry)?;
         self.position.index += 1;
         self.position.token = event.token.map(raw::to_document);
         self.spool.applied(&self.position);

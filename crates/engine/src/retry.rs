@@ -48,6 +48,7 @@ pub(crate) fn may_be_mended(code: ErrorCode) -> bool {
             | ErrorCode::InsufficientPrivileges
             | ErrorCode::DestinationNotWritable
             | ErrorCode::SourceStreamSilent
+            | ErrorCode::CollectionLost
             | ErrorCode::SpoolFull
             | ErrorCode::LocalStorage
     )

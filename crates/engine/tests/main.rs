@@ -9,6 +9,7 @@ mod limits;
 mod network;
 mod path;
 mod random;
+mod renames;
 mod resume;
 mod silence;
 mod support;

@@ -17,17 +17,17 @@ use std::{env, sync::Arc};
 const OPERATIONS: usize = 800;
 
 /// The only collection of a database that the copy reads first; no operation names it.
-const HELD: &str = "held";
+pub const HELD: &str = "held";
 
 /// That database, beside these.
-fn first_db(dbs: &[String; 2]) -> String {
+pub fn first_db(dbs: &[String; 2]) -> String {
     format!("0{}", dbs[0])
 }
 
 /// How often a seed that failed is run again.
 const TRIES: usize = 40;
 
-fn number<T: std::str::FromStr>(name: &str) -> Option<T> {
+pub fn number<T: std::str::FromStr>(name: &str) -> Option<T> {
     env::var(name).ok().and_then(|text| text.parse().ok())
 }
 

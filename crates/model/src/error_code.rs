@@ -116,6 +116,8 @@ codes! {
     TimeSeriesAtCutover = "TIME_SERIES_AT_CUTOVER", false, "Expect a write pause that grows with the size of these collections, or upgrade the source to 6.0.";
     /// The destination takes no writes.
     DestinationNotWritable = "DESTINATION_NOT_WRITABLE", true, "Free space on the destination's disk, or end its write block; the migration then goes on by itself.";
+    /// A collection of the destination isn't what the checkpoint says of it.
+    CollectionLost = "COLLECTION_LOST", true, "Nothing: the migration starts again from its checkpoint and compares the collection. If it stays, find out who else creates, renames or drops collections on the destination.";
     /// The spool has its full size.
     SpoolFull = "SPOOL_FULL", true, "Nothing, while the source's oplog window is long enough; else raise --spool-limit and start the agent again.";
     /// A server answered with an error that trying again can't help.

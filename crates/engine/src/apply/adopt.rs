@@ -7,7 +7,7 @@ use crate::{
     catalog::{self, BUCKETS, Entry, Kind},
     cluster::Cluster,
     copy::{plan::CopyRange, slot::Slot, worker::Copier},
-    cutover, indexes,
+    definition, indexes,
     progress::Tracker,
     tuning::ReadFrom,
 };
@@ -31,12 +31,15 @@ pub(crate) async fn adopt(
 ) -> Result<Timestamp, Failure> {
     tracing::info!(source = %entry.ns, destination = %name, "copying a collection anew");
     let destination = registry.destination().clone();
-    let former = entry.uuid.and_then(|uuid| registry.by_uuid(uuid)).map(|target| target.ns.clone());
-    for ns in former.into_iter().chain([name.clone()]) {
-        cutover::drop_namespace(&destination, &plain(&ns)).await?;
-        registry.remove(&ns);
+    // What is in its place, noted or not, and what was its image under another name.
+    let former = entry.uuid.and_then(|uuid| registry.by_uuid(uuid)).into_iter().chain(registry.by_name(name));
+    for target in former.collect::<Vec<_>>() {
+        definition::drop_collection(&destination, &target.place()).await?;
+        registry.remove(&target.ns);
     }
-    registry.create(entry, name).await?;
+    definition::drop_collection(&destination, &name.into()).await?;
+    // Until it is whole nobody may take it for that.
+    registry.create_unsettled(entry, name).await?;
     let source = registry.source().clone();
     let (_, t0) = source.optimes().await?;
     let copier = Copier {
@@ -57,16 +60,14 @@ pub(crate) async fn adopt(
         }
         Some(false) => return Box::pin(adopt(registry, slot, tracker, entry, name)).await,
         None => {
-            cutover::drop_namespace(&destination, &plain(name)).await?;
+            if let Some(target) = registry.by_name(name) {
+                definition::drop_collection(&destination, &target.place()).await?;
+            }
             registry.remove(name);
         }
     }
+    registry.settle(name).await?;
     source.optimes().await.map(|(newest, _)| newest)
-}
-
-/// What is dropped and created in place of a time-series collection's buckets.
-fn plain(ns: &Namespace) -> Namespace {
-    Namespace::new(&ns.db, ns.coll.strip_prefix(BUCKETS).unwrap_or(&ns.coll))
 }
 
 /// What was copied anew.

@@ -70,6 +70,8 @@ pub(super) struct Inner {
     pub(super) may_run: watch::Sender<bool>,
     /// Whether the scan is held up, or has nothing to do.
     pub(super) scan_rests: watch::Sender<bool>,
+    /// Something is in doubt.
+    pub(super) doubted: tokio::sync::Notify,
     /// Held during a round of looking at dirty documents.
     round: tokio::sync::Mutex<()>,
 }
@@ -114,6 +116,7 @@ impl Verifier {
             applied: watch::Sender::new(Timestamp { time: 0, increment: 0 }),
             may_run: watch::Sender::new(false),
             scan_rests: watch::Sender::new(true),
+            doubted: tokio::sync::Notify::new(),
             round: tokio::sync::Mutex::default(),
         };
         Ok((Self { inner: Arc::new(inner) }, id))
@@ -147,15 +150,21 @@ impl Verifier {
         self.state().failure.get_or_insert(failure);
     }
 
-    /// Where everything is now.
-    pub fn know(&self, registry: &mut Registry) {
-        self.state().pairs.clear();
+    /// Where everything is now. What an earlier try within this run didn't know is compared as a whole.
+    pub fn know(&self, registry: &mut Registry) -> Result<(), Failure> {
+        let former = std::mem::take(&mut self.state().pairs);
         registry.touch_all();
-        self.learn(registry);
+        self.learn(registry)?;
+        if !former.is_empty() {
+            let now: Vec<Uuid> = self.state().pairs.keys().copied().collect();
+            now.into_iter().filter(|uuid| !former.contains_key(uuid)).try_for_each(|uuid| self.doubt(uuid))?;
+        }
+        Ok(())
     }
 
     /// Definitions changed: where that is now which they touched. There may be thousands of others.
-    pub fn learn(&self, registry: &mut Registry) {
+    pub fn learn(&self, registry: &mut Registry) -> Result<(), Failure> {
+        registry.take_doubtful().into_iter().try_for_each(|uuid| self.doubt(uuid))?;
         let touched = registry.take_touched();
         let mut state = self.state();
         for uuid in touched {
@@ -167,6 +176,7 @@ impl Verifier {
         }
         state.definitions += 1;
         state.defining = false;
+        Ok(())
     }
 
     /// Definitions are about to change; [`Self::learn`] says when they have.
@@ -218,9 +228,9 @@ impl Verifier {
         self.inner.tracker.count(|p| p.documents_dirty = dirty);
     }
 
-    /// Whether everything was gone over once.
+    /// Whether everything was gone over once, and since then whatever was in doubt.
     pub fn has_passed(&self) -> Result<bool, Failure> {
-        Ok(self.inner.notes.passes()? > 0)
+        Ok(self.inner.notes.passes()? > 0 && !self.is_in_doubt()?)
     }
 
     /// How often everything was gone over.

@@ -7,6 +7,7 @@
 
 pub(crate) mod beside;
 pub(crate) mod dirty;
+mod doubts;
 pub(crate) mod lookup;
 pub(crate) mod metadata;
 pub(crate) mod natural;

@@ -56,6 +56,8 @@ pub(crate) struct Notes {
     repaired: Keyspace,
     found: Keyspace,
     changed: Keyspace,
+    /// Collections that are compared as a whole before everything counts as compared.
+    pub doubts: Keyspace,
     changes: Arc<Mutex<Changes>>,
 }
 
@@ -79,6 +81,7 @@ impl Notes {
             repaired: keyspace("repaired")?,
             found: keyspace("found")?,
             changed: keyspace("changed")?,
+            doubts: keyspace("doubts")?,
             changes: Arc::default(),
             dirty,
         };
@@ -90,7 +93,7 @@ impl Notes {
             return Ok((notes, id.to_owned()));
         }
         notes.dirty.clear()?;
-        for keyspace in [&notes.meta, &notes.ranges, &notes.repaired, &notes.found, &notes.changed] {
+        for keyspace in [&notes.meta, &notes.ranges, &notes.repaired, &notes.found, &notes.changed, &notes.doubts] {
             keyspace.clear().map_err(storage)?;
         }
         let id = format!("{:016x}", rand::random::<u64>());

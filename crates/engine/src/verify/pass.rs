@@ -33,7 +33,11 @@ impl Verifier {
     pub(super) async fn pass_after_pass(&self) -> Failure {
         loop {
             match self.pass().await {
-                Ok(took) => tokio::time::sleep((took * REST.0).clamp(LEAST_REST, REST.1)).await,
+                Ok(took) => {
+                    if let Err(failure) = self.rest((took * REST.0).clamp(LEAST_REST, REST.1)).await {
+                        return failure;
+                    }
+                }
                 Err(failure) => return failure,
             }
         }
@@ -43,6 +47,8 @@ impl Verifier {
     async fn pass(&self) -> Result<Duration, Failure> {
         self.room().await;
         let mut ranges = self.inner.notes.ranges()?;
+        // What is in doubt now is compared with everything else; what comes to be in doubt later, out of turn.
+        let doubts = if ranges.is_empty() { self.doubts()? } else { Vec::new() };
         if ranges.is_empty() {
             // Before anything is read: what is applied from now on may or may not be in what is counted.
             self.inner.notes.begin_pass()?;
@@ -51,6 +57,7 @@ impl Verifier {
         }
         let mut took = Duration::ZERO;
         for range in ranges.iter_mut().filter(|range| range.counted.is_none()) {
+            self.compare_doubts(&doubts).await?;
             self.room().await;
             let began = Instant::now();
             range.counted = Some(self.scan_held(&range.pair, &range.interval).await?);
@@ -65,13 +72,14 @@ impl Verifier {
         }
         self.inner.scan_rests.send_replace(true);
         let namespaces = self.inner.notes.end_pass()?;
+        self.settle_doubts(&doubts)?;
         let passes = self.inner.notes.passes()?;
         self.inner.tracker.count(|p| p.verification_passes = passes);
         tracing::info!(pass = passes, namespaces, "everything was compared");
         Ok(took)
     }
 
-    async fn room(&self) {
+    pub(super) async fn room(&self) {
         let mut may_run = self.inner.may_run.subscribe();
         loop {
             self.inner.scan_rests.send_replace(true);
@@ -112,7 +120,7 @@ impl Verifier {
     }
 
     /// Waits, before each pair of replies, until there is room.
-    fn held(&self) -> impl Fn() -> BoxFuture<'static, ()> + Send + Sync + use<> {
+    pub(super) fn held(&self) -> impl Fn() -> BoxFuture<'static, ()> + Send + Sync + use<> {
         let verifier = self.clone();
         move || {
             let verifier = verifier.clone();
@@ -136,7 +144,7 @@ impl Verifier {
         }
     }
 
-    async fn scan(
+    pub(super) async fn scan(
         &self,
         pair: &Pair,
         interval: &Interval,

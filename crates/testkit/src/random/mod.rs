@@ -5,10 +5,12 @@
 //! A server refuses some of it, depending on what came before: that is part of the workload.
 
 mod commands;
+pub mod faults;
 mod values;
 
 use crate::Error;
 use bson::{Document, doc};
+use faults::{Fault, Turns};
 use mongodb::{Client, error::ErrorKind};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use std::fmt;
@@ -24,9 +26,11 @@ pub enum When {
     Meanwhile,
     /// Once the destination follows.
     After,
+    /// In the cutover; faults alone.
+    Cutover,
 }
 
-/// All of them, in their order.
+/// All in which a client does something, in their order.
 pub const ALL: [When; 4] = [When::Before, When::Held, When::Meanwhile, When::After];
 
 /// One thing that a client does.
@@ -50,6 +54,8 @@ pub enum Step {
         /// Else it is aborted.
         commit: bool,
     },
+    /// Nothing that a client does.
+    Fault(Fault),
 }
 
 /// A command and the database in which it is run.
@@ -71,6 +77,7 @@ impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.step {
             Step::Command(command) => write!(f, "{:?} {command}", self.when),
+            Step::Fault(fault) => write!(f, "{:?} {fault}", self.when),
             Step::Transaction { commands, commit } => {
                 let all: Vec<String> = commands.iter().map(ToString::to_string).collect();
                 let end = if *commit { "commit" } else { "abort" };
@@ -86,6 +93,37 @@ pub fn generate(seed: u64, count: usize, dbs: &[String; 2]) -> Vec<Operation> {
     (0..count).map(|n| Operation { when: ALL[n * ALL.len() / count], step: random.step() }).collect()
 }
 
+/// There is a fault after so many operations, about.
+const FAULT_EVERY: usize = 9;
+
+/// Several operations on the same names follow each other, once in so many.
+const DANCE_EVERY: usize = 20;
+
+/// Faults in the cutover.
+const FAULTS_AT_CUTOVER: usize = 2;
+
+/// The same with faults, once the migration has begun.
+pub fn generate_with_faults(seed: u64, count: usize, dbs: &[String; 2]) -> Vec<Operation> {
+    let mut random = Random { rng: SmallRng::seed_from_u64(seed), dbs: dbs.clone() };
+    let mut turns = Turns::new(seed);
+    let mut all = Vec::new();
+    while all.len() < count {
+        let when = ALL[all.len() * ALL.len() / count];
+        let mut steps = match random.once_in(DANCE_EVERY) {
+            true => random.dance(),
+            false => vec![random.step()],
+        };
+        if when != When::Before && random.once_in(FAULT_EVERY) {
+            let at = random.below(steps.len() + 1);
+            steps.insert(at, Step::Fault(random.fault(&mut turns)));
+        }
+        all.extend(steps.into_iter().map(|step| Operation { when, step }));
+    }
+    let last = (0..FAULTS_AT_CUTOVER).map(|_| Step::Fault(random.fault(&mut turns)));
+    all.extend(last.map(|step| Operation { when: When::Cutover, step }));
+    all
+}
+
 /// What the server made of a workload.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -95,11 +133,24 @@ pub struct Tally {
     pub refused: usize,
 }
 
-/// Does them one after the other.
+/// Does them one after the other, but faults.
 pub async fn run<'a>(client: &Client, operations: impl Iterator<Item = &'a Operation>) -> Result<Tally, Error> {
+    run_with(client, operations, async |_| Ok(())).await
+}
+
+/// Does them one after the other; `fault` does the faults.
+pub async fn run_with<'a>(
+    client: &Client,
+    operations: impl Iterator<Item = &'a Operation>,
+    mut fault: impl AsyncFnMut(&Fault) -> Result<(), Error>,
+) -> Result<Tally, Error> {
     let mut tally = Tally::default();
     for operation in operations {
         let done = match &operation.step {
+            Step::Fault(own) => {
+                fault(own).await?;
+                continue;
+            }
             Step::Command(command) => client.database(&command.db).run_command(command.body.clone()).await.map(Some),
             Step::Transaction { commands, commit } => transaction(client, commands, *commit).await.map(|()| None),
         };
@@ -227,6 +278,23 @@ mod tests {
         assert_ne!(told(7), told(8));
     }
 
+    #[test]
+    fn faults_meet_every_kind_of_command_on_either_side() {
+        let seeds = (1..6).flat_map(|seed| generate_with_faults(seed, 300, &dbs()));
+        let told: Vec<String> = seeds.map(|operation| operation.to_string()).collect();
+        let met = |what: &str| told.iter().filter(|line| line.contains(what)).count();
+        for kind in ["killed", "Source election", "Destination election", "Unconfirmed", "Refused", "Closed"] {
+            assert!(met(kind) > 0, "{kind}");
+        }
+        for name in ["renameCollection", "create", "drop", "update", "commitTransaction", "listCollections", "hello"] {
+            assert!(met(&format!("Destination {name} ")) > 0, "{name}");
+        }
+        for name in ["aggregate", "getMore", "find", "listCollections"] {
+            assert!(met(&format!("Source {name} ")) > 0, "{name}");
+        }
+        assert!(met("Before fault") == 0 && met("Cutover fault") == 10 && met("fault") > 100, "{}", met("fault"));
+    }
+
     #[tokio::test]
     async fn what_does_not_matter_is_left_out() {
         let mut tries = 0;
@@ -250,6 +318,7 @@ mod tests {
             let name = match &operation.step {
                 Step::Command(command) => command.body.keys().next().cloned().unwrap_or_default(),
                 Step::Transaction { .. } => "transaction".to_owned(),
+                Step::Fault(_) => continue,
             };
             let one = run(&client, std::iter::once(operation)).await.expect("answers");
             tally = Tally { accepted: tally.accepted + one.accepted, refused: tally.refused + one.refused };
