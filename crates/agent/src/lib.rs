@@ -7,7 +7,7 @@ mod metrics;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use limosa_engine::{Metrics, Tuning};
-use limosa_model::{AgentId, ErrorCode, Failure, NamespaceFilter, Secret, protocol};
+use limosa_model::{AgentId, ErrorCode, Failure, NamespaceFilter, Secret, Uri, protocol};
 use reqwest::Method;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -197,33 +197,23 @@ pub(crate) fn source_uri(config: &AgentConfig, access: &protocol::SourceAccess) 
     let own = own.ok_or_else(|| {
         Failure::new(ErrorCode::SourceUnreachable, format!("this host has no deployment {}", access.name))
     })?;
-    let mut uri = own.expose().to_owned();
-    if let Some((user, password)) = &access.credentials {
-        let encode =
-            |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20");
-        let (scheme, rest) = uri.split_once("://").unwrap_or(("mongodb", &uri));
-        let hosts = rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts);
-        uri = format!("{scheme}://{}:{}@{hosts}", encode(user), encode(password.expose()));
+    if access.credentials.is_none() && access.ca_certificate_path.is_none() && !access.ssl {
+        return Ok(own.clone());
     }
-    let mut option = |name: &str, value: &str| {
-        if !uri.contains(&format!("{name}=")) {
-            let joint = if uri.contains('?') {
-                "&"
-            } else if uri.matches('/').count() > 2 {
-                "?"
-            } else {
-                "/?"
-            };
-            uri = format!("{uri}{joint}{name}={value}");
-        }
-    };
-    if access.ssl {
-        option("tls", "true");
+    let mut uri = Uri::parse(own).map_err(|fault| {
+        let message = format!("the URI of the deployment {} can't be read: {fault}", access.name);
+        Failure::new(ErrorCode::MalformedUri, message)
+    })?;
+    if let Some((user, password)) = &access.credentials {
+        uri.set_credentials(user, password);
+    }
+    if access.ssl && uri.option("ssl").is_none() {
+        uri.add_option("tls", "true");
     }
     if let Some(file) = &access.ca_certificate_path {
-        option("tlsCAFile", file);
+        uri.add_option("tlsCAFile", file);
     }
-    Ok(Secret::new(uri))
+    Ok(uri.to_secret())
 }
 
 #[cfg(test)]
@@ -250,6 +240,11 @@ mod tests {
         access.credentials = Some(("u@x".into(), Secret::new("p /")));
         access.ssl = true;
         assert_eq!(source_uri(&config, &access), Ok(Secret::new("mongodb://u%40x:p%20%2F@h:1,g:2/?tls=true")));
+        access.ca_certificate_path = Some("/ca.pem&tlsInsecure=true".into());
+        let written = source_uri(&config, &access).expect("is one");
+        let read = Uri::parse(&written).expect("is well formed");
+        let trusted = (read.option("tlsCAFile"), read.option("tlsInsecure"));
+        assert_eq!(trusted, (Some("/ca.pem&tlsInsecure=true"), None), "a path became an option");
         access.name = "b".into();
         assert!(source_uri(&config, &access).is_err());
     }

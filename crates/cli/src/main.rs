@@ -11,5 +11,8 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ui::end(commands::run(args::Arguments::parse()))
+    match args::Arguments::try_parse() {
+        Ok(given) => ui::end(commands::run(given)),
+        Err(error) => args::refuse(&error),
+    }
 }

@@ -2,7 +2,6 @@
 
 use crate::{cluster::Cluster, error, raw::as_i64};
 use bson::{Bson, Document, doc};
-use futures::TryStreamExt;
 use limosa_model::{Failure, Namespace, NamespaceFilter};
 
 /// A collection's UUID.

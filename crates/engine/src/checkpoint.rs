@@ -3,7 +3,6 @@
 
 use crate::{catalog::Uuid, cluster::Cluster, definition, error, failpoint};
 use bson::{Binary, Bson, Document, Timestamp, doc, oid::ObjectId, spec::BinarySubtype};
-use futures::TryStreamExt;
 use limosa_model::{AgentId, Epoch, ErrorCode, Failure, MigrationId};
 use mongodb::ClientSession;
 use std::collections::HashMap;
@@ -159,7 +158,7 @@ impl Store {
         definition::end_former(&self.destination, &self.id, self.epoch.0).await?;
         let (mut updates, mut sessions) = (Vec::new(), Vec::new());
         for worker in 0..workers {
-            let session = self.destination.client.start_session().await.map_err(|e| self.destination.failure(&e))?;
+            let session = self.destination.start_session().await.map_err(|e| self.destination.failure(&e))?;
             let set = doc! {"epoch": self.epoch.0, "agent": agent.to_string(), "session": session.id()};
             updates.push(doc! {
                 "q": {"_id": self.fence(worker), "epoch": {"$lte": self.epoch.0}}, "u": {"$set": set}, "upsert": true,

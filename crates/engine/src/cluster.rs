@@ -1,16 +1,26 @@
 //! A connection to the source or the destination, and what that cluster is.
 
-use crate::{distance, error, privileges::Privileges, raw};
+use crate::{
+    call::{self, Calls, Db, Release},
+    connect, diagnose, distance, error,
+    privileges::Privileges,
+    raw,
+    retry::Backoff,
+};
 use bson::{Document, Timestamp, doc};
 use limosa_model::{DeploymentId, ErrorCode, Failure, Secret, protocol};
-use mongodb::{Client, Database, options::ClientOptions};
-use std::{fmt, time::Duration};
-
-/// How long to look for a server before the first contact counts as failed.
-const FIRST_CONTACT: Duration = Duration::from_secs(10);
+use mongodb::{
+    Client, ClientSession,
+    error::Error,
+    options::{ClientOptions, Tls},
+};
+use std::fmt;
 
 /// A server that has no such command.
 const COMMAND_NOT_FOUND: i32 = 59;
+
+/// How long a primary has to prove that it is one.
+const PROOF_MILLIS: i32 = 10_000;
 
 /// Which end of the migration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +53,14 @@ impl Side {
         }
     }
 
+    /// A server that isn't a writable primary.
+    pub fn not_primary(self) -> ErrorCode {
+        match self {
+            Self::Source => ErrorCode::SourceNotPrimary,
+            Self::Destination => ErrorCode::DestinationNotPrimary,
+        }
+    }
+
     fn standalone(self) -> ErrorCode {
         match self {
             Self::Source => ErrorCode::SourceStandalone,
@@ -55,9 +73,14 @@ impl Side {
 #[derive(Clone, Debug)]
 pub(crate) struct Cluster {
     pub side: Side,
-    pub client: Client,
-    /// Major, minor, patch.
+    client: Client,
+    calls: Calls,
+    options: ClientOptions,
+    /// Major, minor, patch of the server's program.
     pub version: (u32, u32, u32),
+    /// Major and minor of what it can do: the feature compatibility version, which is lower than the program's while an
+    /// upgrade isn't finished. It stays what it was when it was connected to: when it changes, the run begins again.
+    pub level: Release,
     /// The replica set's own id: equal for two URIs that lead to one cluster.
     pub set_id: String,
     /// In another region, by the time that an answer takes.
@@ -67,71 +90,37 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Connects and refuses what can't take part in a migration.
+    /// Connects and refuses what can't take part in a migration: also a member that isn't the primary, whose time isn't the
+    /// set's. A direct connection to the primary stays one, for members whose names can't be resolved here.
     pub async fn connect(side: Side, uri: &Secret) -> Result<Self, Failure> {
-        let malformed =
-            |e: &dyn fmt::Display| Failure::new(ErrorCode::MalformedUri, format!("the {side} URI can't be read: {e}"));
-        if !uri.expose().starts_with("mongodb://") && !uri.expose().starts_with("mongodb+srv://") {
-            return Err(malformed(&"it must begin with mongodb:// or mongodb+srv://"));
-        }
-        let mut options = ClientOptions::parse(uri.expose()).await.map_err(|e| malformed(&e))?;
-        options.app_name = Some("limosa".to_owned());
-        options.retry_writes = Some(false);
-        options.server_selection_timeout.get_or_insert(FIRST_CONTACT);
-        options.connect_timeout.get_or_insert(FIRST_CONTACT);
-        let client = Client::with_options(options.clone()).map_err(|e| malformed(&e))?;
-        let admin = client.database("admin");
-        let hello = admin.run_command(doc! {"hello": 1}).await.map_err(|e| error::failure(side, &e))?;
-        if let Some(what) = part_of_a_sharded_cluster(&hello) {
-            return Err(Failure::new(ErrorCode::ShardedUnsupported, format!("the {side} is {what}")));
-        }
-        let Ok(set_name) = hello.get_str("setName") else {
-            return Err(Failure::new(
-                side.standalone(),
-                format!("the {side} is a standalone server, not a replica set"),
-            ));
+        let given = connect::read(side, uri)?;
+        let mut options = connect::options(side, &given).await?;
+        let unusable = |e: Error| error::failure(side, &e);
+        let mut client = Client::with_options(options.clone()).map_err(unusable)?;
+        let first = Calls::new(side, client.clone(), (u32::MAX, 0));
+        let admin = Db::new(&first, "admin");
+        let hello = match admin.run_command(doc! {"hello": 1}).await {
+            Ok(hello) => hello,
+            Err(error) => return Err(diagnose::why(side, &options, &error).await),
         };
-        let denied = |command: &str| {
-            let message =
-                format!("the user of the {side} may not run {command}; grant it the role clusterMonitor on admin");
-            Failure::new(ErrorCode::InsufficientPrivileges, message)
-        };
-        match admin.run_command(doc! {"shardingState": 1}).await {
-            Ok(state) if state.get_bool("enabled").unwrap_or(false) => {
-                let shard = state.get_str("shardName").unwrap_or_default();
-                let message = format!("the {side} is the shard {shard} of a sharded cluster, a part of its data");
-                return Err(Failure::new(ErrorCode::ShardedUnsupported, message));
-            }
-            // One that was started for a shard and never added holds all of its data.
-            Ok(_) => {}
-            Err(e) if error::code(&e) == Some(13) => return Err(denied("shardingState")),
-            Err(e) if error::code(&e) == Some(COMMAND_NOT_FOUND) => {}
-            Err(e) => return Err(error::failure(side, &e)),
+        let set_name = replica_set(side, &options, &hello)?;
+        if let Some(failure) = diagnose::foreign_hosts(side, &options, &hello).await {
+            return Err(failure);
         }
-        let info = admin.run_command(doc! {"buildInfo": 1}).await.map_err(|e| error::failure(side, &e))?;
-        let parts: Vec<u32> =
-            info.get_str("version").unwrap_or("").split(['.', '-']).filter_map(|p| p.parse().ok()).collect();
-        let version = (
-            parts.first().copied().unwrap_or(0),
-            parts.get(1).copied().unwrap_or(0),
-            parts.get(2).copied().unwrap_or(0),
-        );
-        let set_id = match admin.run_command(doc! {"replSetGetConfig": 1}).await {
-            Ok(reply) => reply
-                .get_document("config")
-                .and_then(|c| c.get_document("settings"))
-                .and_then(|s| s.get_object_id("replicaSetId"))
-                .map(|id| id.to_hex())
-                .unwrap_or_else(|_| set_name.to_owned()),
-            Err(e) if error::code(&e) == Some(13) => return Err(denied("replSetGetConfig")),
-            Err(e) => return Err(error::failure(side, &e)),
-        };
+        refuse_a_shard(side, &admin).await?;
+        let version = version(side, &admin).await?;
+        let binary = (version.0, version.1);
+        let level = call::compatibility(&client).await.map_err(unusable)?.map_or(binary, |level| level.min(binary));
+        let set_id = set_id(side, &admin, set_name).await?;
         let is_far = distance::is_far(side, &client).await;
-        let client = match is_far && distance::compress(&mut options) {
-            true => Client::with_options(options).map_err(|e| malformed(&e))?,
-            false => client,
-        };
-        Ok(Self { side, client, version, set_id, is_far, holder: None })
+        if is_far && distance::compress(&mut options) {
+            client = Client::with_options(options.clone()).map_err(unusable)?;
+        }
+        if !given.overridden.is_empty() {
+            tracing::info!(%side, options = given.overridden.join(", "), "set by Limosa, whatever the URI says");
+        }
+        let calls = Calls::new(side, client.clone(), level);
+        Ok(Self { side, client, calls, options, version, level, set_id, is_far, holder: None })
     }
 
     /// The same, for the holder of a migration's lease; its definitions carry this, so that a successor can end them.
@@ -140,8 +129,17 @@ impl Cluster {
         self
     }
 
-    pub fn db(&self, name: &str) -> Database {
-        self.client.database(name)
+    pub fn db(&self, name: &str) -> Db {
+        Db::new(&self.calls, name)
+    }
+
+    /// What is under way.
+    pub fn calls(&self) -> &Calls {
+        &self.calls
+    }
+
+    pub async fn start_session(&self) -> Result<ClientSession, Error> {
+        self.client.start_session().await
     }
 
     /// A failure that names this cluster.
@@ -149,15 +147,49 @@ impl Cluster {
         error::failure(self.side, error)
     }
 
-    /// The newest write and the newest majority-committed one.
+    /// The newest write and the newest majority-committed one, by the primary: no other member knows.
     pub async fn optimes(&self) -> Result<(Timestamp, Timestamp), Failure> {
-        let hello = self.db("admin").run_command(doc! {"hello": 1}).await.map_err(|e| self.failure(&e))?;
+        let mut pause = Backoff::default();
+        let hello = loop {
+            let hello = self.db("admin").run_command(doc! {"hello": 1}).await.map_err(|e| self.failure(&e))?;
+            if hello.get_bool("isWritablePrimary").unwrap_or(false) {
+                break hello;
+            }
+            // An election; a direct connection doesn't follow it.
+            if self.options.direct_connection == Some(true) || !pause.wait().await {
+                return Err(diagnose::not_primary(self.side, &self.options, &hello));
+            }
+        };
         let read = |name: &str| {
             hello.get_document("lastWrite").and_then(|w| w.get_document(name)).and_then(|o| o.get_timestamp("ts"))
         };
         match (read("opTime"), read("majorityOpTime")) {
             (Ok(newest), Ok(majority)) => Ok((newest, majority)),
             _ => Err(Failure::new(ErrorCode::ServerError, format!("{}: hello has no lastWrite", self.side))),
+        }
+    }
+
+    /// Proves that the server that answers is the set's primary now, not one that the majority has left behind: a
+    /// linearizable read waits for a majority.
+    pub async fn prove_primary(&self) -> Result<(), Failure> {
+        let command = doc! {
+            "find": "limosa.primary", "limit": 1, "singleBatch": true, "readConcern": {"level": "linearizable"},
+            "maxTimeMS": PROOF_MILLIS,
+        };
+        let unproven = |why: &str| {
+            let message = format!(
+                "{}: the primary can't prove that it still is the replica set's primary: {why}; look at the state of its members",
+                self.side
+            );
+            Failure::new(self.side.not_primary(), message)
+        };
+        match self.db("limosa").run_command(command).await {
+            Ok(_) => Ok(()),
+            Err(e) if matches!(error::code(&e), Some(50 | 262)) => {
+                Err(unproven("no majority of the members confirmed a read within ten seconds"))
+            }
+            Err(e) if error::is_not_primary(&e) => Err(unproven("it stepped down")),
+            Err(e) => Err(self.failure(&e)),
         }
     }
 
@@ -189,6 +221,60 @@ impl Cluster {
     }
 }
 
+/// The name of the replica set that the server is the primary of.
+fn replica_set<'a>(side: Side, options: &ClientOptions, hello: &'a Document) -> Result<&'a str, Failure> {
+    if let Some(what) = part_of_a_sharded_cluster(hello) {
+        return Err(Failure::new(ErrorCode::ShardedUnsupported, format!("the {side} is {what}")));
+    }
+    let Ok(set_name) = hello.get_str("setName") else {
+        let message = format!("the {side} is a standalone server, not a replica set");
+        return Err(Failure::new(side.standalone(), message));
+    };
+    match hello.get_bool("isWritablePrimary") {
+        Ok(true) => Ok(set_name),
+        _ => Err(diagnose::not_primary(side, options, hello)),
+    }
+}
+
+fn denied(side: Side, command: &str) -> Failure {
+    let message = format!("the user of the {side} may not run {command}; grant it the role clusterMonitor on admin");
+    Failure::new(ErrorCode::InsufficientPrivileges, message)
+}
+
+async fn refuse_a_shard(side: Side, admin: &Db) -> Result<(), Failure> {
+    match admin.run_command(doc! {"shardingState": 1}).await {
+        Ok(state) if state.get_bool("enabled").unwrap_or(false) => {
+            let shard = state.get_str("shardName").unwrap_or_default();
+            let message = format!("the {side} is the shard {shard} of a sharded cluster, a part of its data");
+            Err(Failure::new(ErrorCode::ShardedUnsupported, message))
+        }
+        // One that was started for a shard and never added holds all of its data.
+        Ok(_) => Ok(()),
+        Err(e) if error::code(&e) == Some(13) => Err(denied(side, "shardingState")),
+        Err(e) if error::code(&e) == Some(COMMAND_NOT_FOUND) => Ok(()),
+        Err(e) => Err(error::failure(side, &e)),
+    }
+}
+
+async fn version(side: Side, admin: &Db) -> Result<(u32, u32, u32), Failure> {
+    let info = admin.run_command(doc! {"buildInfo": 1}).await.map_err(|e| error::failure(side, &e))?;
+    let mut parts = info.get_str("version").unwrap_or("").split(['.', '-']).map(|part| part.parse().unwrap_or(0));
+    let mut next = || parts.next().unwrap_or(0);
+    Ok((next(), next(), next()))
+}
+
+async fn set_id(side: Side, admin: &Db, set_name: &str) -> Result<String, Failure> {
+    match admin.run_command(doc! {"replSetGetConfig": 1}).await {
+        Ok(reply) => {
+            let settings = reply.get_document("config").and_then(|config| config.get_document("settings"));
+            let id = settings.and_then(|settings| settings.get_object_id("replicaSetId"));
+            Ok(id.map_or_else(|_| set_name.to_owned(), |id| id.to_hex()))
+        }
+        Err(e) if error::code(&e) == Some(13) => Err(denied(side, "replSetGetConfig")),
+        Err(e) => Err(error::failure(side, &e)),
+    }
+}
+
 /// What `hello` tells of a server that isn't a replica set of its own.
 fn part_of_a_sharded_cluster(hello: &Document) -> Option<&'static str> {
     if hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid") {
@@ -205,9 +291,7 @@ pub(crate) async fn describe(name: &str, uri: &Secret) -> Result<protocol::Deplo
         async move { cluster.db(db).run_command(command).await.map_err(|e| cluster.failure(&e)) }
     };
     let listed = run("admin", doc! {"listDatabases": 1}).await?;
-    let fcv = run("admin", doc! {"getParameter": 1, "featureCompatibilityVersion": 1}).await.ok();
     let oplog = run("local", doc! {"collStats": "oplog.rs"}).await.ok();
-    let options = ClientOptions::parse(uri.expose()).await.map_err(|e| error::failure(Side::Source, &e))?;
     let (major, minor, patch) = cluster.version;
     let size = |d: &Document| {
         let internal = d.get_str("name").is_ok_and(limosa_model::filter::is_internal);
@@ -220,16 +304,13 @@ pub(crate) async fn describe(name: &str, uri: &Secret) -> Result<protocol::Deplo
             .get_array("databases")
             .map(|all| all.iter().filter_map(|d| d.as_document()).map(size).sum())
             .unwrap_or(0),
-        feature_compatibility_version: fcv
-            .as_ref()
-            .and_then(|f| f.get_document("featureCompatibilityVersion").ok()?.get_str("version").ok())
-            .map_or_else(|| format!("{major}.{minor}"), str::to_owned),
+        feature_compatibility_version: format!("{}.{}", cluster.level.0, cluster.level.1),
         mongo_db_version: format!("{major}.{minor}.{patch}"),
         oplog_size_mb: oplog.and_then(|o| raw::as_i64(o.get("maxSize"))).map_or(0, |bytes| (bytes / 1_048_576) as i32),
         sharded: false,
         shards_size: 1,
-        tls_enabled: matches!(options.tls, Some(mongodb::options::Tls::Enabled(_))),
-        managed: options.credential.is_some(),
+        tls_enabled: matches!(cluster.options.tls, Some(Tls::Enabled(_))),
+        managed: cluster.options.credential.is_some(),
     })
 }
 

@@ -41,6 +41,7 @@ impl From<Failure> for NotCutOver {
             ErrorCode::UniqueConversionFailed
             | ErrorCode::SourceWrittenDuringCutover
             | ErrorCode::IndexBuildFailed
+            | ErrorCode::SourceNotPrimary
             | ErrorCode::WriteBlockRefused => Self::BackToSynced(failure),
             _ => Self::Failed(failure),
         }
@@ -125,6 +126,7 @@ pub(crate) async fn cut_over(
         failpoint::reach(failpoint::WRITES_BLOCKED, &sequence.store.id()).await;
     }
     sequence.enter(Step::Drain).await?;
+    source.prove_primary().await?;
     let (tc, _) = source.optimes().await?;
     replicator.late.watch_after(tc);
     drain(replicator, tc).await?;
@@ -149,6 +151,7 @@ pub(crate) async fn cut_over(
 
     sequence.enter(Step::Confirm).await?;
     let departures = metadata::compare(&source, &destination, filter, Properties::Final).await?;
+    source.prove_primary().await?;
     // What was defined later explains a difference better.
     refuse_later_writes(replicator, &source).await?;
     if let Some((ns, found)) = departures.iter().next() {
@@ -194,14 +197,14 @@ fn refused(why: &str) -> Failure {
     Failure::new(ErrorCode::WriteBlockRefused, format!("the source's writes can't be blocked: {why}"))
 }
 
-const TOO_OLD: &str = "that takes MongoDB 6.0 or later";
+const TOO_OLD: &str = "that takes MongoDB 6.0 or later, by its featureCompatibilityVersion too";
 
 const NO_PRIVILEGE: &str = "its user may not; grant it a role with the privilege setUserWriteBlockMode on the cluster";
 
 /// Why the source's writes could not be blocked, if so; nothing is tried.
 pub(crate) async fn write_block_refusal(source: &Cluster) -> Result<Option<Finding>, Failure> {
     let told = |why| Some(Finding::error(ErrorCode::WriteBlockRefused, "source", refused(why).message));
-    if source.version < (6, 0, 0) {
+    if source.level < (6, 0) {
         return Ok(told(TOO_OLD));
     }
     let privileges = source.privileges().await?;
@@ -211,13 +214,13 @@ pub(crate) async fn write_block_refusal(source: &Cluster) -> Result<Option<Findi
 
 /// Makes the source refuse writes of its users.
 async fn block_writes(source: &Cluster) -> Result<(), Failure> {
-    if source.version < (6, 0, 0) {
+    if source.level < (6, 0) {
         return Err(refused(TOO_OLD));
     }
     match source.db("admin").run_command(doc! {"setUserWriteBlockMode": 1, "global": true}).await {
         Ok(_) => Ok(()),
         Err(e) if error::code(&e) == Some(13) => Err(refused(NO_PRIVILEGE)),
-        Err(e) => Err(refused(&e.to_string())),
+        Err(e) => Err(refused(&error::words(&e))),
     }
 }
 
@@ -265,8 +268,8 @@ async fn verify(replicator: &mut Replicator, source: &Cluster) -> Result<(), Fai
         let verifier = verifier.clone();
         async move {
             // Before 5.0 each side ends a capped collection's oldest documents in its own time.
-            let comparable = !pair.is_capped || source.version >= (5, 0, 0);
-            let unseen = source.version < (6, 0, 0) && pair.source.coll.starts_with(catalog::BUCKETS);
+            let comparable = !pair.is_capped || source.level >= (5, 0);
+            let unseen = source.level < (6, 0) && pair.source.coll.starts_with(catalog::BUCKETS);
             let suspicious = unseen || comparable && !verifier.counts_are_equal(&pair).await?;
             Ok::<_, Failure>(suspicious.then_some(pair))
         }
@@ -376,7 +379,7 @@ async fn remove_empty_view_catalogs(
         if catalog::find(destination, &views).await?.is_none() || catalog::find(source, &views).await?.is_some() {
             continue;
         }
-        let first = destination.db(db).collection::<bson::RawDocumentBuf>(&views.coll).find_one(doc! {}).await;
+        let first = destination.db(db).find_one(&views.coll, doc! {}).await;
         if !first.is_ok_and(|view| view.is_none()) {
             continue;
         }

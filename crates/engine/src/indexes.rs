@@ -55,8 +55,8 @@ pub(crate) async fn list(cluster: &Cluster, ns: &Namespace) -> Result<Vec<Docume
     Ok(found)
 }
 
-/// What the destination of `version` should have for the source's `index`; `None`: nothing yet.
-pub(crate) fn wanted(index: &Document, properties: Properties, version: (u32, u32, u32)) -> Option<Document> {
+/// What the destination of `level` should have for the source's `index`; `None`: nothing yet.
+pub(crate) fn wanted(index: &Document, properties: Properties, level: (u32, u32)) -> Option<Document> {
     let mut spec = index.clone();
     for flag in ["unique", "sparse"] {
         // Before 5.0 they are listed as they were written, be it as a number.
@@ -70,7 +70,7 @@ pub(crate) fn wanted(index: &Document, properties: Properties, version: (u32, u3
     }
     if properties == Properties::Deferred {
         if spec.get_bool("unique").unwrap_or(false) {
-            if version < (6, 0, 0) {
+            if level < (6, 0) {
                 return None;
             }
             spec.remove("unique");
@@ -145,7 +145,7 @@ pub(crate) async fn bring(
     destination_ns: &Namespace,
     properties: Properties,
 ) -> Result<u64, Failure> {
-    let want: Vec<Document> = listed.iter().filter_map(|i| wanted(i, properties, destination.version)).collect();
+    let want: Vec<Document> = listed.iter().filter_map(|i| wanted(i, properties, destination.level)).collect();
     let have = list(destination, destination_ns).await?;
     let name = |d: &Document| d.get_str("name").unwrap_or_default().to_owned();
     for index in &have {
@@ -252,7 +252,7 @@ async fn build_together(
                 Some(11000) => ErrorCode::UniqueConversionFailed,
                 _ => ErrorCode::IndexBuildFailed,
             };
-            Err(Failure::new(code, format!("indexes {names:?} of {ns}: {e}")))
+            Err(Failure::new(code, format!("indexes {names:?} of {ns}: {}", error::words(&e))))
         }
     }
 }
@@ -332,7 +332,7 @@ async fn convert(destination: &Cluster, ns: &Namespace, have: &Document, want: &
     }
     match (flag(have, "unique"), flag(want, "unique")) {
         (true, false) => return Ok(false),
-        (false, true) if destination.version < (6, 0, 0) => return Ok(false),
+        (false, true) if destination.level < (6, 0) => return Ok(false),
         (false, true) => steps.extend([doc! {"prepareUnique": true}, doc! {"unique": true}]),
         _ if flag(want, "prepareUnique") != flag(have, "prepareUnique") => {
             steps.push(doc! {"prepareUnique": flag(want, "prepareUnique")});
@@ -381,7 +381,7 @@ pub(crate) async fn violations(
         .filter_map(|one| Some(one.as_document()?.get_array("ids").ok()?.clone()))
         .collect();
     if listed.is_empty() {
-        return format!("index {name} of {ns} has duplicate keys: {refusal}");
+        return format!("index {name} of {ns} has duplicate keys: {}", error::words(refusal));
     }
     let fields: Document =
         index.get_document("key").into_iter().flatten().map(|(field, _)| (field.clone(), Bson::Int32(1))).collect();
@@ -389,17 +389,24 @@ pub(crate) async fn violations(
     for ids in listed.iter().take(NAMED) {
         let shown: Vec<String> =
             ids.iter().take(NAMED).map(|id| id.clone().into_relaxed_extjson().to_string()).collect();
-        let mut projection = fields.clone();
-        projection.entry("_id".to_owned()).or_insert(Bson::Int32(0));
-        let collection = destination.db(&ns.db).collection::<Document>(&ns.coll);
-        let key = match collection.find_one(doc! {"_id": ids.first().cloned()}).projection(projection).await {
-            Ok(Some(key)) => Bson::Document(key).into_relaxed_extjson().to_string(),
-            _ => "a key".to_owned(),
+        let key = match key_of(destination, ns, ids.first(), &fields).await {
+            Some(key) => Bson::Document(key).into_relaxed_extjson().to_string(),
+            None => "a key".to_owned(),
         };
         told.push(format!("{key} in the documents with _id {}", shown.join(", ")));
     }
     let more = if listed.len() > NAMED { format!(" and {} more keys", listed.len() - NAMED) } else { String::new() };
     format!("index {name} of {ns} has duplicate keys: {}{more}", told.join("; "))
+}
+
+/// The values of `fields` in the document with this `_id`.
+async fn key_of(destination: &Cluster, ns: &Namespace, id: Option<&Bson>, fields: &Document) -> Option<Document> {
+    let mut projection = fields.clone();
+    projection.entry("_id".to_owned()).or_insert(Bson::Int32(0));
+    let filter = doc! {"_id": id.cloned()};
+    let command = doc! {"find": &ns.coll, "filter": filter, "projection": projection, "limit": 1, "singleBatch": true};
+    let found = destination.db(&ns.db).run_cursor_command(command).await.ok()?;
+    found.try_collect::<Vec<Document>>().await.ok()?.pop()
 }
 
 #[cfg(test)]
@@ -409,17 +416,17 @@ mod tests {
     #[test]
     fn uniqueness_and_expiry_wait_for_the_cutover() {
         let index = doc! {"v": 2, "key": {"a": 1}, "name": "a_1", "unique": true, "expireAfterSeconds": 60};
-        let deferred = wanted(&index, Properties::Deferred, (6, 0, 5));
+        let deferred = wanted(&index, Properties::Deferred, (6, 0));
         assert_eq!(deferred, Some(doc! {"v": 2, "key": {"a": 1}, "name": "a_1", "expireAfterSeconds": NEVER_EXPIRES}));
-        assert_eq!(wanted(&index, Properties::Deferred, (5, 0, 4)), None);
-        assert_eq!(wanted(&index, Properties::Final, (5, 0, 4)), Some(index));
+        assert_eq!(wanted(&index, Properties::Deferred, (5, 0)), None);
+        assert_eq!(wanted(&index, Properties::Final, (5, 0)), Some(index));
         let written = doc! {"v": 2, "key": {"a": 1}, "name": "a_1", "unique": 1, "sparse": 0.0};
         let read = doc! {"v": 2, "key": {"a": 1}, "name": "a_1", "unique": true, "sparse": false};
-        assert_eq!(wanted(&written, Properties::Final, (6, 0, 5)), Some(read));
-        assert_eq!(wanted(&written, Properties::Deferred, (5, 0, 4)), None);
+        assert_eq!(wanted(&written, Properties::Final, (6, 0)), Some(read));
+        assert_eq!(wanted(&written, Properties::Deferred, (5, 0)), None);
         let never = doc! {"v": 2, "key": {"a": 1}, "name": "a_1", "expireAfterSeconds": f64::NAN};
         let told =
-            wanted(&never, Properties::Final, (6, 0, 5)).and_then(|index| index.get_i32("expireAfterSeconds").ok());
+            wanted(&never, Properties::Final, (6, 0)).and_then(|index| index.get_i32("expireAfterSeconds").ok());
         assert_eq!(told, Some(NEVER_EXPIRES));
     }
 
@@ -430,7 +437,7 @@ mod tests {
         let cluster = Cluster::connect(crate::cluster::Side::Destination, &uri).await.expect("connects");
         let ns = Namespace::new("app", "c");
         let documents = vec![doc! {"_id": 1, "mail": "x"}, doc! {"_id": 2, "mail": "x"}, doc! {"_id": 3, "mail": "y"}];
-        cluster.db("app").collection::<Document>("c").insert_many(documents).await.expect("inserts");
+        cluster.db("app").run_command(doc! {"insert": "c", "documents": documents}).await.expect("inserts");
         let plain = doc! {"v": 2, "key": {"mail": 1}, "name": "mail"};
         create(&cluster, &ns, vec![plain.clone()], Properties::Deferred).await.expect("builds");
         let mut unique = plain.clone();

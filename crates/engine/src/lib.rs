@@ -4,13 +4,16 @@
 mod apply;
 #[cfg(feature = "bench")]
 pub mod bench;
+mod call;
 mod cancel;
 mod catalog;
 mod checkpoint;
 mod cluster;
+mod connect;
 mod copy;
 mod cutover;
 mod definition;
+mod diagnose;
 mod distance;
 mod error;
 pub mod failpoint;

@@ -3,7 +3,7 @@
 use crate::{
     EngineReport, Outcome, Settings,
     apply::{lanes::Lanes, registry::Registry, window::WORKERS, writer::Writer},
-    cancel,
+    call, cancel,
     catalog::{self, Entry, Kind},
     checkpoint::{Checkpoint, Stage, Store},
     cluster::{Cluster, Side},
@@ -98,6 +98,12 @@ async fn persist(
 ) -> Result<(), Failure> {
     loop {
         let failure = match migrate(settings, orders, tracker).await {
+            // What a server can is asked again at every beginning.
+            Err(changed) if changed.code == ErrorCode::CompatibilityChanged => {
+                tracing::warn!(failure = %changed, "beginning again from the checkpoint");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                continue;
+            }
             Err(failure) if settings.epoch.0 > 1 || kept::spool(settings).exists() => failure,
             ended => return ended,
         };
@@ -231,9 +237,11 @@ async fn migrate(
         orders: heard,
         seen,
     };
+    let silence = call::tell_of_silence(source.calls(), destination.calls(), tracker);
     tokio::select! {
         done = replicate => done?,
         never = watching => match never {},
+        never = silence => match never {},
         rewound = meter.watch() => return Err(rewound),
         broken = &mut reading.0 => {
             let broken = broken.unwrap_or_else(|e| Failure::new(ErrorCode::Internal, format!("the reader ended: {e}")));

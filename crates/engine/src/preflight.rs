@@ -6,13 +6,13 @@ use crate::{
     catalog::{self, Entry, Kind},
     checkpoint::Store,
     cluster::{Cluster, Side},
+    connect,
     copy::plan,
     error, indexes, privileges,
     raw::as_i64,
 };
 use bson::{Document, Timestamp, doc};
-use futures::TryStreamExt;
-use limosa_model::{ErrorCode, Failure, Finding, Secret};
+use limosa_model::{ErrorCode, Failure, Finding, Secret, Uri};
 use std::collections::BTreeMap;
 
 /// The oldest version that a change stream of this engine can be opened on.
@@ -52,6 +52,9 @@ pub(crate) async fn preflight(settings: &Settings) -> Vec<Finding> {
     if let Some(failure) = same_cluster(&source, &destination) {
         return vec![about(Side::Destination)(failure)];
     }
+    for (side, uri) in [(Side::Source, &settings.source_uri), (Side::Destination, &settings.destination_uri)] {
+        findings.extend(overridden(side, uri));
+    }
     findings.extend(versions(source.version, destination.version));
     findings.extend(source_readable(&source).await.err().map(about(Side::Source)));
     findings.extend(destination_writable(&destination).await.err().map(about(Side::Destination)));
@@ -73,7 +76,7 @@ async fn everything_else(
 ) -> Result<Vec<Finding>, Failure> {
     let now = limosa_model::Timestamp::now();
     let mut findings = Vec::new();
-    findings.extend(compatibility(source, destination).await?);
+    findings.extend(compatibility(source, destination));
     findings.extend(destination_free(settings, destination).await?);
     findings.extend(oplog(source).await?);
     for cluster in [source, destination] {
@@ -83,7 +86,7 @@ async fn everything_else(
     findings.extend(names(&entries, destination).await?);
     findings.extend(space(source, destination, &entries).await?);
     findings.extend(entries.iter().filter_map(unsupported));
-    findings.extend(entries.iter().flat_map(|entry| unknown_options(entry, destination.version)));
+    findings.extend(entries.iter().flat_map(|entry| unknown_options(entry, destination.level)));
     findings.extend(time_series(source, &entries));
     for entry in entries.iter().filter(|e| e.kind != Kind::View && !e.ns.coll.starts_with(catalog::BUCKETS)) {
         findings.extend(index_findings(source, destination, entry).await?);
@@ -93,31 +96,28 @@ async fn everything_else(
 
 /// The files that a URI names can be read on this host.
 fn files(side: Side, uri: &Secret) -> Vec<Finding> {
-    let options = uri.expose().split_once('?').map_or("", |(_, options)| options);
-    let named = options.split('&').filter_map(|option| option.split_once('='));
-    let files =
-        named.filter(|(name, _)| matches!(name.to_ascii_lowercase().as_str(), "tlscafile" | "tlscertificatekeyfile"));
-    files
-        .filter_map(|(name, file)| {
-            let file = decoded(file);
-            let error = std::fs::File::open(&file).err()?;
+    // Of one that is malformed, connecting tells.
+    let Ok(uri) = Uri::parse(uri) else { return Vec::new() };
+    ["tlsCAFile", "tlsCertificateKeyFile"]
+        .into_iter()
+        .filter_map(|name| {
+            let file = uri.option(name)?;
+            let error = std::fs::File::open(file).err()?;
             let evidence = format!("{name} of the {side} URI names {file}, which can't be read on this host: {error}");
             Some(Finding::error(ErrorCode::CaFileUnreadable, side.to_string(), evidence))
         })
         .collect()
 }
 
-/// Without percent-encoding.
-fn decoded(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let (mut out, mut at) = (Vec::with_capacity(bytes.len()), 0);
-    while at < bytes.len() {
-        let code =
-            text.get(at + 1..at + 3).filter(|_| bytes[at] == b'%').and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        out.push(code.unwrap_or(bytes[at]));
-        at += if code.is_some() { 3 } else { 1 };
-    }
-    String::from_utf8_lossy(&out).into_owned()
+/// What a URI says that has no effect.
+fn overridden(side: Side, uri: &Secret) -> Option<Finding> {
+    let given = connect::read(side, uri).ok().filter(|given| !given.overridden.is_empty())?;
+    let evidence = format!(
+        "the {side} URI says {}: Limosa reads from the primary and writes with a majority, within time limits of its own, \
+         whatever these options say",
+        given.overridden.join(", ")
+    );
+    Some(Finding::warning(ErrorCode::UriOptionOverridden, side.to_string(), evidence))
 }
 
 /// Both must not lead to one cluster.
@@ -148,34 +148,34 @@ fn versions(source: Version, destination: Version) -> Vec<Finding> {
     findings
 }
 
-/// The destination takes everything that the source's feature compatibility version allows.
-async fn compatibility(source: &Cluster, destination: &Cluster) -> Result<Option<Finding>, Failure> {
-    let (a, b) = (compatibility_version(source).await?, compatibility_version(destination).await?);
-    let parse = |text: &str| {
-        let mut parts = text.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
-        (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
-    };
-    let (Some(a), Some(b)) = (a, b) else { return Ok(None) };
-    if parse(&b) >= parse(&a) {
-        return Ok(None);
+/// The destination takes everything that the source's feature compatibility version allows; and one that is lower than
+/// the server's version has consequences.
+fn compatibility(source: &Cluster, destination: &Cluster) -> Vec<Finding> {
+    let show = |release: Release| format!("{}.{}", release.0, release.1);
+    let mut findings = Vec::new();
+    if destination.level < source.level {
+        let evidence = format!(
+            "the destination's featureCompatibilityVersion is {}, the source's is {}: collections may not be creatable",
+            show(destination.level),
+            show(source.level)
+        );
+        findings.push(Finding::error(ErrorCode::UnsupportedVersion, "destination", evidence));
     }
-    let evidence = format!(
-        "the destination's featureCompatibilityVersion is {b}, the source's is {a}: collections may not be creatable"
-    );
-    Ok(Some(Finding::error(ErrorCode::UnsupportedVersion, "destination", evidence)))
-}
-
-/// `None` where the user may not see it.
-async fn compatibility_version(cluster: &Cluster) -> Result<Option<String>, Failure> {
-    let command = doc! {"getParameter": 1, "featureCompatibilityVersion": 1};
-    match cluster.db("admin").run_command(command).await {
-        Ok(reply) => {
-            let own = reply.get_document("featureCompatibilityVersion").ok();
-            Ok(own.and_then(|own| own.get_str("version").ok()).map(str::to_owned))
+    for cluster in [source, destination] {
+        let binary = (cluster.version.0, cluster.version.1);
+        if cluster.level < binary {
+            let evidence = format!(
+                "the {} is MongoDB {} with the featureCompatibilityVersion {}: it is treated as a server of {}; don't change it \
+                 while the migration runs",
+                cluster.side,
+                show(binary),
+                show(cluster.level),
+                show(cluster.level)
+            );
+            findings.push(Finding::warning(ErrorCode::UnsupportedVersion, cluster.side.to_string(), evidence));
         }
-        Err(e) if error::code(&e) == Some(13) => Ok(None),
-        Err(e) => Err(cluster.failure(&e)),
     }
+    findings
 }
 
 fn denied(cluster: &Cluster, e: &mongodb::error::Error, needs: &str) -> Failure {
@@ -353,11 +353,10 @@ const OPTIONS: &[(&str, Release, Option<Release>)] = &[
 ];
 
 /// Options that the destination's release doesn't take, or that nobody here has heard of; what is off needs no place.
-fn unknown_options(entry: &Entry, destination: Version) -> Vec<Finding> {
+fn unknown_options(entry: &Entry, release: Release) -> Vec<Finding> {
     if entry.ns.coll.starts_with(catalog::BUCKETS) {
         return Vec::new(); // the destination makes its own
     }
-    let release = (destination.0, destination.1);
     let takes = |name: &str| {
         OPTIONS
             .iter()
@@ -377,7 +376,7 @@ fn unknown_options(entry: &Entry, destination: Version) -> Vec<Finding> {
 /// Before 6.0 no change stream tells of what is written to a time-series collection.
 fn time_series(source: &Cluster, entries: &[Entry]) -> Option<Finding> {
     let mut series = entries.iter().filter(|e| e.kind == Kind::TimeSeries);
-    let first = series.next().filter(|_| source.version < (6, 0, 0))?;
+    let first = series.next().filter(|_| source.level < (6, 0))?;
     let evidence = format!(
         "{} time-series collections, {} for one, are compared whole at the cutover, since a source before 6.0 doesn't tell \
          of writes to them: the write pause grows with their size",
@@ -401,13 +400,15 @@ async fn index_findings(source: &Cluster, destination: &Cluster, entry: &Entry) 
         findings.push(Finding::warning(ErrorCode::SameIndexKeys, entry.ns.to_string(), evidence));
     }
     let unique: Vec<String> = listed.iter().filter(|i| i.get_bool("unique").unwrap_or(false)).map(name).collect();
-    if !unique.is_empty() && destination.version < (6, 0, 0) {
+    if !unique.is_empty() && destination.level < (6, 0) {
         let documents = plan::size(source, &entry.ns).await?.documents;
         let evidence = format!(
             "the unique indexes {} of {} are built in the write pause, over about {documents} documents, since the destination \
-             is older than 6.0",
+             is of {}.{}, not of 6.0 or later",
             unique.join(", "),
-            entry.ns
+            entry.ns,
+            destination.level.0,
+            destination.level.1
         );
         findings.push(Finding::warning(ErrorCode::UniqueBuiltAtCutover, entry.ns.to_string(), evidence));
     }
@@ -434,18 +435,18 @@ mod tests {
 
     #[test]
     fn options_that_the_destination_does_not_take_are_named() {
-        let told = |options: Document, version| -> Vec<String> {
+        let told = |options: Document, release| -> Vec<String> {
             let entry = Entry { ns: Namespace::new("app", "c"), kind: Kind::Collection, uuid: None, options };
-            unknown_options(&entry, version).into_iter().map(|finding| finding.evidence).collect()
+            unknown_options(&entry, release).into_iter().map(|finding| finding.evidence).collect()
         };
         let options = doc! {"capped": true, "size": 4096, "recordIdsReplicated": true};
         let unheard = "app.c has the option recordIdsReplicated, which MongoDB 6.0 on the destination doesn't take";
-        assert_eq!(told(options, (6, 0, 5)), [unheard]);
+        assert_eq!(told(options, (6, 0)), [unheard]);
         let images = doc! {"recordPreImages": true, "validator": {"a": 1}};
-        assert!(told(images.clone(), (5, 0, 4)).is_empty());
+        assert!(told(images.clone(), (5, 0)).is_empty());
         let gone = "app.c has the option recordPreImages, which MongoDB 6.0 on the destination doesn't take";
-        assert_eq!(told(images, (6, 0, 5)), [gone]);
-        assert!(told(doc! {"recordPreImages": false}, (6, 0, 5)).is_empty());
+        assert_eq!(told(images, (6, 0)), [gone]);
+        assert!(told(doc! {"recordPreImages": false}, (6, 0)).is_empty());
     }
 
     #[test]

@@ -124,7 +124,7 @@ async fn finalize(
             }
             unique += 1;
             let name = index.get_str("name").unwrap_or_default();
-            if destination.version < (6, 0, 0) {
+            if destination.level < (6, 0) {
                 built.push(format!("{} of {}", name, entry.ns));
                 continue;
             }

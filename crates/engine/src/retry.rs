@@ -31,6 +31,8 @@ pub(crate) fn passes_by_itself(code: i32) -> bool {
         43 | 50 | 237 | 11601 | 262 | 225 => true,
         // WriteConflict, NoSuchTransaction, SnapshotUnavailable, LockTimeout, TransactionExceededLifetimeLimitSeconds
         112 | 251 | 246 | 24 | 290 => true,
+        // `$sample` that found no random document by chance
+        28799 => true,
         // StaleConfig and its kin, InterruptedDueToStorageChange
         13388 | 234 | 216 | 355 | 365 => true,
         _ => false,
@@ -43,6 +45,8 @@ pub(crate) fn may_be_mended(code: ErrorCode) -> bool {
         code,
         ErrorCode::SourceUnreachable
             | ErrorCode::DestinationUnreachable
+            | ErrorCode::SourceNotPrimary
+            | ErrorCode::DestinationNotPrimary
             | ErrorCode::SourceAuthenticationFailed
             | ErrorCode::DestinationAuthenticationFailed
             | ErrorCode::InsufficientPrivileges

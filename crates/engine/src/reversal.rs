@@ -29,7 +29,7 @@ pub(crate) async fn begin(
     if let Some(finding) = refusal(destination).await? {
         return Err(finding.failure());
     }
-    if destination.version >= (6, 0, 0)
+    if destination.level >= (6, 0)
         && let Err(failure) = cutover::unblock_writes(destination).await
     {
         // Without the privilege it can't have been blocked by this user either.

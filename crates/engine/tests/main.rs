@@ -1,6 +1,7 @@
 //! Whole migrations by the engine, on real servers.
 
 mod cases;
+mod connection;
 mod cutover;
 mod disk;
 mod filter;

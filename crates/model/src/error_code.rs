@@ -54,6 +54,16 @@ codes! {
     SourceStandalone = "SOURCE_STANDALONE", false, "Restart the source with --replSet and run rs.initiate(): a replica set of one member is enough.";
     /// The destination has no transactions.
     DestinationStandalone = "DESTINATION_STANDALONE", false, "Restart the destination with --replSet and run rs.initiate(): a replica set of one member is enough.";
+    /// The source's server isn't a writable primary, or can't prove that it is.
+    SourceNotPrimary = "SOURCE_NOT_PRIMARY", true, "Name all members of the source's replica set in its URI, without directConnection; or the member that is primary now.";
+    /// The destination's server isn't a writable primary.
+    DestinationNotPrimary = "DESTINATION_NOT_PRIMARY", true, "Name all members of the destination's replica set in its URI, without directConnection; or the member that is primary now.";
+    /// The hosts of a URI and the replica set that it names don't belong together.
+    ReplicaSetMismatch = "REPLICA_SET_MISMATCH", false, "Write the name that the message says into replicaSet, and name hosts of one replica set only.";
+    /// An option of a URI has no effect here.
+    UriOptionOverridden = "URI_OPTION_OVERRIDDEN", false, "Nothing: Limosa sets by itself what it reads and writes with. Take the option out of the URI if the warning disturbs you.";
+    /// A server's featureCompatibilityVersion changed while a migration ran.
+    CompatibilityChanged = "COMPATIBILITY_CHANGED", true, "Nothing: the migration continues with what the server can do now. Don't change it again before the migration is complete.";
     /// Both URIs lead to one cluster.
     SameCluster = "SAME_CLUSTER", false, "Name a destination that is another cluster than the source.";
     /// A sharded cluster.

@@ -42,6 +42,10 @@ struct Plan {
     lose: Vec<String>,
     /// How many were.
     lost: u64,
+    /// Commands whose connection goes silent next, and whether the server still gets the command.
+    silence: Vec<(String, bool)>,
+    /// How many connections went silent.
+    silenced: u64,
 }
 
 /// Until when each direction of a narrow link is taken.
@@ -98,6 +102,17 @@ impl Proxy {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner).lose.push(command.to_owned());
     }
 
+    /// Makes the connection that carries the next command of this name go silent: it stays open and nothing passes any
+    /// more, as when a firewall has forgotten it. With `reaches` the server still gets the command.
+    pub fn silence_connection_of(&self, command: &str, reaches: bool) {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner).silence.push((command.to_owned(), reaches));
+    }
+
+    /// How many connections went silent.
+    pub fn silenced(&self) -> u64 {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner).silenced
+    }
+
     /// How many answers were lost.
     pub fn lost(&self) -> u64 {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner).lost
@@ -138,8 +153,16 @@ impl Link {
             (client.into_split(), server.into_split());
         // Set while the answer on its way is to be lost.
         let losing = watch::Sender::new(false);
+        let silent = watch::Sender::new(false);
         let up = async {
             while let Some(message) = read(&mut from_client).await {
+                let silence = command_of(&message).and_then(|name| self.silence_of(name));
+                if silence.is_some() {
+                    silent.send_replace(true);
+                }
+                if silence == Some(false) {
+                    return std::future::pending().await;
+                }
                 if command_of(&message).is_some_and(|name| self.is_to_lose(name)) {
                     losing.send_replace(true);
                 }
@@ -147,10 +170,16 @@ impl Link {
                 if to_server.write_all(&message).await.is_err() {
                     return;
                 }
+                if *silent.borrow() {
+                    return std::future::pending().await;
+                }
             }
         };
         let down = async {
             while let Some(message) = read(&mut from_server).await {
+                if *silent.borrow() {
+                    return std::future::pending().await;
+                }
                 if *losing.borrow() {
                     self.plan.lock().unwrap_or_else(PoisonError::into_inner).lost += 1;
                     return;
@@ -173,6 +202,14 @@ impl Link {
         let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
         let found = plan.lose.iter().position(|name| name == command);
         found.map(|index| plan.lose.remove(index)).is_some()
+    }
+
+    /// Whether the connection goes silent at this command, and if so whether the server still gets it.
+    fn silence_of(&self, command: &str) -> Option<bool> {
+        let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = plan.silence.iter().position(|(name, _)| name == command)?;
+        plan.silenced += 1;
+        Some(plan.silence.remove(found).1)
     }
 
     /// Waits until the network lets a message of this length through.

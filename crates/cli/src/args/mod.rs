@@ -4,9 +4,11 @@ mod help;
 mod how;
 mod log;
 mod parse;
+mod refuse;
 mod service;
 
 pub(crate) use how::{LimitArgs, TuningArgs};
+pub(crate) use refuse::refuse;
 pub(crate) use log::{LogArgs, LogFormat};
 pub(crate) use service::{Agent, Server};
 

@@ -12,7 +12,6 @@ use crate::{
     tuning::ReadFrom,
 };
 use bson::{RawBsonRef, Timestamp, doc};
-use futures::StreamExt;
 use limosa_model::{Failure, Namespace};
 use std::{collections::HashMap, sync::Arc};
 use xxhash_rust::xxh3::Xxh3;
@@ -85,7 +84,7 @@ pub(crate) struct Renewed {
 pub(crate) async fn renew_unequal(registry: &mut Registry, slot: &Slot, tracker: &Tracker) -> Result<Renewed, Failure> {
     let (source, destination, filter) =
         (registry.source().clone(), registry.destination().clone(), registry.filter().clone());
-    let silent = source.version < (6, 0, 0);
+    let silent = source.level < (6, 0);
     let have: HashMap<Namespace, Entry> =
         catalog::list(&destination, &filter).await?.into_iter().map(|e| (e.ns.clone(), e)).collect();
     let mut renewed = Renewed::default();

@@ -63,7 +63,7 @@ pub(crate) async fn apply(
         "modify" => modify(event, &ns, registry).await,
         "dropDatabase" => {
             for target in registry.of_database(event.db) {
-                if target.uuid.is_none() || registry.source().version < (6, 0, 0) {
+                if target.uuid.is_none() || registry.source().level < (6, 0) {
                     drop_on_destination(&target, registry).await?;
                 }
             }
@@ -260,8 +260,8 @@ async fn create_indexes(event: &Event<'_>, ns: &Namespace, registry: &Registry) 
     let specs = described(event).and_then(|d| d.get_array("indexes").ok());
     let specs = specs.into_iter().flat_map(|all| all.into_iter().flatten()).filter_map(|spec| spec.as_document());
     for spec in specs {
-        let version = registry.destination().version;
-        let Some(wanted) = indexes::wanted(&crate::raw::to_document(spec), indexes::Properties::Deferred, version)
+        let level = registry.destination().level;
+        let Some(wanted) = indexes::wanted(&crate::raw::to_document(spec), indexes::Properties::Deferred, level)
         else {
             continue;
         };

@@ -11,7 +11,6 @@ use crate::{
     retry::Backoff,
 };
 use bson::{RawBsonRef, RawDocumentBuf, Timestamp, doc};
-use futures::StreamExt;
 use limosa_model::{Failure, Namespace};
 use mongodb::error::Error;
 use std::{
@@ -112,7 +111,7 @@ struct Reading {
     uuid: Option<crate::catalog::Uuid>,
     filter: Vec<u8>,
     until: Timestamp,
-    cursor: Option<mongodb::raw_batch_cursor::RawBatchCursor>,
+    cursor: Option<crate::call::Batches>,
     backoff: Backoff,
     /// The collection is no longer on the source.
     gone: bool,
@@ -148,7 +147,7 @@ impl Reading {
         if self.cursor.is_none() {
             let mut head =
                 doc! {"find": &self.ns.coll, "readConcern": {"level": "majority", "afterClusterTime": self.until}};
-            if let (Some(uuid), true) = (self.uuid, writer.source.version >= (6, 0, 0)) {
+            if let (Some(uuid), true) = (self.uuid, writer.source.level >= (6, 0)) {
                 let bytes = uuid.to_vec();
                 head.insert("collectionUUID", bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes });
             }

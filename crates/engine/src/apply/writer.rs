@@ -140,19 +140,19 @@ impl Writer {
     async fn try_transaction(&self, ops: &[(u32, Op)]) -> Result<(), Refused> {
         let sort = |e: Error| match error::code(&e) {
             _ if error::is_transient(&e) => Refused::Transient(e),
-            Some(code) => Refused::Operation(code, e.to_string()),
+            Some(code) => Refused::Operation(code, error::words(&e)),
             None => Refused::Failed(self.destination.failure(&e)),
         };
         let mut session = self.session.lock().await;
         // A run that was ended in the middle of a transaction left it open.
-        let _ = session.abort_transaction().await;
+        let _ = self.destination.calls().abort(&mut session).await;
         session.start_transaction().write_concern(WriteConcern::majority()).await.map_err(sort)?;
         let written = self.send_all(ops, &mut session).await;
         match written {
-            Ok(()) => session.commit_transaction().await.map_err(sort),
+            Ok(()) => self.destination.calls().commit(&mut session).await.map_err(sort),
             Err(refused) => {
                 // The server ends a transaction that failed by itself; asking for it is a courtesy.
-                let _ = session.abort_transaction().await;
+                let _ = self.destination.calls().abort(&mut session).await;
                 Err(refused)
             }
         }
@@ -178,7 +178,7 @@ impl Writer {
         let reply = self.destination.db(db).run_raw_command(command).session(session).await;
         let reply = reply.map_err(|e| match error::code(&e) {
             _ if error::is_transient(&e) => Refused::Transient(e),
-            Some(code) => Refused::Operation(code, e.to_string()),
+            Some(code) => Refused::Operation(code, error::words(&e)),
             None => Refused::Failed(self.destination.failure(&e)),
         })?;
         match reply.get_array("writeErrors").ok().and_then(|errors| errors.first()).and_then(Bson::as_document) {

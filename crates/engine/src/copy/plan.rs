@@ -10,7 +10,6 @@ use crate::{
     raw::as_i64,
 };
 use bson::{Binary, Bson, Document, doc, spec::BinarySubtype};
-use futures::TryStreamExt;
 use limosa_model::{ErrorCode, Failure, Namespace};
 
 /// About what one range holds: small enough to be copied again after a failure, large enough that opening a cursor

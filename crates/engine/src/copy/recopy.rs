@@ -16,7 +16,6 @@ use crate::{
     raw::{self, RawArrayBuilder, RawDocBuilder},
 };
 use bson::{Document, RawArrayBuf, RawBsonRef, RawDocument, doc};
-use futures::StreamExt;
 use limosa_model::{Failure, Namespace, NamespaceFilter};
 use std::collections::{HashMap, HashSet};
 

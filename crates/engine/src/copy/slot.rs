@@ -13,7 +13,6 @@ use crate::{
     retry::Backoff,
 };
 use bson::{Bson, Document, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, doc};
-use futures::StreamExt;
 use limosa_model::{Failure, Namespace};
 use mongodb::{ClientSession, error::Error, options::WriteConcern};
 use std::{
@@ -147,16 +146,16 @@ impl Slot {
     async fn fenced(&self, ns: &Namespace, command: RawDocumentBuf) -> Result<Option<Term>, Refused> {
         let mut session = self.session.lock().await;
         // A run that was ended in the middle of a transaction left it open.
-        let _ = session.abort_transaction().await;
+        let _ = self.destination.calls().abort(&mut session).await;
         // What was acknowledged may be rolled back; the range knows by its term.
         let concern = WriteConcern::nodes(1);
         session.start_transaction().write_concern(concern).await.map_err(|e| self.sort(e))?;
         let sent = self.send(ns, command, &mut session).await;
         match sent {
-            Ok(term) => session.commit_transaction().await.map(|()| term).map_err(|e| self.sort(e)),
+            Ok(term) => self.destination.calls().commit(&mut session).await.map(|()| term).map_err(|e| self.sort(e)),
             Err(refused) => {
                 // The server ends a transaction that failed by itself; asking for it is a courtesy.
-                let _ = session.abort_transaction().await;
+                let _ = self.destination.calls().abort(&mut session).await;
                 Err(refused)
             }
         }

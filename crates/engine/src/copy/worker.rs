@@ -17,7 +17,6 @@ use crate::{
     tuning::ReadFrom,
 };
 use bson::{Bson, Document, Timestamp, doc};
-use futures::StreamExt;
 use limosa_model::{ErrorCode, Failure, Namespace};
 use std::{
     collections::HashSet,
@@ -201,7 +200,7 @@ impl Copier {
         if let (true, Some(slot)) = (again, slots.first()) {
             sum.terms.extend(slot.remove_extra(&self.source, range).await?);
         }
-        if self.source.version < (6, 0, 0) {
+        if self.source.level < (6, 0) {
             // Without `collectionUUID` a read of a renamed or dropped collection just finds nothing.
             let now = catalog::find(&self.source, &range.source_ns).await?;
             if now.and_then(|entry| entry.uuid) != range.uuid {
@@ -218,7 +217,7 @@ impl Copier {
 
     fn find(&self, range: &CopyRange) -> Document {
         let mut command = doc! {"find": &range.source_ns.coll, "batchSize": self.batch(range), "readConcern": {"level": "majority", "afterClusterTime": self.t0}};
-        if let (Some(uuid), true) = (range.uuid, self.source.version >= (6, 0, 0)) {
+        if let (Some(uuid), true) = (range.uuid, self.source.level >= (6, 0)) {
             command.insert(
                 "collectionUUID",
                 bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: uuid.to_vec() },

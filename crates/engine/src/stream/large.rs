@@ -16,7 +16,7 @@ use mongodb::error::Error;
 
 /// Whether `source` can split events.
 pub(crate) fn can_split(source: &Cluster) -> bool {
-    source.version >= (7, 0, 0) || (source.version.0 == 6 && source.version >= (6, 0, 9))
+    source.level >= (6, 0) && source.version >= (6, 0, 9)
 }
 
 /// Whether the server can't send the next event as it is: all of it (BSONObjectTooLarge), or one field of it, which it

@@ -11,7 +11,6 @@ use crate::{
     retry,
 };
 use bson::{Document, Timestamp, doc};
-use futures::StreamExt;
 use limosa_model::{ErrorCode, Failure};
 use std::{future::Future, sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -83,7 +82,7 @@ impl Reader {
         hearing: &mut Hearing,
     ) -> Result<(), Broken> {
         let mut stream = doc! {"allChangesForCluster": true};
-        if self.source.version >= (6, 0, 0) {
+        if self.source.level >= (6, 0) {
             stream.extend(doc! {"showExpandedEvents": true, "showSystemEvents": true});
         }
         match token.as_ref() {

@@ -449,7 +449,7 @@ impl Verifier {
     /// Before 5.0 a capped collection's oldest documents go without an event, on each side in its own time; so do those
     /// that expire where expiry isn't put off.
     fn is_excused(&self, pair: &Pair, departure: Departure) -> bool {
-        let capped = pair.is_capped && departure == Departure::Extra && self.inner.ends.source.version < (5, 0, 0);
+        let capped = pair.is_capped && departure == Departure::Extra && self.inner.ends.source.level < (5, 0);
         let expired = matches!(departure, Departure::Missing | Departure::Extra);
         capped || expired && self.state().expiring.contains(&pair.destination)
     }
@@ -467,7 +467,7 @@ impl Verifier {
             difference: bson::serialize_to_document(&told).unwrap_or_default(),
         };
         // Before 6.0 what is written to a time-series collection isn't in the stream: it comes this way alone.
-        let unseen = self.inner.ends.source.version < (6, 0, 0) && pair.source.coll.starts_with(catalog::BUCKETS);
+        let unseen = self.inner.ends.source.level < (6, 0) && pair.source.coll.starts_with(catalog::BUCKETS);
         if !self.inner.notes.repair(&entry.key, &repaired)? && !unseen {
             self.inner.notes.fail()?;
             return Err(Failure::new(

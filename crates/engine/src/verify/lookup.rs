@@ -12,7 +12,7 @@ use crate::{
     raw::{self, RawArrayBuilder, RawDocBuilder},
 };
 use bson::{Bson, Document, RawDocument, RawDocumentBuf, doc};
-use futures::{StreamExt, future::BoxFuture};
+use futures::future::BoxFuture;
 use limosa_model::{
     Failure, Namespace,
     verification::{Departure, Difference},
@@ -181,7 +181,7 @@ pub(crate) async fn both_ways(
 pub(crate) async fn explain(ends: &Ends, pair: &Pair, id: &RawDocumentBuf) -> Result<Option<Difference>, Broken> {
     let one = async |cluster: &Cluster, ns: &Namespace| {
         let filter = Document::try_from(id.as_ref()).unwrap_or_default();
-        cluster.db(&ns.db).collection::<RawDocumentBuf>(&ns.coll).find_one(filter).await
+        cluster.db(&ns.db).find_one(&ns.coll, filter).await
     };
     let (source, destination) =
         tokio::join!(one(&ends.source, &pair.source), one(&ends.destination, &pair.destination));

@@ -12,6 +12,7 @@ use crate::{
     catalog::{self, Uuid},
     cluster::Cluster,
     copy::plan,
+    raw::as_i64,
     retry::Backoff,
 };
 use bson::{Document, RawDocumentBuf, doc};
@@ -196,12 +197,17 @@ impl Verifier {
     pub async fn counts_are_equal(&self, pair: &Pair) -> Result<bool, Failure> {
         let Ends { source, destination } = &self.inner.ends;
         let booked = async |cluster: &Cluster, ns: &Namespace| {
-            let count = cluster.db(&ns.db).collection::<Document>(&ns.coll).estimated_document_count().await;
-            count.map_err(|e| cluster.failure(&e))
+            let count = cluster.db(&ns.db).run_command(doc! {"count": &ns.coll}).await;
+            count.map(|reply| as_i64(reply.get("n")).unwrap_or(0)).map_err(|e| cluster.failure(&e))
         };
         let counted = async |cluster: &Cluster, ns: &Namespace| {
-            let count = cluster.db(&ns.db).collection::<Document>(&ns.coll).count_documents(doc! {}).await;
-            count.map_err(|e| cluster.failure(&e))
+            let pipeline = vec![doc! {"$group": {"_id": null, "n": {"$sum": 1}}}];
+            let level = doc! {"level": "majority"};
+            let command = doc! {"aggregate": &ns.coll, "pipeline": pipeline, "cursor": {}, "readConcern": level};
+            let read =
+                async { cluster.db(&ns.db).run_cursor_command(command).await?.try_collect::<Vec<Document>>().await };
+            let found = read.await.map_err(|e| cluster.failure(&e))?;
+            Ok::<_, Failure>(found.first().and_then(|group| as_i64(group.get("n"))).unwrap_or(0))
         };
         let (a, b) = tokio::join!(booked(source, &pair.source), booked(destination, &pair.destination));
         if a? == b? {

@@ -14,7 +14,6 @@ use crate::{
     retry::Backoff,
 };
 use bson::{Binary, Bson, Document, RawBsonRef, RawDocument, RawDocumentBuf, doc, spec::BinarySubtype};
-use futures::StreamExt;
 use limosa_model::{Failure, Namespace};
 use mongodb::error::Error;
 use std::cmp::Ordering;
@@ -204,7 +203,7 @@ impl Ends {
 
     /// The UUID to read the source under, where the source can be asked to hold to it.
     pub fn collection_uuid(&self, pair: &Pair) -> Option<catalog::Uuid> {
-        pair.uuid.filter(|_| self.source.version >= (6, 0, 0))
+        pair.uuid.filter(|_| self.source.level >= (6, 0))
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
 };
 use axum::http::StatusCode;
 use limosa_model::{
-    GroupId, Secret,
+    GroupId, Secret, Uri,
     wire::account::{ClusterDescription, ConnectionStrings},
     wire::own::{RegisterCluster, RegisteredCluster},
 };
@@ -30,6 +30,9 @@ pub(crate) fn register(call: &Call) -> Result<Reply, ApiError> {
     let group = group(call)?;
     call.principal.owns_group(group.id)?;
     let wanted: RegisterCluster = call.parse()?;
+    read_uri("uri", &wanted.uri)?;
+    wanted.vpc_peering_uri.iter().try_for_each(|uri| read_uri("vpcPeeringUri", uri))?;
+    wanted.private_links.iter().try_for_each(|link| read_uri("privateLinks.uri", &link.uri))?;
     let uris = Uris {
         standard: Secret::new(wanted.uri),
         vpc_peering: wanted.vpc_peering_uri.map(Secret::new),
@@ -38,6 +41,14 @@ pub(crate) fn register(call: &Call) -> Result<Reply, ApiError> {
     call.app.store.put_cluster(group.id, &wanted.name, &uris)?;
     let cluster = find(call, group.id, &wanted.name)?;
     Ok(Reply { status: StatusCode::CREATED, ..reply(&shown(&cluster)) })
+}
+
+/// A URI that can't be read is refused by its rule and position; the answer holds nothing of it.
+fn read_uri(attribute: &str, uri: &str) -> Result<(), ApiError> {
+    Uri::parse(&Secret::new(uri)).map(drop).map_err(|fault| {
+        let detail = format!("Invalid attribute {attribute} specified: {fault}.");
+        ApiError::bad("INVALID_ATTRIBUTE", detail, &[attribute])
+    })
 }
 
 fn find(call: &Call, group: GroupId, name: &str) -> Result<Cluster, ApiError> {
@@ -84,7 +95,7 @@ fn description(call: &Call, group: GroupId, cluster: &Cluster) -> ClusterDescrip
     let path = format!("/api/atlas/v2/groups/{group}/clusters/{}", cluster.name);
     ClusterDescription {
         cluster_type: "REPLICASET".to_owned(),
-        connection_strings: ConnectionStrings { standard: hosts(cluster.uris.standard.expose()) },
+        connection_strings: ConnectionStrings { standard: hosts(&cluster.uris.standard) },
         group_id: group.to_string(),
         id: cluster.id.to_string(),
         links: self_link(call, &path),
@@ -95,13 +106,9 @@ fn description(call: &Call, group: GroupId, cluster: &Cluster) -> ClusterDescrip
     }
 }
 
-/// A URI's scheme and hosts: what may be shown of it.
-fn hosts(uri: &str) -> String {
-    let (scheme, rest) = uri.split_once("://").unwrap_or(("mongodb", ""));
-    // A password may hold a slash that should have been escaped: what counts is the last `@`.
-    let after = rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts);
-    let hosts = after.split(['/', '?']).next().unwrap_or_default();
-    format!("{scheme}://{hosts}")
+/// A URI's scheme and hosts: what may be shown of it. Of one that can't be read, none: any part may be the password's.
+fn hosts(uri: &Secret) -> String {
+    Uri::parse(uri).map_or_else(|_| "mongodb://".to_owned(), |uri| uri.shown())
 }
 
 #[cfg(test)]
@@ -113,10 +120,11 @@ mod tests {
         for (uri, expected) in [
             ("mongodb://u:p@a:1,b:2/db?replicaSet=rs", "mongodb://a:1,b:2"),
             ("mongodb+srv://u:p%40@cluster.example.com", "mongodb+srv://cluster.example.com"),
-            ("mongodb://u:p/w@d@a:1/?x", "mongodb://a:1"),
-            ("mongodb://a:1?password=x", "mongodb://a:1"),
+            ("mongodb://u:p/w@d@a:1/?x", "mongodb://"),
+            ("mongodb://a:1?appName=x", "mongodb://a:1"),
+            ("mongodb://a:1?password=x", "mongodb://"),
         ] {
-            assert_eq!(hosts(uri), expected);
+            assert_eq!(hosts(&Secret::new(uri)), expected);
         }
     }
 }

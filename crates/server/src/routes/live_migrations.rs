@@ -188,6 +188,10 @@ fn reachable(call: &Call, destination: &DestinationRef) -> Result<(), ApiError> 
 
 /// What to read, and with which credentials if not with the agent's own.
 fn source(wanted: Source) -> Result<(SourceRef, Option<Secret>), ApiError> {
+    // It becomes a part of a URI on the migration host.
+    if wanted.ca_certificate_path.as_deref().is_some_and(|path| !limosa_model::uri::is_plain_value(path)) {
+        return Err(ApiError::invalid("source.caCertificatePath"));
+    }
     let credentials = match (wanted.managed_authentication, wanted.username, wanted.password) {
         (_, None, None) => None,
         (false, Some(user), Some(password)) => Some(Secret::new(json!([user, password]).to_string())),
