@@ -59,6 +59,9 @@ const READS: [&str; 5] = ["find", "aggregate", "count", "distinct", "listIndexes
 /// Major and minor.
 pub(crate) type Release = (u32, u32);
 
+/// Before it was asked.
+pub(crate) const UNKNOWN: Release = (u32::MAX, 0);
+
 /// The calls of one cluster.
 #[derive(Clone)]
 pub(crate) struct Calls(Arc<Inner>);
@@ -130,11 +133,11 @@ impl Calls {
     }
 
     /// That a call has no answer though the server doesn't work on it, for as long as that is so.
-    pub fn silence(&self) -> Option<Failure> {
+    pub fn silence(&self) -> Option<(Instant, Failure)> {
         let lost = self.0.lost.lock().unwrap_or_else(PoisonError::into_inner);
         let (since, name) = lost.values().min_by_key(|(since, _)| *since)?;
         let message = format!("{}: no answer to {name} for {} s", self.0.side, since.elapsed().as_secs());
-        Some(Failure::new(self.0.side.unreachable(), message))
+        Some((*since, Failure::new(self.0.side.unreachable(), message)))
     }
 
     fn comment(&self) -> String {
@@ -193,7 +196,7 @@ impl Calls {
             Mark::Session(id) => doc! {"lsid.id": id.get("id").cloned()},
             Mark::Elsewhere => return Seen::Silent,
         };
-        let shown = doc! {"$currentOp": {"allUsers": false, "truncateOps": true}};
+        let shown = doc! {"$currentOp": {"allUsers": false, "truncateOps": true, "idleSessions": false}};
         let command = doc! {
             "aggregate": 1, "pipeline": [shown, {"$match": filter}, {"$limit": 1}, {"$project": {"opid": 1}}],
             "cursor": {}, "maxTimeMS": LOOK_FOR.as_millis() as i32,
@@ -214,6 +217,7 @@ impl Calls {
     async fn judge<T>(&self, done: Result<T, Error>) -> Result<T, Error> {
         let is_unknown = |code: i32| matches!(code, 9 | 72 | 40_415) || code > 1_000_000;
         if let Err(error) = &done
+            && self.0.level != UNKNOWN
             && error::code(error).is_some_and(is_unknown)
             && let Ok(Some(now)) = compatibility(&self.0.client).await
             && now.min(self.0.level) != self.0.level
@@ -267,8 +271,8 @@ pub(crate) async fn tell_of_silence(source: &Calls, destination: &Calls, tracker
     loop {
         tick.tick().await;
         for (calls, part) in [(source, Part::Reader), (destination, Part::Applier)] {
-            if let Some(failure) = calls.silence() {
-                tracker.fails(part, &failure);
+            if let Some((since, failure)) = calls.silence() {
+                tracker.fails_since(part, since.into(), &failure);
             }
         }
     }

@@ -97,7 +97,7 @@ impl Cluster {
         let mut options = connect::options(side, &given).await?;
         let unusable = |e: Error| error::failure(side, &e);
         let mut client = Client::with_options(options.clone()).map_err(unusable)?;
-        let first = Calls::new(side, client.clone(), (u32::MAX, 0));
+        let first = Calls::new(side, client.clone(), call::UNKNOWN);
         let admin = Db::new(&first, "admin");
         let hello = match admin.run_command(doc! {"hello": 1}).await {
             Ok(hello) => hello,
@@ -112,7 +112,7 @@ impl Cluster {
         let binary = (version.0, version.1);
         let level = call::compatibility(&client).await.map_err(unusable)?.map_or(binary, |level| level.min(binary));
         let set_id = set_id(side, &admin, set_name).await?;
-        let is_far = distance::is_far(side, &client).await;
+        let is_far = distance::is_far(side, &admin).await;
         if is_far && distance::compress(&mut options) {
             client = Client::with_options(options.clone()).map_err(unusable)?;
         }

@@ -181,3 +181,25 @@ pub(crate) fn not_primary(side: Side, options: &ClientOptions, hello: &Document)
     let message = format!("{side}: {me} is {is} of the replica set \"{set}\", whose primary {primary}; {way}");
     Failure::new(side.not_primary(), message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn members_that_lead_nowhere_and_a_set_without_a_primary_are_said() {
+        let hello = doc! {"setName": "rs", "hosts": ["member.invalid:27017", "127.0.0.1:2"], "secondary": true};
+        let told = set_without_a_way(Side::Source, &hello).await;
+        assert_eq!(told.code, ErrorCode::SourceUnreachable);
+        let said = "source: the replica set \"rs\" answers, but its members' names can't be resolved on this host: \
+                    member.invalid:27017; make them";
+        assert!(told.message.starts_with(said), "{told}");
+        let hello = doc! {"setName": "rs", "hosts": ["127.0.0.1:1", "127.0.0.1:2"], "secondary": true};
+        let told = set_without_a_way(Side::Destination, &hello).await;
+        let said = "destination: the replica set \"rs\" has no primary; its members are 127.0.0.1:1, 127.0.0.1:2";
+        assert_eq!(told.message, said);
+        let hello = doc! {"primary": "127.0.0.1:1", "setName": "rs", "hosts": ["127.0.0.1:1", "127.0.0.1:2"]};
+        let told = set_without_a_way(Side::Destination, &hello).await;
+        assert!(told.message.contains("its primary 127.0.0.1:1 can't be reached"), "{told}");
+    }
+}

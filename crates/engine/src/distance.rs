@@ -1,12 +1,9 @@
 //! How far away a cluster is, and what follows: compressing what goes over the wire pays where the way is long, which is
 //! where it is narrow or paid for, and costs processor time of both ends where it isn't.
 
-use crate::cluster::Side;
+use crate::{call::Db, cluster::Side};
 use bson::doc;
-use mongodb::{
-    Client,
-    options::{ClientOptions, Compressor},
-};
+use mongodb::options::{ClientOptions, Compressor};
 use std::time::{Duration, Instant};
 
 /// A server whose quickest answer takes longer than this isn't in the same region.
@@ -19,11 +16,11 @@ const LOOKS: usize = 5;
 const LEVEL: i32 = 1;
 
 /// Measures it. A server that doesn't answer isn't far: whatever is wrong shows elsewhere.
-pub(crate) async fn is_far(side: Side, client: &Client) -> bool {
+pub(crate) async fn is_far(side: Side, admin: &Db) -> bool {
     let mut shortest = Duration::MAX;
     for _ in 0..LOOKS {
         let began = Instant::now();
-        if client.database("admin").run_command(doc! {"ping": 1}).await.is_err() {
+        if admin.run_command(doc! {"ping": 1}).await.is_err() {
             return false;
         }
         shortest = shortest.min(began.elapsed());
