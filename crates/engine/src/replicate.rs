@@ -244,7 +244,7 @@ impl Replicator {
             definition::drop_collection(self.registry.destination(), &place).await?;
         }
         let slot = self.slot();
-        let named = self.registry.source().version < (6, 0, 0);
+        let named = self.registry.source().level < (6, 0);
         for entry in self.registry.lost().await? {
             let name = match self.registry.by_name(&entry.ns) {
                 None => entry.ns.clone(),
