@@ -348,7 +348,8 @@ impl Db {
     /// The first document that `filter` finds, majority-committed.
     pub async fn find_one(&self, collection: &str, filter: Document) -> Result<Option<RawDocumentBuf>, Error> {
         let level = doc! {"level": "majority"};
-        let command = doc! {"find": collection, "filter": filter, "limit": 1, "singleBatch": true, "readConcern": level};
+        let command =
+            doc! {"find": collection, "filter": filter, "limit": 1, "singleBatch": true, "readConcern": level};
         let mut batches = self.run_cursor_command(command).batch().await?;
         let Some(batch) = batches.next().await else { return Ok(None) };
         let batch = batch?;
@@ -496,9 +497,10 @@ impl Documents {
         let mut all = Vec::new();
         while let Some(batch) = self.0.next().await {
             for value in batch?.doc_slices()? {
-                let document = value.map_err(Error::custom)?.as_document().ok_or_else(|| {
-                    Error::custom("a reply holds something that is no document".to_owned())
-                })?;
+                let document = value
+                    .map_err(Error::custom)?
+                    .as_document()
+                    .ok_or_else(|| Error::custom("a reply holds something that is no document".to_owned()))?;
                 all.push(Document::try_from(document).map_err(Error::custom)?);
             }
         }

@@ -155,10 +155,12 @@ mod tests {
 
     #[tokio::test]
     async fn what_decides_is_set_by_hand_and_what_was_said_instead_is_known() {
-        let harmless = "mongodb://h/?retryWrites=true&w=majority&appName=x&readPreference=primary&compressors=zlib,snappy";
+        let harmless =
+            "mongodb://h/?retryWrites=true&w=majority&appName=x&readPreference=primary&compressors=zlib,snappy";
         let harmful = "mongodb://h/?w=0&readPreference=secondary&readPreferenceTags=a:b&readPreferenceTags=&maxPoolSize=1\
                        &connectTimeoutMS=1&readConcernLevel=snapshot&directConnection=true";
-        let matter = ["w", "readPreference", "readPreferenceTags", "maxPoolSize", "connectTimeoutMS", "readConcernLevel"];
+        let matter =
+            ["w", "readPreference", "readPreferenceTags", "maxPoolSize", "connectTimeoutMS", "readConcernLevel"];
         for (uri, overridden) in [(harmless, &[][..]), (harmful, &matter[..])] {
             let given = read(Side::Source, &Secret::new(uri)).expect("is well formed");
             assert_eq!(given.overridden, overridden);
@@ -179,7 +181,10 @@ mod tests {
     /// written wrongly.
     fn malformed(random: &mut rand::rngs::SmallRng, secret: &str) -> String {
         use rand::RngExt;
-        let wrong = ["?", "@", ":", "/", "%", "#", "[", "]", "&", "=", ",", " ", "\"", "'", "\\", "<", "//", "%4", "\n", "é", "\0"];
+        let wrong = [
+            "?", "@", ":", "/", "%", "#", "[", "]", "&", "=", ",", " ", "\"", "'", "\\", "<", "//", "%4", "\n", "é",
+            "\0",
+        ];
         let frames = [
             "mongodb://user:SECRET@127.0.0.1:1/?replicaSet=rs",
             "mongodb://user:SECRET@127.0.0.1:1,127.0.0.2:2/db?w=1&readPreference=secondary",
@@ -188,7 +193,8 @@ mod tests {
             "mongodb://user:SECRET@127.0.0.1/?tlsCAFile=/none&tlsCertificateKeyFile=/SECRET",
             "mongodb://user:SECRET@127.0.0.1:1/?authSource=SECRET",
         ];
-        let mut text: Vec<char> = frames[random.random_range(0..frames.len())].replace("SECRET", secret).chars().collect();
+        let mut text: Vec<char> =
+            frames[random.random_range(0..frames.len())].replace("SECRET", secret).chars().collect();
         for _ in 0..random.random_range(1..4) {
             let at = random.random_range(0..text.len());
             match random.random_range(0..4) {

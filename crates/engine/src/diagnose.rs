@@ -160,7 +160,8 @@ pub(crate) async fn foreign_hosts(side: Side, options: &ClientOptions, hello: &D
     if options.hosts.is_empty() || own.is_empty() {
         return None;
     }
-    let mut all = vec![Asked { host: hello.get_str("me").unwrap_or("the primary").to_owned(), said: Ok(hello.clone()) }];
+    let mut all =
+        vec![Asked { host: hello.get_str("me").unwrap_or("the primary").to_owned(), said: Ok(hello.clone()) }];
     all.extend(ask_all(&options).await);
     two_sets(side, &all)
 }

@@ -118,7 +118,9 @@ fn meaning(side: Side, code: i32) -> Option<ErrorCode> {
 /// What a code means, where the server's own words don't say what to do.
 fn hint(code: i32) -> Option<&'static str> {
     Some(match code {
-        72 => "the server doesn't take an option, mostly because its featureCompatibilityVersion is lower than its version",
+        72 => {
+            "the server doesn't take an option, mostly because its featureCompatibilityVersion is lower than its version"
+        }
         48 => "another collection or view has the name already",
         20 => "this kind of collection doesn't take the operation",
         13297 => "a database whose name differs only in case is there already",
@@ -218,7 +220,8 @@ fn selection_words(message: &str) -> String {
 }
 
 fn cleared_words(message: &str) -> String {
-    let address = message.split("pool for ").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap_or("a server");
+    let address =
+        message.split("pool for ").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap_or("a server");
     format!("{address}: {}", text_words(message))
 }
 
@@ -292,7 +295,10 @@ mod tests {
             assert_eq!(told.code, meant, "{code}: {told}");
             assert!(told.message.starts_with(&format!("{side}: words of the server (code {code}, Name); ")), "{told}");
             let refused = refused(code, "words".to_owned());
-            assert!(side == Side::Source || refused.code == meant && refused.message.starts_with("words; "), "{refused}");
+            assert!(
+                side == Side::Source || refused.code == meant && refused.message.starts_with("words; "),
+                "{refused}"
+            );
         }
         assert!(is_gone(&command(361, "CollectionUUIDMismatch", "")));
         assert!(is_transient(&command(28799, "", "")));

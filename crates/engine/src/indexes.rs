@@ -425,8 +425,7 @@ mod tests {
         assert_eq!(wanted(&written, Properties::Final, (6, 0)), Some(read));
         assert_eq!(wanted(&written, Properties::Deferred, (5, 0)), None);
         let never = doc! {"v": 2, "key": {"a": 1}, "name": "a_1", "expireAfterSeconds": f64::NAN};
-        let told =
-            wanted(&never, Properties::Final, (6, 0)).and_then(|index| index.get_i32("expireAfterSeconds").ok());
+        let told = wanted(&never, Properties::Final, (6, 0)).and_then(|index| index.get_i32("expireAfterSeconds").ok());
         assert_eq!(told, Some(NEVER_EXPIRES));
     }
 

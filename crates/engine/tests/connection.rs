@@ -114,10 +114,9 @@ async fn not_cut_over_without_proof(version: &str, destination: &ReplicaSet) {
 /// What is decided by is set by hand: neither side's URI changes it.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_option_of_a_uri_changes_what_is_migrated() {
-    let (mut source, destination) = tokio::join!(
-        async { ReplicaSet::start().await.expect("starts") },
-        async { ReplicaSet::start().await.expect("starts") }
-    );
+    let (mut source, destination) = tokio::join!(async { ReplicaSet::start().await.expect("starts") }, async {
+        ReplicaSet::start().await.expect("starts")
+    });
     source.add_member().await.expect("joins");
     let (from, to) = (source.client().await, destination.client().await);
     for (number, options) in [
@@ -195,7 +194,8 @@ async fn a_connection_that_is_open_and_silent_is_given_up_and_replaced() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     run.wait_until(|report| report.progress.waiting.is_some()).await;
-    run.wait_until(|report| report.progress.waiting.is_none() && report.progress.lag_seconds.is_some_and(|l| l < 3)).await;
+    run.wait_until(|report| report.progress.waiting.is_none() && report.progress.lag_seconds.is_some_and(|l| l < 3))
+        .await;
     assert_eq!((source.proxy(0).silenced(), destination.proxy(0).silenced()), (4, 5));
     destination.proxy(0).silence_connection_of("collMod", true);
     run.cut_over().await;
@@ -294,7 +294,7 @@ async fn a_user_sees_sentences_and_no_dumps_of_the_driver() {
     let from = source.client().await.database("plain");
     from.collection("c").insert_one(doc! {"_id": 1}).await.expect("inserts");
     let fail = doc! {"configureFailPoint": "failCommand", "mode": "alwaysOn",
-        "data": {"failCommands": ["create"], "errorCode": 8000}};
+    "data": {"failCommands": ["create"], "errorCode": 8000}};
     destination.client().await.database("admin").run_command(fail).await.expect("is set");
     let mut run = Run::start(&given);
     let waits = |report: &EngineReport| report.progress.waiting.is_some();

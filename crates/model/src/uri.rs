@@ -263,9 +263,11 @@ impl<'a> Reader<'a> {
         match port.strip_prefix(':') {
             None if port.is_empty() => {}
             Some(_) if is_srv => return fault(at_port, "mongodb+srv:// takes no port"),
-            Some(port) if port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0) => {}
+            Some(port)
+                if port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0) => {}
             _ => {
-                let rule = "a port is a number from 1 to 65535; if this belongs to a password, an @ is missing behind it";
+                let rule =
+                    "a port is a number from 1 to 65535; if this belongs to a password, an @ is missing behind it";
                 return fault(at_port, rule);
             }
         }
@@ -285,7 +287,9 @@ impl<'a> Reader<'a> {
         for option in text.split('&').filter(|option| !option.is_empty()) {
             let fault = |rule: String| Err(self.fault(self.place(option), rule));
             let Some((name, value)) = option.split_once('=') else {
-                return fault("an option is written as name=value; a & or ? in a value must be percent-encoded".to_owned());
+                return fault(
+                    "an option is written as name=value; a & or ? in a value must be percent-encoded".to_owned(),
+                );
             };
             let Some((name, takes)) = OPTIONS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)) else {
                 return fault("this is no option of a MongoDB URI that Limosa can use".to_owned());
@@ -372,7 +376,8 @@ mod tests {
 
     #[test]
     fn parts_are_changed_without_touching_the_others() {
-        let mut uri = parse("mongodb://u:p%40@A:1,[::1]:2/db?replicaSet=rs&TLSCAFILE=/x/y&w=1").expect("is well formed");
+        let mut uri =
+            parse("mongodb://u:p%40@A:1,[::1]:2/db?replicaSet=rs&TLSCAFILE=/x/y&w=1").expect("is well formed");
         assert_eq!(uri.shown(), "mongodb://a:1,[::1]:2");
         assert_eq!((uri.option("tlsCAFile"), uri.option("W")), (Some("/x/y"), Some("1")));
         uri.remove_option("w");

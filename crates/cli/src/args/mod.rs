@@ -8,8 +8,8 @@ mod refuse;
 mod service;
 
 pub(crate) use how::{LimitArgs, TuningArgs};
-pub(crate) use refuse::refuse;
 pub(crate) use log::{LogArgs, LogFormat};
+pub(crate) use refuse::refuse;
 pub(crate) use service::{Agent, Server};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};

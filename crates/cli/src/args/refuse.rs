@@ -30,7 +30,11 @@ fn hide(text: &str) -> String {
             }
             _ if line.contains("://") || line.contains('@') => {
                 let is_first = line.starts_with("error:");
-                out.push_str(if is_first { "error: an argument is not in its place; it isn't shown, since it may hold a password\n" } else { "" });
+                out.push_str(if is_first {
+                    "error: an argument is not in its place; it isn't shown, since it may hold a password\n"
+                } else {
+                    ""
+                });
             }
             _ => out.push_str(line),
         }

@@ -261,8 +261,7 @@ async fn create_indexes(event: &Event<'_>, ns: &Namespace, registry: &Registry) 
     let specs = specs.into_iter().flat_map(|all| all.into_iter().flatten()).filter_map(|spec| spec.as_document());
     for spec in specs {
         let level = registry.destination().level;
-        let Some(wanted) = indexes::wanted(&crate::raw::to_document(spec), indexes::Properties::Deferred, level)
-        else {
+        let Some(wanted) = indexes::wanted(&crate::raw::to_document(spec), indexes::Properties::Deferred, level) else {
             continue;
         };
         let place = target.place();
