@@ -20,7 +20,7 @@ use mongodb::{
     raw_batch_cursor::{RawBatch, RawBatchCursor},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     convert::Infallible,
     fmt,
     future::{Future, IntoFuture},
@@ -457,7 +457,7 @@ impl<'a> RunCursor<'a> {
     }
 
     async fn documents(self) -> Result<Documents, Error> {
-        self.batch().await.map(Documents)
+        self.batch().await.map(|batches| Documents { batches, at_hand: VecDeque::new() })
     }
 }
 
@@ -490,20 +490,29 @@ impl Batches {
 }
 
 /// The documents of a cursor.
-pub(crate) struct Documents(Batches);
+pub(crate) struct Documents {
+    batches: Batches,
+    at_hand: VecDeque<Document>,
+}
 
 impl Documents {
-    pub async fn try_collect<C: From<Vec<Document>>>(mut self) -> Result<C, Error> {
-        let mut all = Vec::new();
-        while let Some(batch) = self.0.next().await {
+    pub async fn try_next(&mut self) -> Result<Option<Document>, Error> {
+        while self.at_hand.is_empty() {
+            let Some(batch) = self.batches.next().await else { return Ok(None) };
             for value in batch?.doc_slices()? {
-                let document = value
-                    .map_err(Error::custom)?
-                    .as_document()
-                    .ok_or_else(|| Error::custom("a reply holds something that is no document".to_owned()))?;
-                all.push(Document::try_from(document).map_err(Error::custom)?);
+                let no_document = || Error::custom("a reply holds something that is no document".to_owned());
+                let document = value.map_err(Error::custom)?.as_document().ok_or_else(no_document)?;
+                self.at_hand.push_back(Document::try_from(document).map_err(Error::custom)?);
             }
         }
-        Ok(all.into())
+        Ok(self.at_hand.pop_front())
+    }
+
+    pub async fn try_collect<C: Default + Extend<Document>>(mut self) -> Result<C, Error> {
+        let mut all = C::default();
+        while let Some(document) = self.try_next().await? {
+            all.extend([document]);
+        }
+        Ok(all)
     }
 }

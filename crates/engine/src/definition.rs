@@ -12,7 +12,7 @@ use crate::{
     retry::Backoff,
 };
 use bson::{Binary, Bson, Document, doc, spec::BinarySubtype};
-use futures::{TryStreamExt, future::BoxFuture};
+use futures::future::BoxFuture;
 use limosa_model::{ErrorCode, Failure, Namespace};
 use mongodb::error::Error;
 

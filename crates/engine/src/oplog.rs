@@ -7,7 +7,6 @@
 
 use crate::{cluster::Cluster, error, progress::Tracker, raw::as_i64, stream::spool::Spool};
 use bson::{Bson, Document, Timestamp, doc};
-use futures::TryStreamExt;
 use limosa_model::{ErrorCode, Failure};
 use std::{convert::Infallible, time::Duration};
 
