@@ -4,7 +4,9 @@ use crate::{Agent, http::HttpError, source_uri};
 use limosa_engine::{EngineReport, Outcome, Settings, Steering};
 use limosa_model::{
     Epoch, ErrorCode, Failure, MigrationId, PhaseKind, ValidationId,
-    protocol::{Directive, MigrationAssignment, Ordered, Report, ValidationAssignment, ValidationReport},
+    protocol::{
+        ClusterFacts, Directive, MigrationAssignment, Ordered, Report, ValidationAssignment, ValidationReport,
+    },
 };
 use std::{
     sync::{
@@ -13,7 +15,9 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::{sync::watch, task::JoinHandle, time::MissedTickBehavior};
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinHandle, time::MissedTickBehavior};
 
 /// How often it is reported where the engine is; a change of phase is reported at once.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -60,6 +64,8 @@ struct Reporter {
     epoch: Epoch,
     /// When the last report that got an answer was begun: the server counts the lease from later than that.
     renewed: Instant,
+    /// What was seen of the destination, until a report with it was taken.
+    destination: Option<ClusterFacts>,
 }
 
 impl Reporter {
@@ -68,8 +74,10 @@ impl Reporter {
         let path = format!("/{}/migrations/{}/report", self.agent.id, self.id);
         let EngineReport { phase, progress, failure, rehearsal, record } = now.clone();
         let record = record.filter(|_| phase == PhaseKind::Complete).map(|record| *record);
-        let report = Report { epoch: self.epoch, phase, progress, failure, rehearsal, record };
+        let destination = self.destination.clone();
+        let report = Report { epoch: self.epoch, phase, progress, failure, rehearsal, destination, record };
         let ordered: Ordered = self.agent.post(&path, &report).await?;
+        self.destination = None;
         self.renewed = began;
         Ok(ordered)
     }
@@ -87,7 +95,14 @@ async fn carry_out(
 ) {
     let id = given.migration_id;
     tracing::info!(migration = %id, epoch = given.epoch.0, "taken on");
-    let mut reporter = Reporter { agent: Arc::clone(&agent), id, epoch: given.epoch, renewed: Instant::now() };
+    let (renewed, destination) = (Instant::now(), None);
+    let mut reporter = Reporter { agent: Arc::clone(&agent), id, epoch: given.epoch, renewed, destination };
+    let (seen, mut facts) = oneshot::channel();
+    // Beside the migration: nothing waits for what is only shown.
+    if given.reversal_from.is_none() {
+        let uri = given.destination_uri.clone();
+        tokio::spawn(async move { seen.send(limosa_engine::facts(&uri).await.ok()) });
+    }
     let (sender, mut reports) = watch::channel(EngineReport::begin());
     let steering = Steering::default();
     let steered = steering.clone();
@@ -106,6 +121,9 @@ async fn carry_out(
             ended = &mut engine => break ended,
             _ = tick.tick() => {}
             _ = reports.wait_for(|now| told.is_some_and(|told| told != now.phase)) => {}
+        }
+        if let Ok(found) = facts.try_recv() {
+            reporter.destination = found;
         }
         let now = reports.borrow().clone();
         match reporter.send(&now).await {
@@ -206,12 +224,13 @@ pub(crate) async fn validate(agent: Arc<Agent>, given: ValidationAssignment) {
         reversal_from: None,
         cancelled: false,
     };
+    let destination = limosa_engine::facts(&assignment.destination_uri).await.ok();
     let findings = match settings(&agent, assignment) {
         Ok(settings) => limosa_engine::preflight(&settings).await,
         Err(failure) => vec![failure.into()],
     };
     let path = format!("/{}/validations/{id}/report", agent.id);
-    let report = ValidationReport { findings };
+    let report = ValidationReport { findings, destination };
     let mut pause = Duration::from_millis(200);
     for _ in 0..10 {
         match agent.post::<serde_json::Value>(&path, &report).await {

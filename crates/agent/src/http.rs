@@ -54,6 +54,8 @@ pub struct Client {
     base: String,
     public_key: String,
     private_key: Secret,
+    /// A header of every request that only the server may read.
+    proof: Option<(&'static str, Secret)>,
     /// The server's last challenge and how often it was answered.
     nonce: Arc<Mutex<Option<(String, String, u32)>>>,
 }
@@ -89,8 +91,15 @@ impl Client {
             base: base.trim_end_matches('/').to_owned(),
             public_key: public_key.to_owned(),
             private_key: private_key.clone(),
+            proof: None,
             nonce: Arc::default(),
         })
+    }
+
+    /// The same, with a secret in a header of every request.
+    #[must_use]
+    pub fn with_proof(self, header: &'static str, secret: Secret) -> Self {
+        Self { proof: Some((header, secret)), ..self }
     }
 
     /// Calls `path`; the answer's body, null if it has none.
@@ -141,6 +150,9 @@ impl Client {
         request = request.header(header::ACCEPT, "application/vnd.atlas.2024-05-30+json");
         if let Some(signature) = self.sign(method.as_str(), path) {
             request = request.header(header::AUTHORIZATION, signature);
+        }
+        if let Some((name, secret)) = &self.proof {
+            request = request.header(*name, secret.expose());
         }
         if let Some(body) = body {
             request = request.header(header::CONTENT_TYPE, "application/json").body(body.to_owned());

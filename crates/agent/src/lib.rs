@@ -5,7 +5,10 @@ mod assignment;
 pub mod http;
 mod metrics;
 
-use base64::{Engine, engine::general_purpose::STANDARD};
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use limosa_engine::{Metrics, Tuning};
 use limosa_model::{AgentId, ErrorCode, Failure, NamespaceFilter, Secret, Uri, protocol};
 use reqwest::Method;
@@ -15,8 +18,9 @@ use std::{
     collections::HashSet,
     fs,
     future::Future,
+    io::Write,
     net::SocketAddr,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -80,7 +84,27 @@ pub(crate) struct Agent {
     pub metrics: Metrics,
 }
 
+/// How long a lease that someone else may hold under this agent's id is waited for, and how often it is tried.
+const LEASE_RUNS: Duration = Duration::from_secs(60);
+const TRY_EVERY: Duration = Duration::from_secs(2);
+
 impl Agent {
+    /// Presents itself. One that held a migration before it had a secret waits until its lease is over.
+    async fn join(&self, join: &protocol::Join) -> Result<protocol::Joined, http::HttpError> {
+        let began = Instant::now();
+        loop {
+            match self.post("", join).await {
+                Err(http::HttpError::Refused(409, code, detail))
+                    if code == "AGENT_LEASE_RUNS" && began.elapsed() < LEASE_RUNS =>
+                {
+                    tracing::info!("{detail}");
+                    tokio::time::sleep(TRY_EVERY).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
     async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl serde::Serialize) -> Result<T, http::HttpError> {
         let body = serde_json::to_value(body).map_err(|e| http::HttpError::Malformed(e.to_string()))?;
         let answer = self.client.call(Method::POST, &format!("/api/limosa/v1/agents{path}"), Some(body)).await?;
@@ -99,19 +123,34 @@ fn client(config: &AgentConfig) -> Result<http::Client, AgentError> {
     }
 }
 
-/// Made once, kept for good: a restarted agent is the same agent.
-fn identity(data_dir: &Path) -> Result<AgentId, AgentError> {
+/// Which agent this is, and what proves it: made once, kept for good, so that a restarted agent is the same agent.
+struct Identity {
+    id: AgentId,
+    secret: Secret,
+}
+
+/// The identity in `data_dir`. Files of versions before have no secret; they get one.
+fn identity(data_dir: &Path) -> Result<Identity, AgentError> {
     let file = data_dir.join("agent.json");
     let error = |e| AgentError::File(file.clone(), e);
     // The spool and the verifier's notes in it hold documents.
     fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(error)?;
     let known = fs::read_to_string(&file).ok().and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
-    if let Some(id) = known.and_then(|value| value["agentId"].as_str()?.parse().ok()) {
-        return Ok(id);
+    let text = |name: &str| known.as_ref().and_then(|value| value[name].as_str());
+    let id = text("agentId").and_then(|id| id.parse().ok());
+    if let (Some(id), Some(secret)) = (id, text("secret")) {
+        return Ok(Identity { id, secret: Secret::new(secret) });
     }
-    let id = AgentId::generate();
-    fs::write(&file, json!({"agentId": id}).to_string()).map_err(error)?;
-    Ok(id)
+    let random: [u8; 32] = rand::random();
+    let made = Identity { id: id.unwrap_or_else(AgentId::generate), secret: Secret::new(URL_SAFE_NO_PAD.encode(random)) };
+    let text = json!({"agentId": made.id, "secret": made.secret.expose()}).to_string();
+    // Written whole or not at all: what was joined with must be found again.
+    let draft = data_dir.join("agent.json.new");
+    let _ = fs::remove_file(&draft);
+    let mut written = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).map_err(error)?;
+    written.write_all(text.as_bytes()).and_then(|()| written.sync_all()).map_err(error)?;
+    fs::rename(&draft, &file).map_err(error)?;
+    Ok(made)
 }
 
 async fn describe(config: &AgentConfig) -> Vec<protocol::Deployment> {
@@ -128,8 +167,8 @@ async fn describe(config: &AgentConfig) -> Vec<protocol::Deployment> {
 /// Runs until `shutdown`; a running migration is then stopped where it is, and goes on with the next start.
 pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send) -> Result<(), AgentError> {
     config.tuning.validate().map_err(AgentError::Tuning)?;
-    let client = client(&config)?;
-    let id = identity(&config.data_dir)?;
+    let Identity { id, secret } = identity(&config.data_dir)?;
+    let client = client(&config)?.with_proof(protocol::SECRET_HEADER, secret.clone());
     let metrics = Metrics::default();
     // Ends with this function.
     let mut serving = JoinSet::new();
@@ -142,10 +181,11 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send)
         host_name: config.host_name.clone(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         group_name: config.group_name.clone(),
+        secret: Some(secret),
         deployments: deployments.clone(),
     };
     let mut agent = Agent { config, id, client, lease: Duration::ZERO, metrics };
-    let joined: protocol::Joined = agent.post("", &join).await?;
+    let joined = agent.join(&join).await?;
     agent.lease = Duration::from_secs(joined.lease_seconds);
     let agent = Arc::new(agent);
     let mut beat = tokio::time::interval(Duration::from_secs(joined.heartbeat_seconds));
@@ -247,6 +287,25 @@ mod tests {
         assert_eq!(trusted, (Some("/ca.pem&tlsInsecure=true"), None), "a path became an option");
         access.name = "b".into();
         assert!(source_uri(&config, &access).is_err());
+    }
+
+    #[test]
+    fn an_agent_keeps_its_id_and_its_secret_for_itself() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("agent.json");
+        let first = identity(dir.path()).expect("is made");
+        let mode = fs::metadata(&file).expect("is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let again = identity(dir.path()).expect("is read");
+        assert_eq!((again.id, &again.secret), (first.id, &first.secret));
+        assert!(first.secret.expose().len() >= 43);
+        // A version before kept the id alone, for everyone to read.
+        fs::write(&file, json!({"agentId": first.id}).to_string()).expect("writes");
+        let upgraded = identity(dir.path()).expect("is made");
+        assert_eq!(upgraded.id, first.id);
+        assert_ne!(upgraded.secret, first.secret);
+        assert_eq!(identity(dir.path()).expect("is read").secret, upgraded.secret);
     }
 
     #[test]

@@ -73,6 +73,7 @@ impl CliError {
         match self {
             Self::Notify(NotifyError::File(..) | NotifyError::Setting(_)) => 2,
             Self::Refused(_) | Self::Usage(_) | Self::InUse(_) | Self::Profile(..) | Self::WorkDir(..) => 2,
+            Self::Server(ServerError::PublicUrl(_)) => 2,
             Self::Expired => 3,
             Self::Interrupted => 130,
             Self::Agent(

@@ -7,7 +7,11 @@ use crate::{
     screen,
 };
 use indicatif::{HumanBytes, HumanCount};
-use limosa_model::{ErrorCode, Finding, MigrationId, PhaseKind, Progress, Timestamp, cutover::Rehearsal};
+use limosa_model::{
+    ErrorCode, Finding, MigrationId, PhaseKind, Progress, Timestamp,
+    cutover::Rehearsal,
+    plain::{one_line, plain},
+};
 use serde::Serialize;
 use serde_json::Value;
 use std::{
@@ -22,10 +26,22 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tracing_subscriber::{EnvFilter, Layer, Registry, fmt::MakeWriter, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    field::MakeExt,
+    fmt::{FormatFields, MakeWriter, format},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 /// Whether all that stderr gets is JSON: then what a person would be told is logged.
 static TELLS_BY_LOG: AtomicBool = AtomicBool::new(false);
+
+/// How much is shown of a text that someone else chose, in characters: a link token and a table are shorter.
+const SHOWN: usize = 100_000;
+
+/// How much a log's line has of one value, in characters.
+const LOGGED: usize = 10_000;
 
 /// Plain progress lines come no closer than this.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -154,7 +170,7 @@ impl Ui {
     fn enter(&mut self, phase: PhaseKind, reason: Option<&str>) {
         self.last_line = None;
         if let Some(reason) = reason {
-            say(&format!("the cutover was taken back: {reason}"));
+            say(&format!("the cutover was taken back: {}", one_line(reason, SHOWN)));
             say("  the source is as it was and replication goes on");
         }
         self.tell(words(phase));
@@ -230,7 +246,7 @@ pub(crate) fn say(text: &str) {
     if TELLS_BY_LOG.load(Ordering::Relaxed) {
         tracing::info!("{text}");
     } else {
-        let _ = writeln!(io::stderr(), "{text}");
+        let _ = writeln!(io::stderr(), "{}", plain(text, SHOWN));
     }
 }
 
@@ -247,7 +263,7 @@ fn complain(text: &str) {
 pub(crate) fn answer(output: Output, value: &Value, words: impl FnOnce(&Value) -> String) {
     match output {
         Output::Json => out(&value.to_string()),
-        Output::Text => out(&words(value)),
+        Output::Text => out(&plain(&words(value), SHOWN)),
     }
 }
 
@@ -255,7 +271,7 @@ pub(crate) fn answer(output: Output, value: &Value, words: impl FnOnce(&Value) -
 pub(crate) fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => one_line(text, SHOWN),
         Value::Array(all) => all.iter().map(text).collect::<Vec<_>>().join(", "),
         other => other.to_string(),
     }
@@ -297,7 +313,8 @@ pub(crate) fn describe(value: &Value) -> String {
 /// Something that was found.
 pub(crate) fn finding(found: &Finding) {
     let severity = if found.is_error() { "error" } else { "warning" };
-    say(&format!("{severity}: {found}\n  {}\n  {}", found.remedy, page(found.code.name())));
+    let (told, remedy) = (one_line(&found.to_string(), SHOWN), one_line(&found.remedy, SHOWN));
+    say(&format!("{severity}: {told}\n  {remedy}\n  {}", page(found.code.name())));
 }
 
 /// A rehearsal, a step a line.
@@ -340,6 +357,15 @@ fn filter() -> EnvFilter {
     EnvFilter::try_from_env("LIMOSA_LOG").unwrap_or_else(|_| EnvFilter::new("info"))
 }
 
+/// Values as a log of lines has them: on one line, without what a terminal would act on, whoever chose them.
+fn values() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static {
+    let value = format::debug_fn(|writer, field, value| {
+        let value = one_line(&format!("{value:?}"), LOGGED);
+        if field.name() == "message" { write!(writer, "{value}") } else { write!(writer, "{field}={value}") }
+    });
+    value.delimited(" ")
+}
+
 /// Lines of a log, to `writer`.
 fn lines<W>(format: LogFormat, ansi: bool, writer: W) -> Box<dyn Layer<Registry> + Send + Sync>
 where
@@ -347,7 +373,7 @@ where
 {
     let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(ansi);
     match format {
-        LogFormat::Text => layer.boxed(),
+        LogFormat::Text => layer.fmt_fields(values()).boxed(),
         LogFormat::Json => layer.json().flatten_event(true).with_span_list(false).boxed(),
     }
 }
@@ -367,6 +393,7 @@ pub(crate) fn log_to(file: &Path, format: LogFormat) -> Result<(), CliError> {
     let to_person = tracing_subscriber::fmt::layer()
         .with_writer(|| Beside)
         .with_ansi(false)
+        .fmt_fields(values())
         .without_time()
         .with_target(false)
         .with_filter(tracing_subscriber::filter::LevelFilter::WARN);
@@ -384,5 +411,46 @@ impl Write for Beside {
 
     fn flush(&mut self) -> io::Result<()> {
         io::stderr().flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("is whole").extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_servers_message_writes_no_line_of_its_own_into_the_log() {
+        let hostile = "refused\u{1b}[2J\n2026-01-01T00:00:00Z  INFO limosa: complete\r\u{202e}";
+        let kept = Kept::default();
+        let writer = kept.clone();
+        let layer = lines(LogFormat::Text, false, move || writer.clone());
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            tracing::warn!(error = %hostile, reason = hostile, "told: {hostile}");
+        });
+        let text = String::from_utf8(kept.0.lock().expect("is whole").clone()).expect("is text");
+        let told = text.strip_suffix('\n').expect("is a line");
+        assert!(!told.chars().any(|c| c.is_control() || c == '\u{202e}'), "{text:?}");
+        assert!(told.contains("told: refused\\u{1b}[2J\\n2026") && told.contains("error=refused"), "{text:?}");
+    }
+
+    #[test]
+    fn what_others_chose_is_shown_without_control_characters() {
+        let hostile = serde_json::json!("name\u{1b}]0;x\u{7}\nsecond");
+        assert_eq!(text(&hostile), "name\\u{1b}]0;x\\u{7}\\nsecond");
     }
 }

@@ -314,6 +314,19 @@ pub(crate) async fn describe(name: &str, uri: &Secret) -> Result<protocol::Deplo
     })
 }
 
+/// What there is to show of a destination.
+pub(crate) async fn facts(uri: &Secret) -> Result<protocol::ClusterFacts, Failure> {
+    let cluster = Cluster::connect(Side::Destination, uri).await?;
+    let hello = cluster.db("admin").run_command(doc! {"hello": 1}).await.map_err(|e| cluster.failure(&e))?;
+    let (major, minor, patch) = cluster.version;
+    let hosts = hello.get_array("hosts").into_iter().flatten().filter_map(|host| Some(host.as_str()?.to_owned()));
+    Ok(protocol::ClusterFacts {
+        mongo_db_version: format!("{major}.{minor}.{patch}"),
+        replica_set: hello.get_str("setName").unwrap_or_default().to_owned(),
+        hosts: hosts.collect(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

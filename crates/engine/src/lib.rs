@@ -161,6 +161,11 @@ pub async fn describe(name: &str, source_uri: &Secret) -> Result<protocol::Deplo
     cluster::describe(name, source_uri).await
 }
 
+/// What there is to show of a destination: its version, its set's name and its members' addresses.
+pub async fn facts(destination_uri: &Secret) -> Result<protocol::ClusterFacts, Failure> {
+    cluster::facts(destination_uri).await
+}
+
 /// Compares two clusters document by document and definition by definition; writes nothing on either. An error means that
 /// it could not be said whether they are equal.
 pub async fn verify(

@@ -149,9 +149,10 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure whose message has URIs' credentials cut out.
+    /// A failure whose message has URIs' credentials cut out, and is fit to be shown: a server may have chosen it.
     pub fn new(code: ErrorCode, message: impl AsRef<str>) -> Self {
-        Self { code, message: crate::secret::redact_uris(message.as_ref()) }
+        let message = crate::secret::redact_uris(message.as_ref());
+        Self { code, message: crate::plain::plain(&message, crate::plain::MESSAGE) }
     }
 
     pub(crate) fn unknown() -> Self {

@@ -1,6 +1,9 @@
 //! What a preflight or a rehearsal found.
 
-use crate::{ErrorCode, Failure};
+use crate::{
+    ErrorCode, Failure,
+    plain::{MESSAGE, NAME, plain},
+};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use utoipa::ToSchema;
@@ -47,8 +50,9 @@ impl Finding {
     }
 
     fn new(code: ErrorCode, severity: Severity, subject: impl Into<String>, evidence: impl AsRef<str>) -> Self {
-        let evidence = crate::secret::redact_uris(evidence.as_ref());
-        Self { code, severity, subject: subject.into(), evidence, remedy: code.remedy().to_owned() }
+        let evidence = plain(&crate::secret::redact_uris(evidence.as_ref()), MESSAGE);
+        let subject = plain(&subject.into(), NAME);
+        Self { code, severity, subject, evidence, remedy: code.remedy().to_owned() }
     }
 
     /// What is stored of it where only one thing is told.

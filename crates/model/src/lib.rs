@@ -9,6 +9,7 @@ pub mod filter;
 pub mod finding;
 pub mod ids;
 pub mod limits;
+pub mod plain;
 pub mod progress;
 pub mod protocol;
 pub mod report;

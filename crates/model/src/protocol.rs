@@ -1,5 +1,7 @@
 //! What agents and the control plane say to each other, under `/api/limosa/v1/agents`. Agents ask, the server answers;
-//! it never connects to an agent. Every request carries digest or bearer credentials of the link token's API key.
+//! it never connects to an agent. Every request carries digest credentials of the link token's API key, and every one
+//! but `join` the agent's own secret in the header [`SECRET_HEADER`]: what an agent was given is given to no one else who
+//! has the link token.
 //!
 //! | call | body | answer |
 //! |---|---|---|
@@ -9,27 +11,43 @@
 //! | `POST /api/limosa/v1/agents/{agentId}/validations/{id}/report` | [`ValidationReport`] | 200 `{}` |
 
 use crate::cutover::{Rehearsal, TurningPoint, Wishes};
+use crate::plain::{MESSAGE, NAME, make_plain};
+use crate::progress::NAMESPACES;
 use crate::report::Record;
 use crate::{
     AgentId, DeploymentId, Epoch, Failure, Finding, GroupId, MigrationId, NamespaceFilter, PhaseKind, Progress, Secret,
     ValidationId,
 };
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// The header with the agent's secret.
+pub const SECRET_HEADER: &str = "x-limosa-agent-secret";
 
 /// An agent presents itself. Sent again after a restart with the same `agent_id`, it is the same agent; the answer to
 /// a repeated call is the same.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Join {
-    /// Made by the agent at its first start and kept in its data directory.
+    /// Made by the agent at its first start and kept in its data directory. Names the agent, and proves nothing.
+    #[schema(value_type = String, pattern = "^[a-f0-9]{24}$")]
     pub agent_id: AgentId,
     /// The name under which migrations name it as their host.
+    #[schema(pattern = r"^[A-Za-z0-9._:\[\]-]{1,253}$")]
     pub host_name: String,
     /// The version of the program.
+    #[schema(pattern = r"^[A-Za-z0-9._+-]{1,64}$")]
     pub agent_version: String,
     /// The group whose deployments it announces; made if the organization has none of that name.
+    #[schema(pattern = r"^\P{C}+$", max_length = 64)]
     pub group_name: String,
+    /// What proves that a later call is this agent's: random, made by the agent and kept with `agent_id`. The first join
+    /// binds it to the id. Agents of versions before have none.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, min_length = 32, max_length = 128)]
+    pub secret: Option<Secret>,
     /// What it can read.
+    #[schema(max_items = 1000)]
     pub deployments: Vec<Deployment>,
 }
 
@@ -46,18 +64,22 @@ pub struct Joined {
 }
 
 /// A source deployment as the agent sees it now.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Deployment {
     /// The agent's name for it.
+    #[schema(pattern = r"^\P{C}+$", max_length = 255)]
     pub name: String,
     /// Stays the same for one deployment: taken from its replica set.
+    #[schema(value_type = String, pattern = "^[a-f0-9]{24}$")]
     pub cluster_id: DeploymentId,
     /// Bytes on disk of all user databases.
     pub db_size_bytes: i64,
     /// `6.0`.
+    #[schema(pattern = r"^\P{C}*$", max_length = 64)]
     pub feature_compatibility_version: String,
     /// `6.0.5`.
+    #[schema(pattern = r"^\P{C}*$", max_length = 64)]
     pub mongo_db_version: String,
     /// The oplog's maximum size.
     pub oplog_size_mb: i32,
@@ -156,6 +178,18 @@ pub struct ValidationAssignment {
     pub filter: NamespaceFilter,
 }
 
+/// What an agent saw of the destination that it was given.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClusterFacts {
+    /// `8.0.4`.
+    pub mongo_db_version: String,
+    /// The replica set's name.
+    pub replica_set: String,
+    /// Its members that clients connect to, as `host:port`.
+    pub hosts: Vec<String>,
+}
+
 /// Where a migration is, every second and at each change of phase.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -171,9 +205,54 @@ pub struct Report {
     /// The newest rehearsal's result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rehearsal: Option<Rehearsal>,
+    /// What was seen of the destination, until a report with it was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<ClusterFacts>,
     /// With `Complete`: what the migration's report is made of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record: Option<Record>,
+}
+
+impl Report {
+    /// Bounds its texts, and writes out what a terminal or a page would act on: they are whatever the agent, or a server
+    /// that it reads, says.
+    pub fn make_plain(&mut self) {
+        let message = |text: &mut String| make_plain(text, MESSAGE);
+        self.failure.iter_mut().for_each(|failure| message(&mut failure.message));
+        self.progress.waiting.iter_mut().for_each(|waiting| message(&mut waiting.message));
+        self.progress.slowed_because.iter_mut().for_each(message);
+        self.progress.namespaces.truncate(NAMESPACES);
+        self.progress.namespaces.iter_mut().for_each(|own| make_plain(&mut own.namespace, NAME));
+        self.destination.iter_mut().for_each(ClusterFacts::make_plain);
+    }
+}
+
+impl ClusterFacts {
+    /// How many members a replica set has at most.
+    const MEMBERS: usize = 50;
+
+    fn make_plain(&mut self) {
+        make_plain(&mut self.mongo_db_version, NAME);
+        make_plain(&mut self.replica_set, NAME);
+        self.hosts.truncate(Self::MEMBERS);
+        self.hosts.iter_mut().for_each(|host| make_plain(host, NAME));
+    }
+}
+
+impl ValidationReport {
+    /// How many findings are kept.
+    const FINDINGS: usize = 1_000;
+
+    /// As [`Report::make_plain`].
+    pub fn make_plain(&mut self) {
+        self.findings.truncate(Self::FINDINGS);
+        for finding in &mut self.findings {
+            make_plain(&mut finding.subject, NAME);
+            make_plain(&mut finding.evidence, MESSAGE);
+            make_plain(&mut finding.remedy, MESSAGE);
+        }
+        self.destination.iter_mut().for_each(ClusterFacts::make_plain);
+    }
 }
 
 /// The server's answer to [`Report`].
@@ -212,4 +291,7 @@ pub enum Directive {
 pub struct ValidationReport {
     /// In the order in which they were looked for.
     pub findings: Vec<Finding>,
+    /// What was seen of the destination, if it could be reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<ClusterFacts>,
 }

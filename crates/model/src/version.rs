@@ -19,6 +19,8 @@ impl ApiVersion {
     pub const V2024_05_30: Self = Self { year: 2024, month: 5, day: 30 };
     /// Service accounts; clusters' third version.
     pub const V2024_08_05: Self = Self { year: 2024, month: 8, day: 5 };
+    /// Users' second version.
+    pub const V2025_02_19: Self = Self { year: 2025, month: 2, day: 19 };
 }
 
 impl FromStr for ApiVersion {

@@ -2,11 +2,10 @@
 
 use crate::{
     ServerError, auth, seal,
-    store::{ApiKey, ServiceAccount, Store},
+    store::{AccountSecret, ApiKey, ServiceAccount, Store},
 };
 use limosa_model::{
     GroupId, OrgId, Secret, Timestamp,
-    ids::SecretId,
     wire::account::{Role, RoleName},
 };
 use serde::{Deserialize, Serialize};
@@ -74,9 +73,7 @@ pub(crate) fn load_or_create(file: &Path, store: &Store) -> Result<Option<Bootst
         name: "first owner".to_owned(),
         description: "made at the first start".to_owned(),
         created_at: now,
-        expires_at: now.plus_seconds(FIRST_SECRET_SECONDS),
-        secret_id: SecretId::generate().to_string(),
-        secret_hash: auth::bearer::hash(first.client_secret.expose()),
+        secrets: vec![AccountSecret::new(&first.client_secret, now, FIRST_SECRET_SECONDS)],
         roles: roles.clone(),
     };
     let key = ApiKey::new(org, &first.public_key, &first.private_key, "first owner", roles);

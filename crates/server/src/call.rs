@@ -7,7 +7,7 @@ use crate::{
     bodies::HeldBody,
     json::Strict,
     middleware::{self, Peer},
-    negotiate::negotiate,
+    negotiate::{negotiate, written},
     openapi,
     render::{self, ApiError, Reply},
     router::Route,
@@ -19,16 +19,21 @@ use axum::{
     extract::{Path, Request, State},
     http::{HeaderMap, Method, Response, StatusCode, header},
 };
-use limosa_model::{ApiVersion, Timestamp};
+use limosa_model::{ApiVersion, Secret, Timestamp, protocol::SECRET_HEADER, wire::own::Outcome};
 use serde_json::Value;
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 /// One authenticated request, its body of the documented shape.
 pub(crate) struct Call {
     pub app: Arc<App>,
     pub principal: Principal,
     pub params: HashMap<String, String>,
-    pub version: ApiVersion,
+    /// In which version its body is written.
+    pub body_version: ApiVersion,
+    /// From where it came.
+    pub address: IpAddr,
+    /// The header in which an agent's secret comes.
+    pub agent_secret: Option<Secret>,
     /// Where the client reached us, for links: scheme and host.
     pub base: String,
     pub path: String,
@@ -157,15 +162,18 @@ fn call(
     let principal = extensions.get::<Principal>().cloned().ok_or_else(unknown)?;
     let held = extensions.get::<HeldBody>().cloned().ok_or_else(unknown)?;
     let peer = extensions.get::<Peer>().cloned().ok_or_else(unknown)?;
-    (route.may)(&principal)?;
     let query = middleware::query(request.uri());
     let path = request.uri().path().to_owned();
-    let seen = request.headers().get("last-event-id").and_then(|v| v.to_str().ok()?.parse().ok());
+    let text = |name: &str| request.headers().get(name).and_then(|v| v.to_str().ok());
+    let seen = text("last-event-id").and_then(|seen| seen.parse().ok());
+    let body_version = written(text("content-type").unwrap_or_default(), route.versions).unwrap_or(version);
     let mut call = Call {
         app,
         principal,
         params,
-        version,
+        body_version,
+        address: peer.address,
+        agent_secret: text(SECRET_HEADER).map(Secret::new),
         base: peer.base.clone(),
         path,
         last_event_id: seen.unwrap_or(0),
@@ -173,19 +181,30 @@ fn call(
         raw: HeldBody::default(),
         query,
     };
+    let done = handle(route, &mut call, request, held);
+    if request.method() != Method::GET && route.audited {
+        match &done {
+            Ok(reply) => note(&call, route, Some(reply)),
+            Err(error) if matches!(error.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+                note(&call, route, None);
+            }
+            Err(_) => {}
+        }
+    }
+    Ok((done?, call))
+}
+
+fn handle(route: &Route, call: &mut Call, request: &Request, held: HeldBody) -> Result<Reply, ApiError> {
+    (route.may)(&call.principal)?;
     for name in ["envelope", "pretty"] {
         call.flag(name, false)?;
     }
-    match route.takes(version) {
+    match route.takes(call.body_version) {
         Some(shape) if shape.is_any() => call.raw = held,
         Some(shape) => call.body = body(request.headers(), &held.bytes, shape)?,
         None => {}
     }
-    let reply = (route.handler)(&call)?;
-    if request.method() != Method::GET && route.audited {
-        note(&call, route, &peer, &reply);
-    }
-    Ok((reply, call))
+    (route.handler)(call)
 }
 
 /// The body, of the shape that the API document shows.
@@ -210,17 +229,33 @@ fn body(headers: &HeaderMap, bytes: &Bytes, shape: &openapi::Shape) -> Result<Va
     Ok(value)
 }
 
-/// Who did what: the path, and the id of what was made.
-fn note(call: &Call, route: &Route, peer: &Peer, reply: &Reply) {
-    let made = |name: &str| reply.body.as_ref().and_then(|b| b.get(name)).and_then(Value::as_str);
-    let target = match made("_id").or_else(|| made("id")).or_else(|| made("clientId")) {
-        Some(id) if !call.path.ends_with(id) && !call.path.contains(id) => format!("{}/{id}", call.path),
+/// Who did what: the path, and the id of what was made; without a reply, who was refused.
+fn note(call: &Call, route: &Route, reply: Option<&Reply>) {
+    let made = |name: &str| reply.and_then(|reply| reply.body.as_ref()?.get(name)?.as_str());
+    let named = || call.body.get("agentId").and_then(Value::as_str);
+    let target = match made("_id").or_else(|| made("id")).or_else(|| made("clientId")).or_else(named) {
+        Some(id) if !call.path.contains(id) => format!("{}/{id}", call.path),
         _ => call.path.clone(),
     };
-    let noted =
-        call.app.store.audit(&call.principal, &peer.address.to_string(), route.operation, &target, Timestamp::now());
-    if let Err(error) = noted {
-        tracing::error!(%error, operation = route.operation, "the audit could not be written");
+    let outcome = if reply.is_some() { Outcome::Done } else { Outcome::Refused };
+    audit(&call.app, &call.principal, call.address, route.operation, &target, outcome);
+}
+
+/// Writes into the audit. What is refused is written so often a minute that an owner sees it, and no more often.
+pub(crate) fn audit(
+    app: &App,
+    principal: &Principal,
+    address: IpAddr,
+    operation: &str,
+    target: &str,
+    outcome: Outcome,
+) {
+    let now = Timestamp::now();
+    if outcome == Outcome::Refused && app.limits.refusal(&principal.name, now).is_err() {
+        return;
+    }
+    if let Err(error) = app.store.audit(principal, &address.to_string(), operation, target, outcome, now) {
+        tracing::error!(%error, operation, "the audit could not be written");
     }
 }
 

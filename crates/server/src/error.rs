@@ -20,6 +20,9 @@ pub enum ServerError {
     /// The address.
     #[error("can't listen on {0}: {1}; choose another with --listen")]
     Bind(SocketAddr, #[source] std::io::Error),
+    /// Where clients reach it.
+    #[error("{0} is no address for --public-url: write the proxy's scheme and host, as https://limosa.example.com")]
+    PublicUrl(String),
     /// The certificate or its key.
     #[error("{0} can't be used for TLS: {1}")]
     Certificate(PathBuf, String),

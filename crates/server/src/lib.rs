@@ -89,6 +89,8 @@ pub struct ServerConfig {
     pub limits: RequestLimits,
     /// Connections that may be open at a time.
     pub most_connections: usize,
+    /// Where clients reach it if that isn't where it listens: the scheme and host of a proxy before it.
+    pub public_url: Option<String>,
 }
 
 /// What every handler shares.
@@ -106,6 +108,24 @@ pub(crate) struct App {
     /// Handlers that may run at a time; each takes a thread.
     pub handlers: tokio::sync::Semaphore,
     pub streams: streams::Streams,
+    /// Without a path: what `Origin` has of a page that comes through the proxy.
+    pub public_url: Option<String>,
+    pub access_uses: auth::access_list::Uses,
+}
+
+impl App {
+    /// Whether clients reach it over TLS, its own or a proxy's.
+    pub fn is_secure(&self) -> bool {
+        self.tls || self.public_url.as_ref().is_some_and(|url| url.starts_with("https://"))
+    }
+}
+
+/// The origin of `text`, as browsers write it.
+fn public_url(text: &str) -> Result<String, ServerError> {
+    let url = url::Url::parse(text).ok();
+    let url = url.filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host() && url.path() == "/");
+    let url = url.filter(|url| url.username().is_empty() && url.query().is_none() && url.fragment().is_none());
+    Ok(url.ok_or_else(|| ServerError::PublicUrl(text.to_owned()))?.origin().ascii_serialization())
 }
 
 /// A server that is bound and not serving yet.
@@ -149,6 +169,8 @@ impl Server {
             bodies: Default::default(),
             handlers: tokio::sync::Semaphore::new(HANDLERS),
             streams: Default::default(),
+            public_url: config.public_url.as_deref().map(public_url).transpose()?,
+            access_uses: Default::default(),
         };
         let notify = config.notify.clone();
         Ok(Self { listener, addr, app: Arc::new(app), tls, notify, bootstrap, _lock: lock })

@@ -4,8 +4,9 @@
 
 use crate::{
     App, ServerError,
-    auth::{Principal, access_list, bearer, digest, session},
+    auth::{Credential, Principal, access_list, bearer, digest, session},
     bodies::{self, HeldBody},
+    call,
     connections::Connection,
     rate_limits::{TOKENS_A_MINUTE, TooMany},
     render::{self, ApiError, Wishes},
@@ -14,10 +15,10 @@ use crate::{
 use axum::{
     body::{Body, Bytes},
     extract::{ConnectInfo, Request, State},
-    http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header, uri::PathAndQuery},
+    http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header, request::Parts, uri::PathAndQuery},
     middleware::Next,
 };
-use limosa_model::{AgentId, Timestamp};
+use limosa_model::{AgentId, Timestamp, protocol::SECRET_HEADER, wire::own::Outcome};
 use serde_json::json;
 use std::{
     collections::HashMap,
@@ -63,7 +64,11 @@ pub(crate) fn plain_path(mut request: Request) -> Request {
 
 /// Common to all answers, errors included.
 pub(crate) async fn headers(State(app): State<Arc<App>>, request: Request, next: Next) -> Response<Body> {
+    let (path, method, wishes) = (request.uri().path().to_owned(), request.method().clone(), wishes(request.uri()));
     let mut response = next.run(request).await;
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        response = render::method_not_allowed(&response, &method, &path, wishes);
+    }
     let fixed = [
         ("referrer-policy", "strict-origin-when-cross-origin"),
         ("x-content-type-options", "nosniff"),
@@ -73,7 +78,12 @@ pub(crate) async fn headers(State(app): State<Arc<App>>, request: Request, next:
     for (name, value) in fixed {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
-    if app.tls {
+    let is_api = path.starts_with("/api/") && path != "/api/openapi.json";
+    if is_api {
+        // What is answered there is one caller's, and has secrets at times.
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    if app.is_secure() {
         let lasting = HeaderValue::from_static("max-age=31536000; includeSubdomains;");
         response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, lasting);
     }
@@ -87,7 +97,7 @@ pub(crate) async fn authenticate(State(app): State<Arc<App>>, request: Request, 
     let target = parts.extensions.get::<Target>().map_or_else(|| parts.uri.to_string(), |t| t.0.clone());
     let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_canonical());
     let address = peer.unwrap_or(IpAddr::from([0, 0, 0, 0]));
-    let identified = identify(&app, &parts.headers, parts.method.as_str(), &target, address, now);
+    let identified = identify(&app, &parts, &target, address, now);
     let principal = match identified {
         Ok(principal) => principal,
         Err(response) => {
@@ -100,18 +110,26 @@ pub(crate) async fn authenticate(State(app): State<Arc<App>>, request: Request, 
     }
     let (limit, left) = app.limits.request(&principal.name, parts.uri.path(), now);
     let admitted = match admit(&principal, parts.uri.path(), address, limit, left, now) {
-        Ok(()) => read_body(&app, &principal, parts.uri.path(), body).await,
+        Ok(()) => read_body(&app, &principal, &parts, body).await,
         Err(refused) => {
             bodies::discard(body).await;
             Err(refused)
         }
     };
+    if let Err(refused) = &admitted
+        && refused.status == StatusCode::FORBIDDEN
+        && parts.method != Method::GET
+    {
+        call::audit(&app, &principal, address, parts.method.as_str(), parts.uri.path(), Outcome::Refused);
+    }
     let mut response = match admitted {
         Ok(body) => {
+            app.access_uses.count(&principal.name, &principal.access_list, address, now);
             let host =
                 parts.uri.authority().map(|a| a.as_str()).or_else(|| parts.headers.get(header::HOST)?.to_str().ok());
             let scheme = if app.tls { "https" } else { "http" };
-            let base = format!("{scheme}://{}", host.unwrap_or("localhost"));
+            let reached = || format!("{scheme}://{}", host.unwrap_or("localhost"));
+            let base = app.public_url.clone().unwrap_or_else(reached);
             parts.extensions.insert(Peer { address, base });
             parts.extensions.insert(principal);
             parts.extensions.insert(body);
@@ -146,17 +164,18 @@ fn admit(
 }
 
 /// The body of a known caller; a large one only of an agent that reports of a migration which it holds.
-async fn read_body(app: &App, principal: &Principal, path: &str, body: Body) -> Result<HeldBody, ApiError> {
-    let most = match is_report_of_holder(app, principal, path)? {
+async fn read_body(app: &App, principal: &Principal, parts: &Parts, body: Body) -> Result<HeldBody, ApiError> {
+    let most = match is_report_of_holder(app, principal, parts)? {
         true => bodies::REPORT_BYTES,
         false => bodies::CLIENT_BODY_BYTES,
     };
     app.bodies.read(body, most).await.map_err(|not_read| not_read.error(most))
 }
 
-/// Whether `path` is where the agent reports that holds the migration.
-fn is_report_of_holder(app: &App, principal: &Principal, path: &str) -> Result<bool, ApiError> {
-    let Some(rest) = path.strip_prefix(AGENTS).filter(|_| principal.is_link) else { return Ok(false) };
+/// Whether it is a report of the agent that holds the migration: what proves that is its secret.
+fn is_report_of_holder(app: &App, principal: &Principal, parts: &Parts) -> Result<bool, ApiError> {
+    let secret = parts.headers.get(SECRET_HEADER).and_then(|value| value.to_str().ok());
+    let Some(rest) = parts.uri.path().strip_prefix(AGENTS).filter(|_| principal.is_link) else { return Ok(false) };
     let mut parts = rest.split('/');
     let (Some(agent), Some("migrations"), Some(migration), Some("report"), None) =
         (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
@@ -164,8 +183,10 @@ fn is_report_of_holder(app: &App, principal: &Principal, path: &str) -> Result<b
         return Ok(false);
     };
     let (Ok(agent), Ok(migration)) = (agent.parse::<AgentId>(), migration.parse()) else { return Ok(false) };
-    let holder = app.store.migration(migration)?.and_then(|migration| migration.lease).map(|lease| lease.agent);
-    Ok(holder == Some(agent) && app.store.agent(principal.org_id, agent)?.is_some())
+    let held = app.store.migration_of(principal.org_id, migration)?.and_then(|migration| migration.lease);
+    let known = app.store.agent(principal.org_id, agent)?;
+    let is_own = known.is_some_and(|known| known.is_proven_by(secret));
+    Ok(held.is_some_and(|lease| lease.agent == agent) && is_own)
 }
 
 /// Reads the body of a request that proves by it who sends it: small, and within what all of these may take together.
@@ -180,12 +201,12 @@ pub(crate) async fn read_sign_in(State(app): State<Arc<App>>, request: Request, 
 
 fn identify(
     app: &App,
-    headers: &HeaderMap,
-    method: &str,
+    parts: &Parts,
     target: &str,
     address: IpAddr,
     now: Timestamp,
 ) -> Result<Principal, Box<Response<Body>>> {
+    let (headers, method) = (&parts.headers, parts.method.as_str());
     // A client must not take it for wrong credentials that they can't be looked up.
     let broken = |error: ServerError| Box::new(render::respond(Err(error.into()), None, Wishes::default()));
     let challenge = |stale| digest::challenge(&app.nonces.issue(now), stale);
@@ -194,8 +215,9 @@ fn identify(
     let Some(given) = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()) else {
         let caller = session::caller(app, headers, now).map(|(principal, _)| principal);
         return match caller {
-            Some(principal) if method == "GET" || session::is_own(headers) => Ok(principal),
-            Some(_) => {
+            Some(principal) if method == "GET" || session::is_own(app, headers, &parts.uri) => Ok(principal),
+            Some(principal) => {
+                call::audit(app, &principal, address, method, parts.uri.path(), Outcome::Refused);
                 let detail = "A session may change something from the page itself only.";
                 let error = ApiError::new(StatusCode::FORBIDDEN, "CROSS_SITE_REQUEST", detail, &[]);
                 Err(Box::new(render::respond(Err(error), None, Wishes::default())))
@@ -206,8 +228,10 @@ fn identify(
         };
     };
     if let Some(token) = given.strip_prefix("Bearer ") {
-        let account = app.store.token(token.trim(), now).map_err(broken)?;
-        return account.map(ServiceAccount::principal).ok_or_else(|| wrong("Bearer error=\"invalid_token\""));
+        let hash = bearer::hash(token.trim());
+        let account = app.store.token(&hash, now).map_err(broken)?;
+        let principal = account.map(|account| account.principal(Credential::Token(hash)));
+        return principal.ok_or_else(|| wrong("Bearer error=\"invalid_token\""));
     }
     digest::check(app, given, method, target, now).map_err(|refused| match refused {
         digest::Refused::Wrong => wrong(&challenge(false)),
@@ -270,16 +294,19 @@ pub(crate) async fn oauth_token(
             return refuse(StatusCode::BAD_REQUEST, "unsupported_grant_type", "Only client_credentials is supported.");
         }
     }
-    let Some(account) = client(&app, &headers, &form, now) else { return wrong_client(&app, peer, now) };
+    let Some((account, secret)) = client(&app, &headers, &form, now) else { return wrong_client(&app, peer, now) };
     if let Err(too_many) = app.limits.token(&account.client_id, now) {
         return refuse_for_now(&format!("A client may ask for {TOKENS_A_MINUTE} tokens a minute."), &too_many);
     }
     let token = bearer::new_token();
-    if let Err(error) = app.store.create_token(&token, &account.client_id, now) {
+    if let Err(error) = app.store.create_token(&token, &account.client_id, &secret, now) {
         tracing::error!(%error, "a token could not be kept");
         return refuse(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "Unexpected error.");
     }
-    let answer = json!({"access_token": token.expose(), "expires_in": bearer::LIFE_SECONDS, "token_type": "Bearer"});
+    // It ends with its secret.
+    let left = account.secret(&secret, now).map_or(0, |secret| secret.expires_at.seconds_since(now));
+    let life = bearer::LIFE_SECONDS.min(left);
+    let answer = json!({"access_token": token.expose(), "expires_in": life, "token_type": "Bearer"});
     json_response(StatusCode::OK, &answer)
 }
 
@@ -292,7 +319,7 @@ pub(crate) async fn oauth_revoke(
 ) -> Response<Body> {
     let now = Timestamp::now();
     let form: HashMap<String, String> = url::form_urlencoded::parse(&body).into_owned().collect();
-    let Some(account) = client(&app, &headers, &form, now) else { return wrong_client(&app, peer, now) };
+    let Some((account, _)) = client(&app, &headers, &form, now) else { return wrong_client(&app, peer, now) };
     let Some(token) = form.get("token") else {
         return refuse(StatusCode::BAD_REQUEST, "invalid_request", "token is missing.");
     };
@@ -303,19 +330,27 @@ pub(crate) async fn oauth_revoke(
     Response::new(Body::empty())
 }
 
-fn client(app: &App, headers: &HeaderMap, form: &HashMap<String, String>, now: Timestamp) -> Option<ServiceAccount> {
-    use subtle::ConstantTimeEq;
+/// The account, and which of its secrets was given.
+fn client(
+    app: &App,
+    headers: &HeaderMap,
+    form: &HashMap<String, String>,
+    now: Timestamp,
+) -> Option<(ServiceAccount, String)> {
     let basic = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(bearer::basic);
     let (id, secret) = basic.or_else(|| Some((form.get("client_id")?.clone(), form.get("client_secret")?.clone())))?;
-    let known = app.store.service_account(&id).ok().flatten();
-    let hash = known.as_ref().map_or_else(|| bearer::hash(""), |account| account.secret_hash.clone());
-    let equal: bool = hash.as_bytes().ct_eq(bearer::hash(&secret).as_bytes()).into();
-    known.filter(|account| equal && account.expires_at > now)
+    bearer::check(app, &id, &secret, now)
 }
 
 fn wrong_client(app: &App, peer: SocketAddr, now: Timestamp) -> Response<Body> {
     match app.limits.wrong_credentials(peer.ip().to_canonical(), now) {
-        Ok(()) => refuse(StatusCode::UNAUTHORIZED, "invalid_client", "The client credentials are not valid."),
+        Ok(()) => {
+            let mut answer =
+                refuse(StatusCode::UNAUTHORIZED, "invalid_client", "The client credentials are not valid.");
+            let asked = HeaderValue::from_static("Basic realm=\"MMS Public API\"");
+            answer.headers_mut().insert(header::WWW_AUTHENTICATE, asked);
+            answer
+        }
         Err(too_many) => refuse_for_now("Too many requests with wrong credentials came from this address.", &too_many),
     }
 }

@@ -40,6 +40,11 @@ pub(crate) fn negotiate(accept: &str, versions: &[ApiVersion], removed: &[ApiVer
     }
 }
 
+/// The version in which a body is written, by its media type: none if that has no date, or one before the first version.
+pub(crate) fn written(content_type: &str, versions: &[ApiVersion]) -> Option<ApiVersion> {
+    negotiate(content_type, versions, &[]).ok()
+}
+
 /// The newest date that the header names.
 fn newest(accept: &str) -> Option<ApiVersion> {
     let dates = accept.split(',').filter_map(|range| {

@@ -105,6 +105,22 @@ pub(crate) fn components() -> &'static Value {
     })
 }
 
+/// Those that the document refers to: not the agents' protocol's.
+fn documented() -> Value {
+    let mut hidden = Vec::new();
+    let mut shown = Vec::new();
+    for route in routes() {
+        let all = if route.documented { &mut shown } else { &mut hidden };
+        route.bodies().iter().for_each(|(_, shape)| (shape.collect)(all));
+        (route.gives.collect)(all);
+    }
+    let mut schemas = components().clone();
+    for (name, _) in hidden.iter().filter(|(name, _)| !shown.iter().any(|(known, _)| known == name)) {
+        schemas.as_object_mut().into_iter().for_each(|all| drop(all.remove(name)));
+    }
+    schemas
+}
+
 /// `utoipa` writes a list's being read- or write-only at its items; it belongs to the list.
 fn hoist(value: &mut Value) {
     if let Some(items) = value.get_mut("items").and_then(Value::as_object_mut) {
@@ -118,15 +134,20 @@ fn hoist(value: &mut Value) {
     }
 }
 
-/// What a request may hold is all that its schema names; answers may grow.
+/// What a request may hold is all that its schema names; answers may grow, and so may what agents of later versions say.
 fn close(schemas: &mut Value) {
-    let mut taken = Vec::new();
-    routes().iter().flat_map(Route::bodies).for_each(|(_, shape)| (shape.collect)(&mut taken));
-    for (name, _) in taken {
-        if schemas[&name]["type"] == "object" && schemas[&name].get("additionalProperties").is_none() {
-            schemas[&name]["additionalProperties"] = false.into();
-        }
+    let (mut taken, mut told) = (Vec::new(), Vec::new());
+    for route in routes() {
+        let all = if route.documented { &mut taken } else { &mut told };
+        route.bodies().iter().for_each(|(_, shape)| (shape.collect)(all));
     }
+    let mut set = |name: &str, is_open: bool| {
+        if schemas[name]["type"] == "object" && schemas[name].get("additionalProperties").is_none() {
+            schemas[name]["additionalProperties"] = is_open.into();
+        }
+    };
+    taken.iter().for_each(|(name, _)| set(name, false));
+    told.iter().for_each(|(name, _)| set(name, true));
 }
 
 /// The document.
@@ -134,7 +155,7 @@ pub(crate) fn document() -> &'static Value {
     static DOCUMENT: OnceLock<Value> = OnceLock::new();
     DOCUMENT.get_or_init(|| {
         let mut paths: Map<String, Value> = Map::new();
-        for route in routes().iter().filter(|route| !route.operation.is_empty()) {
+        for route in routes().iter().filter(|route| route.documented) {
             let path = paths.entry(route.path).or_insert_with(|| json!({}));
             path[route.method.as_str().to_ascii_lowercase()] = operation(route);
         }
@@ -154,7 +175,7 @@ pub(crate) fn document() -> &'static Value {
                     "RateLimit-Remaining": {"description": "What is left of them", "schema": {"type": "integer"}},
                     "Retry-After": {"description": "Seconds", "schema": {"type": "integer"}},
                 },
-                "schemas": components(),
+                "schemas": documented(),
                 "securitySchemes": {
                     "DigestAuth": {"type": "http", "scheme": "digest"},
                     "ServiceAccounts": {"type": "oauth2", "flows": {

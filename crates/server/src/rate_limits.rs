@@ -7,11 +7,21 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// Tokens that a client may ask for in a minute.
-pub(crate) const TOKENS_A_MINUTE: u32 = 10;
+/// Tokens that a client may ask for in a minute: a shell loop of the `atlas` command line asks for one each time.
+pub(crate) const TOKENS_A_MINUTE: u32 = 60;
 
-/// Sign-ins that may be tried from one address in a minute.
+/// Wrong sign-ins of one account, and from one address, in a minute that are answered as such. Right ones are let in all
+/// the same, so that nobody is locked out by someone else.
 const SIGN_INS_A_MINUTE: u32 = 20;
+
+/// Refused operations of one caller in a minute that are written into the audit.
+const REFUSALS_A_MINUTE: u32 = 20;
+
+/// Counts kept in a minute: names are the callers' choice.
+const COUNTS: usize = 100_000;
+
+/// Of a name, what it is counted by.
+const NAME_BYTES: usize = 64;
 
 /// Requests with wrong credentials from one address in a minute that are answered as such. It is a brake for programs
 /// that were left behind with an old key, not a wall: keys are random, and good ones are let in all the same.
@@ -75,7 +85,11 @@ impl RateLimits {
         if counted.minute != minute {
             *counted = Counted { minute, requests: HashMap::new() };
         }
-        let count = counted.requests.entry((caller, kind)).or_default();
+        let place = (caller, kind);
+        if counted.requests.len() >= COUNTS && !counted.requests.contains_key(&place) {
+            return -1;
+        }
+        let count = counted.requests.entry(place).or_default();
         *count += 1;
         i64::from(limit) - i64::from(*count)
     }
@@ -99,9 +113,16 @@ impl RateLimits {
         self.take(client.to_owned(), "tokens", TOKENS_A_MINUTE, now)
     }
 
-    /// Whether one more sign-in may be tried from `address`.
-    pub fn sign_in(&self, address: IpAddr, now: Timestamp) -> Result<(), TooMany> {
-        self.take(address.to_string(), "sign-ins", SIGN_INS_A_MINUTE, now)
+    /// Counts a sign-in as `name` from `address` that was found wrong: by both.
+    pub fn wrong_sign_in(&self, name: &str, address: IpAddr, now: Timestamp) -> Result<(), TooMany> {
+        let name: String = name.chars().take(NAME_BYTES).collect();
+        let of_account = self.take(name, "sign-ins of an account", SIGN_INS_A_MINUTE, now);
+        self.take(address.to_string(), "sign-ins", SIGN_INS_A_MINUTE, now).and(of_account)
+    }
+
+    /// Counts an operation that a caller may not carry out.
+    pub fn refusal(&self, caller: &str, now: Timestamp) -> Result<(), TooMany> {
+        self.take(caller.to_owned(), "refusals", REFUSALS_A_MINUTE, now)
     }
 
     /// Counts credentials from `address` that were found wrong.
@@ -119,12 +140,18 @@ mod tests {
         let limits = RateLimits::new(RequestLimits::default());
         let [one, other] = [1, 2].map(|n| IpAddr::from([10, 0, 0, n]));
         let now = Timestamp(45_000);
-        for _ in 0..SIGN_INS_A_MINUTE {
-            assert_eq!(limits.sign_in(one, now), Ok(()));
+        for n in 0..SIGN_INS_A_MINUTE {
+            assert_eq!(limits.wrong_sign_in(&n.to_string(), one, now), Ok(()));
         }
-        assert_eq!(limits.sign_in(one, now), Err(TooMany { retry_after_seconds: 15 }));
-        assert_eq!((limits.sign_in(other, now), limits.wrong_credentials(one, now)), (Ok(()), Ok(())));
-        assert_eq!(limits.sign_in(one, now.plus_seconds(15)), Ok(()));
-        assert_eq!(limits.counted.lock().expect("is whole").requests.len(), 1, "what is over is forgotten");
+        let refused = Err(TooMany { retry_after_seconds: 15 });
+        assert_eq!(limits.wrong_sign_in("another", one, now), refused);
+        assert_eq!((limits.wrong_sign_in("another", other, now), limits.wrong_credentials(one, now)), (Ok(()), Ok(())));
+        for n in 0..SIGN_INS_A_MINUTE {
+            let _ = limits.wrong_sign_in("one", IpAddr::from([10, 0, 1, n as u8]), now);
+        }
+        assert_eq!(limits.wrong_sign_in("one", IpAddr::from([10, 0, 2, 1]), now), refused, "an account");
+        assert_eq!(limits.wrong_sign_in("one", one, now.plus_seconds(15)), Ok(()));
+        let left = limits.counted.lock().expect("is whole").requests.len();
+        assert_eq!(left, 2, "what is over is forgotten");
     }
 }

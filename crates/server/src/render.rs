@@ -3,7 +3,7 @@
 use crate::rate_limits::TooMany;
 use axum::{
     body::Body,
-    http::{HeaderValue, Response, StatusCode, header},
+    http::{HeaderValue, Method, Response, StatusCode, header},
 };
 use limosa_model::{ApiVersion, wire::error::FieldViolation};
 use serde_json::{Map, Value, json};
@@ -73,6 +73,12 @@ impl ApiError {
 
     pub fn resource(what: &str) -> Self {
         Self::not_found("RESOURCE_NOT_FOUND", format!("Cannot find resource {what}."), &[what])
+    }
+
+    /// A path parameter that can't be an id.
+    pub fn path_parameter(path: &str) -> Self {
+        let detail = format!("One or more path parameter in the request URI {path} is malformed.");
+        Self::bad("PATH_PARAM_PARSE_ERROR", detail, &[path])
     }
 
     pub fn malformed() -> Self {
@@ -178,6 +184,26 @@ pub(crate) fn unauthorized(challenge: &str) -> Response<Body> {
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Ok(challenge) = HeaderValue::from_str(challenge) {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    response
+}
+
+/// The answer to a method that a path doesn't have; `Allow` says which it has.
+pub(crate) fn method_not_allowed(
+    answer: &Response<Body>,
+    method: &Method,
+    path: &str,
+    wishes: Wishes,
+) -> Response<Body> {
+    let detail = format!("Method {method} is not allowed for resource {path}.");
+    let parameters = [method.as_str(), path];
+    let error = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", detail, &parameters);
+    let mut response = respond(Err(error), None, wishes);
+    if let Some(allow) = answer.headers().get(header::ALLOW) {
+        response.headers_mut().insert(header::ALLOW, allow.clone());
+    }
+    for (name, value) in answer.headers().iter().filter(|(name, _)| name.as_str().starts_with("ratelimit-")) {
+        response.headers_mut().insert(name, value.clone());
     }
     response
 }

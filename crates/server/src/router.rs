@@ -9,7 +9,7 @@ use crate::{
     render::{ApiError, Reply},
     routes::{
         account, agents, audit, clusters, cutover, events, jobs, keys, link_tokens, live_migrations, reports,
-        service_accounts, validations,
+        service_accounts, surroundings, validations,
     },
 };
 use axum::{
@@ -22,11 +22,14 @@ use axum::{
 use limosa_model::{
     ApiVersion, Limits,
     cutover::{CutoverOptions, Rehearsal},
+    protocol,
     report::MigrationReport,
     wire::{
         account::{
-            AccessListEntry, ApiKeyUserDetails, AtlasOrganization, ClusterDescription, CreateApiKey, CreateGroup,
-            CreateGroupApiKey, CreateServiceAccount, Group, GroupRoleAssignment, ServiceAccount, SystemStatus,
+            Absent, AccessListEntry, AccessListRequest, ApiKeyUserDetails, AtlasOrganization, ClusterDescription,
+            CreateApiKey, CreateGroup, CreateGroupApiKey, CreateServiceAccount, CreateServiceAccountSecret, Group,
+            GroupIpAddresses, GroupRoleAssignment, GroupSettings, OrganizationSettings, ServiceAccount,
+            ServiceAccountSecret, SystemStatus, UpdateApiKey, UpdateGroupApiKey, UpdateServiceAccount,
         },
         live_migration::{
             LiveImportAvailableProject, LiveImportValidation, LiveMigrationRequest, LiveMigrationRequest20240530,
@@ -35,6 +38,7 @@ use limosa_model::{
         own::{
             AuditEntry, CancelRequest, Changes, Empty, ExtendRequest, MigrationDetail, MigrationEvent,
             MigrationRequest, MigrationSample, MigrationValidation, RegisterCluster, RegisteredCluster, ResumeRequest,
+            RotateLinkToken,
         },
     },
 };
@@ -50,6 +54,7 @@ pub(crate) const V1: &[ApiVersion] = &[ApiVersion::V2023_01_01];
 const V1_AND_DROP: &[ApiVersion] = &[ApiVersion::V2023_01_01, ApiVersion::V2024_05_30];
 const CLUSTERS: &[ApiVersion] = &[ApiVersion::V2023_01_01, ApiVersion::V2023_02_01, ApiVersion::V2024_08_05];
 const SERVICE_ACCOUNTS: &[ApiVersion] = &[ApiVersion::V2024_08_05];
+const USERS: &[ApiVersion] = &[ApiVersion::V2023_01_01, ApiVersion::V2025_02_19];
 
 type Handler = fn(&Call) -> Result<Reply, ApiError>;
 
@@ -75,6 +80,8 @@ pub(crate) struct Route {
     pub query: Vec<&'static str>,
     /// Changes something that an owner wants to know of.
     pub audited: bool,
+    /// Part of the API document.
+    pub documented: bool,
     /// Instead of the answer, for a client that asks for `text/event-stream`.
     pub stream: Option<fn(Call) -> Response<axum::body::Body>>,
 }
@@ -83,6 +90,7 @@ impl Route {
     pub(crate) fn new(method: Method, path: &'static str, operation: &'static str, handler: Handler) -> Self {
         Self {
             audited: method != Method::GET,
+            documented: true,
             method,
             path,
             operation,
@@ -195,6 +203,10 @@ const OWN_REHEARSAL: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/{liv
 const OWN_REPORT: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}/report";
 const OWN_EXTEND: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}/extend";
 const OWN_LIMITS: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}/limits";
+const SECRETS: &str = "/api/atlas/v2/orgs/{orgId}/serviceAccounts/{clientId}/secrets";
+const SECRET: &str = "/api/atlas/v2/orgs/{orgId}/serviceAccounts/{clientId}/secrets/{secretId}";
+const OWN_LINK: &str = "/api/limosa/v1/orgs/{orgId}/linkToken";
+const OWN_LINK_ROTATE: &str = "/api/limosa/v1/orgs/{orgId}/linkToken/rotate";
 const AUDIT: &str = "/api/limosa/v1/orgs/{orgId}/audit";
 
 const OWNER: &str = "Organization Owner";
@@ -205,7 +217,7 @@ const GROUP_READER: &str = "Project Read Only";
 /// All operations.
 pub(crate) fn routes() -> &'static [Route] {
     static ROUTES: OnceLock<Vec<Route>> = OnceLock::new();
-    ROUTES.get_or_init(|| [migrations(), around(), own(), agents()].into_iter().flatten().collect())
+    ROUTES.get_or_init(|| [migrations(), around(), surroundings(), keys(), own(), agents()].into_iter().flatten().collect())
 }
 
 /// The Cloud Migration Service.
@@ -320,6 +332,59 @@ fn around() -> Vec<Route> {
         .versions(CLUSTERS)
         .role(GROUP_READER)
         .gives(Answer::one::<ClusterDescription>(StatusCode::OK)),
+    ]
+}
+
+/// What Terraform's data sources and the command line read of groups and organizations.
+fn surroundings() -> Vec<Route> {
+    let get = |path, operation, handler: Handler, about| {
+        Route::new(Method::GET, path, operation, handler).about(about).versions(V1)
+    };
+    vec![
+        get("/api/atlas/v2/groups/{groupId}/teams", "listGroupTeams", surroundings::none_in_group, "Return no teams")
+            .role(GROUP_READER)
+            .gives(Answer::page::<Absent>()),
+        get("/api/atlas/v2/groups/{groupId}/users", "listGroupUsers", surroundings::none_in_group, "Return no users")
+            .versions(USERS)
+            .role(GROUP_READER)
+            .gives(Answer::page::<Absent>()),
+        get("/api/atlas/v2/groups/{groupId}/limits", "listGroupLimits", surroundings::limits, "Return no limits")
+            .role(GROUP_READER)
+            .gives(Answer::array::<Absent>(StatusCode::OK)),
+        get(
+            "/api/atlas/v2/groups/{groupId}/settings",
+            "getGroupSettings",
+            surroundings::group_settings,
+            "Return the group's settings",
+        )
+        .role(GROUP_READER)
+        .gives(Answer::one::<GroupSettings>(StatusCode::OK)),
+        get(
+            "/api/atlas/v2/groups/{groupId}/ipAddresses",
+            "getGroupIpAddresses",
+            surroundings::ip_addresses,
+            "Return the group's addresses",
+        )
+        .role(GROUP_READER)
+        .gives(Answer::one::<GroupIpAddresses>(StatusCode::OK)),
+        get("/api/atlas/v2/orgs/{orgId}/users", "listOrgUsers", surroundings::none_in_org, "Return no users")
+            .versions(USERS)
+            .role(MEMBER)
+            .gives(Answer::page::<Absent>()),
+        get(
+            "/api/atlas/v2/orgs/{orgId}/settings",
+            "getOrgSettings",
+            surroundings::org_settings,
+            "Return the organization's settings",
+        )
+        .role(MEMBER)
+        .gives(Answer::one::<OrganizationSettings>(StatusCode::OK)),
+    ]
+}
+
+/// Keys and service accounts.
+fn keys() -> Vec<Route> {
+    vec![
         Route::new(Method::GET, KEYS, "listOrgApiKeys", keys::list)
             .about("Return the organization's API keys")
             .versions(V1)
@@ -335,6 +400,12 @@ fn around() -> Vec<Route> {
             .about("Return one API key")
             .versions(V1)
             .role(MEMBER)
+            .gives(Answer::one::<ApiKeyUserDetails>(StatusCode::OK)),
+        Route::new(Method::PATCH, KEY, "updateOrgApiKey", keys::update)
+            .about("Change an API key's description or roles in the organization")
+            .versions(V1)
+            .role(OWNER)
+            .takes_body::<UpdateApiKey>()
             .gives(Answer::one::<ApiKeyUserDetails>(StatusCode::OK)),
         Route::new(Method::DELETE, KEY, "deleteOrgApiKey", keys::delete)
             .about("Revoke an API key")
@@ -358,6 +429,12 @@ fn around() -> Vec<Route> {
             .role(GROUP_OWNER)
             .takes_list::<GroupRoleAssignment>()
             .gives(Answer::one::<ApiKeyUserDetails>(StatusCode::OK)),
+        Route::new(Method::PATCH, GROUP_KEY, "updateGroupApiKey", keys::update_in_group)
+            .about("Change an API key's description or roles in the group")
+            .versions(V1)
+            .role(GROUP_OWNER)
+            .takes_body::<UpdateGroupApiKey>()
+            .gives(Answer::one::<ApiKeyUserDetails>(StatusCode::OK)),
         Route::new(Method::DELETE, GROUP_KEY, "removeGroupApiKey", keys::remove_from_group)
             .about("Take an API key out of the group")
             .versions(V1)
@@ -372,7 +449,7 @@ fn around() -> Vec<Route> {
             .about("Add to the addresses from which an API key works")
             .versions(V1)
             .role(OWNER)
-            .takes_list::<AccessListEntry>()
+            .takes_list::<AccessListRequest>()
             .gives(Answer::page::<AccessListEntry>()),
         Route::new(Method::DELETE, ACCESS_ENTRY, "deleteOrgAccessEntry", keys::remove_access)
             .about("Remove one of the addresses from which an API key works")
@@ -390,6 +467,28 @@ fn around() -> Vec<Route> {
             .role(OWNER)
             .takes_body::<CreateServiceAccount>()
             .gives(Answer::one::<ServiceAccount>(StatusCode::CREATED)),
+        Route::new(Method::GET, ACCOUNT, "getOrgServiceAccount", service_accounts::get)
+            .about("Return one service account")
+            .versions(SERVICE_ACCOUNTS)
+            .role(MEMBER)
+            .gives(Answer::one::<ServiceAccount>(StatusCode::OK)),
+        Route::new(Method::PATCH, ACCOUNT, "updateOrgServiceAccount", service_accounts::update)
+            .about("Change a service account's name, description or roles")
+            .versions(SERVICE_ACCOUNTS)
+            .role(OWNER)
+            .takes_body::<UpdateServiceAccount>()
+            .gives(Answer::one::<ServiceAccount>(StatusCode::OK)),
+        Route::new(Method::POST, SECRETS, "createOrgServiceAccountSecret", service_accounts::create_secret)
+            .about("Create another secret; those before it end within a week")
+            .versions(SERVICE_ACCOUNTS)
+            .role(OWNER)
+            .takes_body::<CreateServiceAccountSecret>()
+            .gives(Answer::one::<ServiceAccountSecret>(StatusCode::CREATED)),
+        Route::new(Method::DELETE, SECRET, "deleteOrgServiceAccountSecret", service_accounts::delete_secret)
+            .about("Revoke a secret and the tokens that it was exchanged for")
+            .versions(SERVICE_ACCOUNTS)
+            .role(OWNER)
+            .gives(Answer::nothing(StatusCode::NO_CONTENT)),
         Route::new(Method::DELETE, ACCOUNT, "deleteOrgServiceAccount", service_accounts::delete)
             .about("Revoke a service account and its tokens")
             .versions(SERVICE_ACCOUNTS)
@@ -492,6 +591,15 @@ fn own() -> Vec<Route> {
         steer(OWN_LIMITS, "limitLiveMigration", jobs::limit)
             .about("Change how much it may take of its clusters; what is left out is as by default")
             .takes_body::<Limits>(),
+        Route::new(Method::POST, OWN_LINK_ROTATE, "rotateLinkToken", link_tokens::rotate)
+            .about("Replace the organization's link token, also while migrations run")
+            .role(OWNER)
+            .may_take::<RotateLinkToken>()
+            .gives(Answer::one::<TargetOrg>(StatusCode::CREATED)),
+        Route::new(Method::DELETE, OWN_LINK, "revokeLinkToken", link_tokens::revoke)
+            .about("Revoke the organization's link token at once, also while migrations run")
+            .role(OWNER)
+            .gives(Answer::nothing(StatusCode::NO_CONTENT)),
         Route::new(Method::GET, AUDIT, "listAudit", audit::list)
             .about("Return who did what, newest first")
             .role(OWNER)
@@ -503,15 +611,27 @@ fn own() -> Vec<Route> {
 fn agents() -> Vec<Route> {
     let protocol = |path, operation, handler: Handler| {
         let mut route = Route::new(Method::POST, path, operation, handler);
-        (route.may, route.audited) = (Principal::is_agent, false);
+        (route.may, route.audited, route.documented) = (Principal::is_agent, false, false);
+        route
+    };
+    let any = |mut route: Route| {
         route.takes.push((ApiVersion::V2023_01_01, Shape::any()));
         route
     };
+    let join = protocol("/api/limosa/v1/agents", "joinAgent", agents::join).takes_body::<protocol::Join>();
     vec![
-        protocol("/api/limosa/v1/agents", "", agents::join),
-        protocol("/api/limosa/v1/agents/{agentId}/heartbeat", "", agents::heartbeat),
-        protocol("/api/limosa/v1/agents/{agentId}/migrations/{liveMigrationId}/report", "", agents::report),
-        protocol("/api/limosa/v1/agents/{agentId}/validations/{validationId}/report", "", agents::report_validation),
+        Route { audited: true, ..join },
+        any(protocol("/api/limosa/v1/agents/{agentId}/heartbeat", "agentHeartbeat", agents::heartbeat)),
+        any(protocol(
+            "/api/limosa/v1/agents/{agentId}/migrations/{liveMigrationId}/report",
+            "agentReport",
+            agents::report,
+        )),
+        any(protocol(
+            "/api/limosa/v1/agents/{agentId}/validations/{validationId}/report",
+            "agentValidationReport",
+            agents::report_validation,
+        )),
     ]
 }
 
@@ -520,6 +640,7 @@ fn filter(method: &Method) -> MethodFilter {
         Method::POST => MethodFilter::POST,
         Method::PUT => MethodFilter::PUT,
         Method::DELETE => MethodFilter::DELETE,
+        Method::PATCH => MethodFilter::PATCH,
         _ => MethodFilter::GET,
     }
 }

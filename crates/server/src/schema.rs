@@ -14,9 +14,16 @@ use std::{
 /// as is a null where the schema has room for one.
 pub(crate) fn check(body: &mut Value, schema: &Value, components: &Value) -> Result<(), ApiError> {
     let mut check = Check { components, violations: Vec::new() };
-    check.value(body, schema, "")?;
+    match check.value(body, schema, "") {
+        // Enough were found.
+        Err(_) if check.violations.len() == MOST_VIOLATIONS => {}
+        checked => checked?,
+    }
     if check.violations.is_empty() { Ok(()) } else { Err(ApiError::violations(check.violations)) }
 }
+
+/// Violations that are told at most: a body may have as many as it has bytes.
+const MOST_VIOLATIONS: usize = 20;
 
 struct Check<'a> {
     components: &'a Value,
@@ -61,7 +68,7 @@ impl<'a> Check<'a> {
         match (kind.as_str(), &mut *value) {
             (Some("object"), Value::Object(fields)) => return self.object(fields, schema, path),
             (Some("array"), Value::Array(items)) => {
-                self.bounds(schema, path, "Items", items.len());
+                self.bounds(schema, path, "Items", items.len())?;
                 for (index, item) in items.iter_mut().enumerate() {
                     self.value(item, &schema["items"], &format!("{path}[{index}]"))?;
                 }
@@ -77,7 +84,7 @@ impl<'a> Check<'a> {
                 let out = schema["minimum"].as_f64().is_some_and(|least| (number as f64) < least)
                     || schema["maximum"].as_f64().is_some_and(|most| number as f64 > most);
                 if out {
-                    self.violate(path, format!("must be between {} and {}", schema["minimum"], schema["maximum"]));
+                    self.violate(path, format!("must be between {} and {}", schema["minimum"], schema["maximum"]))?;
                 }
             }
             _ if path.is_empty() => return Err(ApiError::malformed()),
@@ -88,6 +95,7 @@ impl<'a> Check<'a> {
 
     fn object(&mut self, fields: &mut Map<String, Value>, schema: &'a Value, path: &str) -> Result<(), ApiError> {
         let inside = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+        let is_open = schema["additionalProperties"] == true || schema["additionalProperties"].is_object();
         let Some(known) = schema["properties"].as_object() else {
             // An object of any shape, or one without attributes.
             let closed = schema["additionalProperties"] == false;
@@ -96,13 +104,13 @@ impl<'a> Check<'a> {
                 _ => Ok(()),
             };
         };
-        self.bounds(schema, path, "Properties", fields.len());
         for name in fields.keys() {
-            if !known.contains_key(name) {
+            if !known.contains_key(name) && !is_open {
                 return Err(ApiError::invalid(&inside(name)));
             }
         }
-        fields.retain(|name, _| known[name]["readOnly"] != true);
+        fields.retain(|name, _| known.get(name).is_some_and(|known| known["readOnly"] != true));
+        self.bounds(schema, path, "Properties", fields.len())?;
         for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             if known[name]["readOnly"] != true && fields.get(name).is_none_or(Value::is_null) {
                 return Err(ApiError::missing(&inside(name)));
@@ -130,7 +138,7 @@ impl<'a> Check<'a> {
                 return Err(ApiError::bad("INVALID_ENUM_VALUE", detail, &[text.as_str()]));
             }
         }
-        self.bounds(schema, path, "Length", text.chars().count());
+        self.bounds(schema, path, "Length", text.chars().count())?;
         if let Some(pattern) = schema["pattern"].as_str()
             && !matches(pattern, text)
         {
@@ -140,18 +148,21 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
-    fn bounds(&mut self, schema: &Value, path: &str, what: &str, size: usize) {
+    fn bounds(&mut self, schema: &Value, path: &str, what: &str, size: usize) -> Result<(), ApiError> {
         let size = size as u64;
         if let Some(least) = schema[format!("min{what}")].as_u64().filter(|least| size < *least) {
-            self.violate(path, format!("size must be at least {least}"));
+            self.violate(path, format!("size must be at least {least}"))?;
         }
         if let Some(most) = schema[format!("max{what}")].as_u64().filter(|most| size > *most) {
-            self.violate(path, format!("size must be at most {most}"));
+            self.violate(path, format!("size must be at most {most}"))?;
         }
+        Ok(())
     }
 
-    fn violate(&mut self, path: &str, description: String) {
+    /// Notes a violation; an error once there are enough.
+    fn violate(&mut self, path: &str, description: String) -> Result<(), ApiError> {
         self.violations.push(FieldViolation { description, field: path.to_owned() });
+        if self.violations.len() < MOST_VIOLATIONS { Ok(()) } else { Err(ApiError::malformed()) }
     }
 }
 
@@ -169,4 +180,28 @@ fn matches(pattern: &str, text: &str) -> bool {
     let mut compiled = COMPILED.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
     let regex = compiled.entry(pattern.to_owned()).or_insert_with(|| Regex::new(pattern).ok());
     regex.as_ref().is_none_or(|regex| regex.is_match(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pattern that can't be compiled would let everything pass.
+    #[test]
+    fn every_pattern_is_one() {
+        fn check(schema: &Value) {
+            match schema {
+                Value::Object(fields) => {
+                    if let Some(pattern) = fields.get("pattern").and_then(Value::as_str) {
+                        assert!(Regex::new(pattern).is_ok(), "{pattern}");
+                    }
+                    fields.values().for_each(check);
+                }
+                Value::Array(items) => items.iter().for_each(check),
+                _ => {}
+            }
+        }
+        check(crate::openapi::components());
+        assert!(!matches(r"^\P{C}+$", "a\u{1b}b") && matches(r"^\P{C}+$", "a b-ü"));
+    }
 }

@@ -1,12 +1,16 @@
 //! The control plane over real HTTP.
 
+mod agents_trust;
+mod atlas_clients;
 mod authentication;
 mod document;
 mod flood;
 mod job;
+mod limits_of_access;
 mod notify;
 mod operation;
 mod requests;
+mod revoked;
 mod roles;
 mod session;
 mod steering;

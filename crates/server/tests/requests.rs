@@ -142,7 +142,7 @@ async fn versions_paths_and_methods_are_what_clients_expect() {
     let doubled = server.get("/api/atlas/v2//orgs/?pretty=false").await;
     assert_eq!(doubled.status, 200, "{doubled:?}");
     let wrong = server.call(Method::PATCH, &server.group("liveMigrations"), None).await;
-    assert_eq!((wrong.status, wrong.text.as_str(), wrong.header("allow")), (405, "", "POST"));
+    assert_eq!((wrong.status, wrong.header("allow")), (405, "POST"));
     assert_eq!(server.get("/api/atlas/v2/nothing").await.error(), (404, "RESOURCE_NOT_FOUND".to_owned()));
     let zipped =
         server.request(Method::GET, "/api/atlas/v2/orgs").bearer_auth(&token).header("accept-encoding", "gzip");

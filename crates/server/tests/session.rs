@@ -100,8 +100,12 @@ async fn a_session_changes_something_from_the_page_only() {
     assert_eq!(forged.error().0, 403, "a sign-in from elsewhere");
     assert_eq!(register(own(&server, Method::POST, &path).header("origin", &server.url)).await.status, 201);
     let audit = server.get(&format!("/api/limosa/v1/orgs/{}/audit", keys.org_id)).await.json();
-    let entries: Vec<_> = audit["results"].as_array().expect("a list").iter().map(|e| &e["operation"]).collect();
-    assert_eq!(entries, ["registerCluster", "signIn"], "what was refused is not among what was done");
+    let entries = |outcome: &str| -> Vec<String> {
+        let all = audit["results"].as_array().expect("a list").iter().filter(|entry| entry["outcome"] == outcome);
+        all.map(|entry| entry["operation"].as_str().expect("is there").to_owned()).collect()
+    };
+    assert_eq!(entries("DONE"), ["registerCluster", "signIn"], "what was refused is not among what was done");
+    assert_eq!(entries("REFUSED"), ["POST", "POST", "POST"], "{audit}");
 }
 
 #[tokio::test]
@@ -125,4 +129,46 @@ async fn a_session_ends_when_it_is_closed_and_with_its_key() {
     assert_eq!((ended.status, ended.header("www-authenticate")), (401, "Session"));
     let groups = own(&server, Method::GET, "/api/atlas/v2/groups").header("cookie", &second);
     assert_eq!(Answer::of(groups).await.header("www-authenticate"), "Session");
+}
+
+/// HTTP/2 has no `Host`: its authority is what `Origin` must name.
+#[tokio::test]
+async fn another_sites_request_is_refused_over_http_2_too() {
+    let server = TestServer::start().await;
+    let keys = &server.keys;
+    let cookie = cookie(&sign_in(&server, &keys.public_key, keys.private_key.expose()).await);
+    let http = reqwest::Client::builder().http2_prior_knowledge().build().expect("a client");
+    let register = async |origin: &str| {
+        let request = http.post(format!("{}{}", server.url, server.own("clusters"))).header("cookie", &cookie);
+        let request = request.header("x-limosa-request", "1").header("origin", origin);
+        Answer::of(request.json(&json!({"name": "new", "uri": "mongodb://a:1/"}))).await
+    };
+    for origin in ["http://evil.example", "null"] {
+        assert_eq!(register(origin).await.error(), (403, "CROSS_SITE_REQUEST".to_owned()), "{origin}");
+    }
+    assert_eq!(register(&server.url).await.status, 201);
+}
+
+#[tokio::test]
+async fn behind_a_proxy_with_tls_the_cookie_is_secure_and_its_origin_the_pages() {
+    let server = TestServer::behind("https://limosa.example.com/").await;
+    let keys = &server.keys;
+    let answer = sign_in(&server, &keys.public_key, keys.private_key.expose()).await;
+    let set = answer.header("set-cookie");
+    assert!(set.starts_with("__Host-limosa_session=") && set.ends_with("; Secure"), "{set}");
+    assert_eq!(answer.header("strict-transport-security"), "max-age=31536000; includeSubdomains;");
+    let cookie = cookie(&answer);
+    let path = server.own("clusters");
+    let body = json!({"name": "new", "uri": "mongodb://127.0.0.1:1/"});
+    let register = |origin: &str| {
+        let request = own(&server, Method::POST, &path).header("cookie", &cookie).header("origin", origin);
+        Answer::of(request.json(&body))
+    };
+    for origin in ["http://limosa.example.com", "https://evil.example", "https://limosa.example.com.evil.example"] {
+        assert_eq!(register(origin).await.error(), (403, "CROSS_SITE_REQUEST".to_owned()), "{origin}");
+    }
+    assert_eq!(register("https://limosa.example.com").await.status, 201);
+    let org = server.get(&server.org("")).await.json();
+    let link = org["links"][0]["href"].as_str().expect("a link");
+    assert!(link.starts_with("https://limosa.example.com/api/"), "{link}");
 }

@@ -192,6 +192,7 @@ async fn a_restart_keeps_everything_and_tls_speaks_http_2() {
         tls,
         limits: RequestLimits::default(),
         most_connections: limosa_server::MOST_CONNECTIONS,
+        public_url: None,
     };
     let _ = rustls::crypto::ring::default_provider().install_default();
     let pem = std::fs::read(&files.authority).expect("is there");

@@ -4,7 +4,8 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use limosa_model::{
     AgentId, DeploymentId, Epoch, ErrorCode, Failure, PhaseKind, Progress, Secret, digest,
     protocol::{
-        Deployment, Directive, Heartbeat, Join, Joined, MigrationAssignment, Ordered, Report, ValidationReport, Work,
+        Deployment, Directive, Heartbeat, Join, Joined, MigrationAssignment, Ordered, Report, SECRET_HEADER,
+        ValidationReport, Work,
     },
     report::Record,
 };
@@ -16,6 +17,9 @@ use tokio::{sync::oneshot, task::JoinHandle};
 
 /// The media type at the date that most scripts name.
 pub const ACCEPT: &str = "application/vnd.atlas.2025-03-12+json";
+
+/// What proves that calls are the test's own agent's.
+const AGENT_SECRET: &str = "a-secret-of-the-tests-own-agent-of-some-length";
 
 pub struct TestServer {
     pub url: String,
@@ -81,18 +85,27 @@ impl TestServer {
 
     pub async fn launch(cutover_window_seconds: i64, notify: Option<NotifyConfig>) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        Self::launch_in(dir, None, cutover_window_seconds, notify, limosa_server::MOST_CONNECTIONS).await
+        let most = limosa_server::MOST_CONNECTIONS;
+        Self::launch_in(dir, None, cutover_window_seconds, notify, most, None).await
     }
 
     /// One that has few connections.
     pub async fn with_connections(most: usize) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        Self::launch_in(dir, None, limosa_model::transition::CUTOVER_WINDOW_SECONDS, None, most).await
+        Self::launch_in(dir, None, limosa_model::transition::CUTOVER_WINDOW_SECONDS, None, most, None).await
     }
 
     /// The owner's bearer token.
     pub fn token(&self) -> &str {
         &self.token
+    }
+
+    /// Behind a proxy that is reached at `public_url`.
+    pub async fn behind(public_url: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let window = limosa_model::transition::CUTOVER_WINDOW_SECONDS;
+        let most = limosa_server::MOST_CONNECTIONS;
+        Self::launch_in(dir, None, window, None, most, Some(public_url.to_owned())).await
     }
 
     /// On a data directory whose first owner's keys may be known already.
@@ -102,6 +115,7 @@ impl TestServer {
         cutover_window_seconds: i64,
         notify: Option<NotifyConfig>,
         most_connections: usize,
+        public_url: Option<String>,
     ) -> Self {
         let listen = "127.0.0.1:0".parse().expect("an address");
         let session_seconds = limosa_server::SESSION_SECONDS;
@@ -114,6 +128,7 @@ impl TestServer {
             tls: None,
             limits: RequestLimits::default(),
             most_connections,
+            public_url,
         };
         let server = Server::start(&config).expect("starts");
         let url = format!("http://{}", server.local_addr());
@@ -142,13 +157,20 @@ impl TestServer {
         let (dir, keys) = self.stop().await;
         between(dir.path());
         let most = limosa_server::MOST_CONNECTIONS;
-        Self::launch_in(dir, Some(keys), limosa_model::transition::CUTOVER_WINDOW_SECONDS, None, most).await
+        Self::launch_in(dir, Some(keys), limosa_model::transition::CUTOVER_WINDOW_SECONDS, None, most, None).await
     }
 
     /// The number that a query of its store yields.
     pub fn count(&self, query: &str) -> i64 {
         let connection = rusqlite::Connection::open(self.dir.path().join("limosa.db")).expect("opens");
         connection.query_row(query, [], |r| r.get(0)).expect("is counted")
+    }
+
+    /// Changes its store behind its back.
+    pub fn store(&self, statement: &str) {
+        let connection = rusqlite::Connection::open(self.dir.path().join("limosa.db")).expect("opens");
+        connection.busy_timeout(std::time::Duration::from_secs(10)).expect("is set");
+        connection.execute_batch(statement).expect("is changed");
     }
 
     /// Takes tables away under the running server, as a damaged disk might.
@@ -193,6 +215,18 @@ impl TestServer {
         Answer::of(self.request(Method::GET, path).header("authorization", signature)).await
     }
 
+    /// Signed with any key.
+    pub async fn by(&self, public: &str, private: &str, method: Method, path: &str, body: Option<Value>) -> Answer {
+        let asked = Answer::of(self.request(method.clone(), path)).await;
+        let signature = sign(asked.header("www-authenticate"), (public, private), method.as_str(), path, "00000001");
+        let request = self.request(method, path).header("authorization", signature);
+        Answer::of(match body {
+            Some(body) => request.json(&body),
+            None => request,
+        })
+        .await
+    }
+
     pub fn group(&self, rest: &str) -> String {
         format!("/api/atlas/v2/groups/{}/{rest}", self.keys.group_id)
     }
@@ -222,6 +256,7 @@ impl TestServer {
             host_name: "mover1".to_owned(),
             agent_version: "0.1.0".to_owned(),
             group_name: "limosa".to_owned(),
+            secret: Some(Secret::new(AGENT_SECRET)),
             deployments: vec![deployment()],
         };
         let joined: Joined = agent.post("", &join).await;
@@ -317,7 +352,13 @@ impl TestAgent<'_> {
         assert_eq!(asked.status, 401);
         let key = (self.key.0.as_str(), self.key.1.expose());
         let signature = sign(asked.header("www-authenticate"), key, "POST", path, "00000001");
-        Answer::of(self.server.request(Method::POST, path).header("authorization", signature).json(body)).await
+        let request = self.server.request(Method::POST, path).header("authorization", signature);
+        Answer::of(request.header(SECRET_HEADER, AGENT_SECRET).json(body)).await
+    }
+
+    /// Below the agent's own path.
+    pub async fn post_own(&self, rest: &str, body: &impl serde::Serialize) -> Answer {
+        self.post_raw(&format!("/api/limosa/v1/agents/{}/{rest}", self.id), body).await
     }
 
     /// As the agent, where it has no business.
@@ -334,7 +375,7 @@ impl TestAgent<'_> {
             let code = ErrorCode::ALL.iter().find(|known| known.name() == *code).expect("a code");
             Failure::new(*code, "seen").into()
         };
-        let report = ValidationReport { findings: codes.iter().map(finding).collect() };
+        let report = ValidationReport { findings: codes.iter().map(finding).collect(), destination: None };
         let _: Value = self.post(&format!("/{}/validations/{id}/report", self.id), &report).await;
     }
 
@@ -360,19 +401,17 @@ impl TestAgent<'_> {
     pub async fn completes(&self, migration: &str, record: Record) -> Answer {
         let id = migration.rsplit('/').next().expect("an id");
         let path = format!("/api/limosa/v1/agents/{}/migrations/{id}/report", self.id);
-        let asked = Answer::of(self.server.request(Method::POST, &path)).await;
-        let key = (self.key.0.as_str(), self.key.1.expose());
-        let signature = sign(asked.header("www-authenticate"), key, "POST", &path, "00000001");
         let (progress, record) = (Progress::default(), Some(record));
-        let report =
-            Report { epoch: self.epoch, phase: PhaseKind::Complete, progress, failure: None, rehearsal: None, record };
-        Answer::of(self.server.request(Method::POST, &path).header("authorization", signature).json(&report)).await
+        let (phase, failure, rehearsal, destination) = (PhaseKind::Complete, None, None, None);
+        let report = Report { epoch: self.epoch, phase, progress, failure, rehearsal, destination, record };
+        self.post_raw(&path, &report).await
     }
 
     pub async fn report_with(&self, migration: &str, phase: PhaseKind, progress: Progress) -> Directive {
         let id = migration.rsplit('/').next().expect("an id");
         let failure = (phase == PhaseKind::Failed).then(|| Failure::new(ErrorCode::HistoryLost, "the oplog rolled"));
-        let report = Report { epoch: self.epoch, phase, progress, failure, rehearsal: None, record: None };
+        let (rehearsal, destination, record) = (None, None, None);
+        let report = Report { epoch: self.epoch, phase, progress, failure, rehearsal, destination, record };
         let path = format!("/{}/migrations/{id}/report", self.id);
         self.post::<Ordered>(&path, &report).await.directive
     }

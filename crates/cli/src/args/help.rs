@@ -207,11 +207,19 @@ Examples:
 
 An agent takes it from the environment: LIMOSA_LINK_TOKEN.";
 
-pub(super) const LINK_DELETE: &str = "\
-Example:
-  limosa link delete --profile /var/lib/limosa/profile.toml
+pub(super) const LINK_ROTATE: &str = "\
+Examples:
+  limosa link rotate --profile /var/lib/limosa/profile.toml
+  limosa link rotate --grace 0s --output json
 
-While a migration is under way its agent needs the token; then this is refused.";
+Restart each agent with the new token before the grace time is over.";
+
+pub(super) const LINK_DELETE: &str = "\
+Examples:
+  limosa link delete --profile /var/lib/limosa/profile.toml
+  limosa link delete --force
+
+While a migration is under way its agent needs the token; then this is refused without --force.";
 
 pub(super) const NOTIFY_TEST: &str = "\
 Example:

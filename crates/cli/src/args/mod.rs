@@ -14,7 +14,7 @@ pub(crate) use service::{Agent, Server};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use limosa_model::{NamespaceFilter, Secret, cutover::CutoverOptions, filter::NamespacePattern};
-use parse::{percent, seconds, secret};
+use parse::{percent, seconds, seconds_or_none, secret};
 use std::{net::SocketAddr, path::PathBuf};
 
 /// Moves a live MongoDB cluster to another one: copies it, follows its changes, cuts over when told to.
@@ -381,9 +381,30 @@ pub(crate) enum Link {
     /// Create the organization's link token and print it; it is shown only once
     #[command(after_help = help::LINK_CREATE)]
     Create(Profile),
+    /// Replace it by another one, also while migrations run, and print that; it is shown only once
+    #[command(after_help = help::LINK_ROTATE)]
+    Rotate(RotateLink),
     /// Revoke it: agents that joined with it are shut out
     #[command(after_help = help::LINK_DELETE)]
-    Delete(Profile),
+    Delete(DeleteLink),
+}
+
+#[derive(Args)]
+pub(crate) struct RotateLink {
+    /// How long agents that have joined may use the token before: 30s, 90m, 24h; 0s ends it at once
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = seconds_or_none)]
+    pub grace: i64,
+    #[command(flatten)]
+    pub profile: Profile,
+}
+
+#[derive(Args)]
+pub(crate) struct DeleteLink {
+    /// Also while migrations run: they wait for an agent that joins with another token
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub profile: Profile,
 }
 
 #[cfg(test)]

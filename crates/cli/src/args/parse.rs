@@ -19,6 +19,11 @@ pub(super) fn seconds(text: &str) -> Result<i64, String> {
     span.ok_or_else(|| "write it as 30s, 90m or 120h".to_owned())
 }
 
+/// The same, or none.
+pub(super) fn seconds_or_none(text: &str) -> Result<i64, String> {
+    if text == "0s" { Ok(0) } else { seconds(text) }
+}
+
 /// More than nothing, at most all.
 pub(super) fn percent(text: &str) -> Result<f64, String> {
     let number = text.trim_end_matches('%').parse().ok().filter(|n| *n > 0.0 && *n <= 100.0);

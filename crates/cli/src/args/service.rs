@@ -35,6 +35,9 @@ pub(crate) struct Server {
     /// Serve plain HTTP to other machines; for behind a proxy that has TLS
     #[arg(long, conflicts_with = "tls_cert")]
     pub plain_http: bool,
+    /// Where clients reach it through a proxy: its scheme and host. With https:// the page's cookie is for TLS alone
+    #[arg(long, value_name = "URL")]
+    pub public_url: Option<String>,
     /// How many requests a minute one key may make for an organization's resources
     #[arg(long, value_name = "COUNT", default_value_t = RequestLimits::default().orgs)]
     pub org_requests: u32,

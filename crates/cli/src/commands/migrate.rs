@@ -91,6 +91,7 @@ async fn migrate(given: &Migrate, ui: &mut Ui) -> Result<(), CliError> {
         tls: None,
         limits: RequestLimits::default(),
         most_connections: limosa_server::MOST_CONNECTIONS,
+        public_url: None,
     })?;
     let profile = Profile::of(&server, &state.profile)?;
     profile.write(&state.profile)?;

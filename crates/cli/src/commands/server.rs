@@ -19,6 +19,7 @@ pub(crate) async fn run(given: args::Server) -> Result<(), CliError> {
         tls: given.tls_cert.zip(given.tls_key),
         limits: RequestLimits { orgs: given.org_requests, groups: given.group_requests },
         most_connections: given.max_connections,
+        public_url: given.public_url,
     };
     let server = Server::start(&config)?;
     let profile = given.data_dir.join("profile.toml");

@@ -273,8 +273,36 @@ pub struct AuditEntry {
     pub id: i64,
     /// Which operation.
     pub operation: String,
+    /// Whether it was done, or refused for want of a role, an address or a secret.
+    pub outcome: Outcome,
     /// On what.
     pub target: String,
     /// When.
     pub time: String,
+}
+
+/// What became of an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Outcome {
+    /// It was carried out.
+    Done,
+    /// The caller may not.
+    Refused,
+}
+
+/// How to replace the organization's link token.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RotateLinkToken {
+    /// How long agents that have joined may go on with the token before, in seconds; 0 ends it at once. No other agent joins
+    /// with it.
+    #[schema(minimum = 0, maximum = 2_592_000, default = 86_400, required = false)]
+    pub grace_seconds: i64,
+}
+
+impl Default for RotateLinkToken {
+    fn default() -> Self {
+        Self { grace_seconds: 86_400 }
+    }
 }

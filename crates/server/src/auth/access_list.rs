@@ -1,7 +1,15 @@
 //! From where a key works: addresses and CIDR blocks. An empty list is everywhere.
 
-use limosa_model::wire::account::AccessListEntry;
-use std::net::IpAddr;
+use crate::store::Allowed;
+use limosa_model::{Timestamp, wire::account::AccessListEntry, wire::live_migration::Link};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Mutex, PoisonError},
+};
+
+/// Entries whose uses are counted, at most.
+const COUNTED: usize = 10_000;
 
 /// Reads an address or a block, as `address/bits`.
 fn parse(text: &str) -> Option<(IpAddr, u8)> {
@@ -18,8 +26,36 @@ pub(crate) fn is_valid(text: &str) -> bool {
 }
 
 /// Whether a key with this list works from `address`.
-pub(crate) fn admits(list: &[String], address: IpAddr) -> bool {
-    list.is_empty() || list.iter().any(|entry| parse(entry).is_some_and(|(base, bits)| covers(base, bits, address)))
+pub(crate) fn admits(list: &[Allowed], address: IpAddr) -> bool {
+    list.is_empty() || admitting(list, address).is_some()
+}
+
+/// The entry that lets `address` in.
+fn admitting(list: &[Allowed], address: IpAddr) -> Option<&str> {
+    let covered = |entry: &str| parse(entry).is_some_and(|(base, bits)| covers(base, bits, address));
+    list.iter().map(|allowed| allowed.entry.as_str()).find(|entry| covered(entry))
+}
+
+/// What entries let in since the server's start: how often, when last, and from where then. By key and entry.
+#[derive(Default)]
+pub(crate) struct Uses(Mutex<HashMap<(String, String), (i64, Timestamp, IpAddr)>>);
+
+impl Uses {
+    /// Counts a request of the key `name` from `address`.
+    pub fn count(&self, name: &str, list: &[Allowed], address: IpAddr, now: Timestamp) {
+        let Some(entry) = admitting(list, address) else { return };
+        let mut uses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = (name.to_owned(), entry.to_owned());
+        if uses.len() < COUNTED || uses.contains_key(&place) {
+            let known = uses.entry(place).or_insert((0, now, address));
+            *known = (known.0 + 1, now, address);
+        }
+    }
+
+    fn of(&self, name: &str, entry: &str) -> Option<(i64, Timestamp, IpAddr)> {
+        let uses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        uses.get(&(name.to_owned(), entry.to_owned())).copied()
+    }
 }
 
 fn covers(base: IpAddr, bits: u8, address: IpAddr) -> bool {
@@ -31,12 +67,19 @@ fn covers(base: IpAddr, bits: u8, address: IpAddr) -> bool {
     base_v4 == address_v4 && (bits == 0 || (base ^ address) >> (128 - u32::from(bits)) == 0)
 }
 
-/// As clients read it.
-pub(crate) fn shown(entry: &str) -> AccessListEntry {
-    if entry.contains('/') {
-        AccessListEntry { cidr_block: Some(entry.to_owned()), ip_address: None }
-    } else {
-        AccessListEntry { cidr_block: None, ip_address: Some(entry.to_owned()) }
+/// An entry of the key `name` as clients read it.
+pub(crate) fn shown(uses: &Uses, name: &str, allowed: &Allowed, links: Vec<Link>) -> AccessListEntry {
+    let entry = allowed.entry.as_str();
+    let (is_block, most) = (entry.contains('/'), if entry.contains(':') { 128 } else { 32 });
+    let used = uses.of(name, entry);
+    AccessListEntry {
+        cidr_block: if is_block { entry.to_owned() } else { format!("{entry}/{most}") },
+        count: used.map_or(0, |(count, ..)| count),
+        created: allowed.created_at.map(Timestamp::rfc3339),
+        ip_address: (!is_block).then(|| entry.to_owned()),
+        last_used: used.map(|(_, at, _)| at.rfc3339()),
+        last_used_address: used.map(|(.., address)| address.to_string()),
+        links,
     }
 }
 
@@ -47,7 +90,8 @@ mod tests {
     #[test]
     fn a_block_covers_its_addresses_only() {
         let from = |list: &[&str], address: &str| {
-            let list: Vec<String> = list.iter().map(|e| (*e).to_owned()).collect();
+            let allowed = |entry: &&str| Allowed { entry: (*entry).to_owned(), created_at: None };
+            let list: Vec<Allowed> = list.iter().map(allowed).collect();
             admits(&list, address.parse().expect("an address"))
         };
         assert!(from(&[], "10.0.0.1"));

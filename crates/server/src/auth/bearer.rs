@@ -4,8 +4,10 @@ use base64::{
     Engine,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
-use limosa_model::{OrgId, Secret};
+use crate::{App, store::ServiceAccount};
+use limosa_model::{OrgId, Secret, Timestamp};
 use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 
 /// How long an access token lives.
 pub(crate) const LIFE_SECONDS: i64 = 3600;
@@ -37,4 +39,20 @@ pub(crate) fn basic(header: &str) -> Option<(String, String)> {
 pub(crate) fn new_token() -> Secret {
     let bytes: [u8; 36] = rand::random();
     Secret::new(URL_SAFE_NO_PAD.encode(bytes))
+}
+
+/// The account that `secret` opens, and that secret's id. All secrets are compared, and one for an unknown client too.
+pub(crate) fn check(app: &App, client: &str, secret: &str, now: Timestamp) -> Option<(ServiceAccount, String)> {
+    let known = app.store.service_account(client).ok().flatten();
+    let (given, none) = (hash(secret), hash(""));
+    let _: bool = given.as_bytes().ct_eq(none.as_bytes()).into();
+    let account = known?;
+    let mut found = None;
+    for own in &account.secrets {
+        let equal: bool = given.as_bytes().ct_eq(own.hash.as_bytes()).into();
+        if equal && own.expires_at > now {
+            found = Some(own.id.clone());
+        }
+    }
+    found.map(|id| (account, id))
 }

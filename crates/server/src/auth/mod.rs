@@ -7,8 +7,10 @@ pub(crate) mod nonce;
 pub(crate) mod roles;
 pub(crate) mod session;
 
-use limosa_model::{OrgId, Secret, ids::ApiKeyId, wire::account::Role};
+use crate::{App, ServerError, store::Allowed};
+use limosa_model::{OrgId, Secret, Timestamp, ids::ApiKeyId, wire::account::Role};
 use rand::RngExt;
+use std::net::IpAddr;
 
 /// An authenticated caller: all keys are of one organization.
 #[derive(Clone, Debug)]
@@ -18,11 +20,43 @@ pub(crate) struct Principal {
     pub name: String,
     /// With digest authentication.
     pub key: Option<ApiKeyId>,
+    /// By what it was let in.
+    pub credential: Credential,
     pub roles: Vec<Role>,
     /// An agent's key: may speak as an agent, and nothing else.
     pub is_link: bool,
+    /// An agent's key that was replaced: lets no other agent join.
+    pub is_replaced: bool,
     /// From where it works; empty is everywhere.
-    pub access_list: Vec<String>,
+    pub access_list: Vec<Allowed>,
+}
+
+/// By what a caller was let in: what outlives one request is ended with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Credential {
+    /// The key that [`Principal::name`] names.
+    Key,
+    /// A bearer token, by its hash.
+    Token(String),
+    /// A session of the page, by its token's hash.
+    Session(String),
+}
+
+/// The caller as it is now, or none if what let it in doesn't any more: revoked, expired, or bound to other addresses.
+pub(crate) fn renewed(
+    app: &App,
+    known: &Principal,
+    address: IpAddr,
+    now: Timestamp,
+) -> Result<Option<Principal>, ServerError> {
+    let found = match &known.credential {
+        Credential::Key => app.store.api_key(&known.name)?.map(crate::store::ApiKey::principal),
+        Credential::Token(hash) => {
+            app.store.token(hash, now)?.map(|account| account.principal(known.credential.clone()))
+        }
+        Credential::Session(hash) => session::by_hash(app, hash, now)?.map(|(principal, _)| principal),
+    };
+    Ok(found.filter(|found| found.key == known.key && access_list::admits(&found.access_list, address)))
 }
 
 /// Eight lowercase letters.

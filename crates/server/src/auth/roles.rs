@@ -27,6 +27,11 @@ impl Principal {
         require(!self.is_link && !self.roles.is_empty())
     }
 
+    /// Is a member of the organization: any role in it is enough, as with Atlas; one in a group isn't.
+    pub fn is_member(&self) -> Result<(), ApiError> {
+        require(!self.is_link && self.roles.iter().any(|role| role.group_id.is_none()))
+    }
+
     /// May read what all groups' figures are.
     pub fn reads_all(&self) -> Result<(), ApiError> {
         require(self.has(&[RoleName::OrgOwner, RoleName::OrgMember, RoleName::OrgReadOnly]))
@@ -79,6 +84,16 @@ pub(crate) fn of_org(org: OrgId, names: &[OrgRoleName]) -> Vec<Role> {
 pub(crate) fn of_group(group: GroupId, names: &[GroupRoleName]) -> Vec<Role> {
     let group_id = Some(group.to_string());
     names.iter().map(|name| Role { group_id: group_id.clone(), org_id: None, role_name: (*name).into() }).collect()
+}
+
+/// A key's or account's roles as clients read them. Atlas makes whoever has a role in a group a member of the
+/// organization, and clients find the organization by that role; here it is shown, and opens nothing.
+pub(crate) fn shown(org: OrgId, roles: &[Role]) -> Vec<Role> {
+    let mut shown = roles.to_vec();
+    if !roles.is_empty() && roles.iter().all(|role| role.group_id.is_some()) {
+        shown.extend(of_org(org, &[OrgRoleName::OrgMember]));
+    }
+    shown
 }
 
 /// Whether a role is one in this group.

@@ -3,17 +3,20 @@
 use crate::{
     App,
     auth::{Principal, access_list, session},
+    call,
     render::{self, ApiError, Reply},
 };
 use axum::{
     body::{Body, Bytes},
     extract::{ConnectInfo, State},
-    http::{HeaderMap, HeaderValue, Response, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header},
 };
-use limosa_model::{Secret, Timestamp};
+use limosa_model::{Secret, Timestamp, wire::own::Outcome};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{net::SocketAddr, sync::Arc};
+
+const SESSION: &str = "/api/limosa/v1/session";
 
 /// What the sign-in form sends.
 #[derive(Deserialize)]
@@ -61,22 +64,25 @@ pub(super) async fn read(State(app): State<Arc<App>>, headers: HeaderMap) -> Res
 pub(super) async fn sign_in(
     State(app): State<Arc<App>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    uri: Uri,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response<Body> {
     let now = Timestamp::now();
-    if !session::is_own(&headers) {
+    if !session::is_own(&app, &headers, &uri) {
         return error(StatusCode::FORBIDDEN, "CROSS_SITE_REQUEST", "This request must come from the page itself.");
     }
     let address = peer.ip().to_canonical();
-    if let Err(too_many) = app.limits.sign_in(address, now) {
-        let detail = "Too many attempts to sign in; wait a minute, then try again.";
-        return render::respond(Err(ApiError::rate_limited(detail, &[], &too_many)), None, render::Wishes::default());
-    }
     let Ok(Credentials { name, secret }) = serde_json::from_slice(&body) else {
         return error(StatusCode::BAD_REQUEST, "MALFORMED_JSON", "Received JSON is malformed.");
     };
-    let Some(principal) = session::check(&app, name.trim(), secret.expose().trim(), now) else {
+    let Some((principal, secret)) = session::check(&app, name.trim(), secret.expose().trim(), now) else {
+        // Only what is wrong is counted: nobody locks out who sits behind the same proxy.
+        if let Err(too_many) = app.limits.wrong_sign_in(name.trim(), address, now) {
+            let detail = "Too many wrong attempts to sign in; wait a minute, then try again.";
+            let error = ApiError::rate_limited(detail, &[], &too_many);
+            return render::respond(Err(error), None, render::Wishes::default());
+        }
         return error(
             StatusCode::UNAUTHORIZED,
             "WRONG_CREDENTIALS",
@@ -84,22 +90,20 @@ pub(super) async fn sign_in(
         );
     };
     if !access_list::admits(&principal.access_list, address) {
+        call::audit(&app, &principal, address, "signIn", SESSION, Outcome::Refused);
         let detail = format!("IP address {address} is not allowed to access this resource.");
         return error(StatusCode::FORBIDDEN, "IP_ADDRESS_NOT_ON_ACCESS_LIST", &detail);
     }
-    let noted = app.store.audit(&principal, &address.to_string(), "signIn", "/api/limosa/v1/session", now);
-    if let Err(error) = noted {
-        tracing::error!(%error, "a sign-in could not be noted in the audit");
-    }
+    call::audit(&app, &principal, address, "signIn", SESSION, Outcome::Done);
     let until = now.plus_seconds(app.session_seconds);
-    let token = app.sessions.open(&principal.name, until, now);
+    let token = app.sessions.open(session::Session { name: principal.name.clone(), secret, until }, now);
     let answer = render::respond(Ok(Reply::ok(shown(&principal, until))), None, render::Wishes::default());
     set_cookie(answer, &session::cookie(&app, token.expose(), app.session_seconds))
 }
 
 /// `DELETE`: the session ends, here and in the browser.
-pub(super) async fn sign_out(State(app): State<Arc<App>>, headers: HeaderMap) -> Response<Body> {
-    if !session::is_own(&headers) {
+pub(super) async fn sign_out(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Response<Body> {
+    if !session::is_own(&app, &headers, &uri) {
         return error(StatusCode::FORBIDDEN, "CROSS_SITE_REQUEST", "This request must come from the page itself.");
     }
     if let Some(token) = session::token(&app, &headers) {

@@ -1,8 +1,8 @@
 //! Who asks, organizations, groups.
 
-use super::{group as find_group, org as find_org, reply};
+use super::{group as find_group, keys, org as find_org, reply};
 use crate::{
-    auth::{access_list, roles},
+    auth::roles,
     call::Call,
     paging,
     render::{ApiError, Reply},
@@ -19,10 +19,10 @@ use limosa_model::{
 pub(crate) fn who_am_i(call: &Call) -> Result<Reply, ApiError> {
     let principal = &call.principal;
     let api_key = principal.key.map(|id| CallerKey {
-        access_list: principal.access_list.iter().map(|entry| access_list::shown(entry)).collect(),
+        access_list: keys::entries(call, id, &principal.name, &principal.access_list),
         id: id.to_string(),
         public_key: principal.name.clone(),
-        roles: principal.roles.clone(),
+        roles: roles::shown(principal.org_id, &principal.roles),
     });
     Ok(reply(&SystemStatus {
         api_key,
@@ -68,8 +68,9 @@ fn shown(call: &Call, group: &store::Group) -> Group {
         links: self_link(call, &format!("/api/atlas/v2/groups/{}", group.id)),
         name: group.name.clone(),
         org_id: group.org_id.to_string(),
-        tags: Vec::new(),
-        with_default_alerts_settings: false,
+        region_usage_restrictions: group.settings.region_usage_restrictions,
+        tags: group.settings.tags.clone(),
+        with_default_alerts_settings: group.settings.with_default_alerts_settings,
     }
 }
 
@@ -114,7 +115,12 @@ pub(crate) fn create_group(call: &Call) -> Result<Reply, ApiError> {
     }
     call.principal.creates_groups()?;
     let id = GroupId::generate();
-    if !call.app.store.create_group(id, org, &wanted.name, Timestamp::now())? {
+    let settings = store::GroupSettings {
+        region_usage_restrictions: wanted.region_usage_restrictions,
+        tags: wanted.tags.unwrap_or_default(),
+        with_default_alerts_settings: wanted.with_default_alerts_settings.unwrap_or(false),
+    };
+    if !call.app.store.create_group(id, org, &wanted.name, &settings, Timestamp::now())? {
         let name = wanted.name.as_str();
         let detail = format!("A group with name \"{name}\" already exists.");
         return Err(ApiError::conflict("GROUP_ALREADY_EXISTS", detail, &[name]));

@@ -2,10 +2,12 @@
 
 use super::{owned_org, reply};
 use crate::{
+    auth::bearer,
     call::Call,
     render::{ApiError, Reply},
     store::{Agent, NotChanged},
 };
+use axum::http::StatusCode;
 use limosa_model::{
     AgentId, Finding, GroupId, Migration, MigrationId, Phase, PhaseKind, Secret, Timestamp,
     cutover::{CutoverOptions, Reversal, TurningPoint, Wishes},
@@ -27,9 +29,12 @@ const SEEN_SECONDS: i64 = 60;
 
 pub(crate) fn join(call: &Call) -> Result<Reply, ApiError> {
     let join: protocol::Join = call.parse()?;
-    let org = call.principal.org_id;
+    let (org, now) = (call.principal.org_id, Timestamp::now());
+    let secret = join.secret.as_ref().ok_or_else(|| too_old(&join))?;
+    admit(call, &join, secret.expose(), now)?;
+    let secret_hash = bearer::hash(secret.expose());
     let name = &join.group_name;
-    call.app.store.create_group(GroupId::generate(), org, name, Timestamp::now())?;
+    call.app.store.create_group(GroupId::generate(), org, name, &Default::default(), now)?;
     let group = call.app.store.group_by_name(org, name)?.ok_or_else(|| ApiError::resource(name))?;
     let group_id = group.id;
     let agent = Agent {
@@ -37,58 +42,126 @@ pub(crate) fn join(call: &Call) -> Result<Reply, ApiError> {
         group_id,
         host_name: join.host_name,
         deployments: join.deployments,
-        seen_at: Timestamp::now(),
+        seen_at: now,
         version: join.agent_version,
+        secret_hash: Some(secret_hash),
     };
     call.app.store.put_agent(org, &agent)?;
     let lease_seconds = LEASE_SECONDS as u64;
     Ok(reply(&protocol::Joined { group_id, heartbeat_seconds: HEARTBEAT_SECONDS, lease_seconds }))
 }
 
+fn too_old(join: &protocol::Join) -> ApiError {
+    let (host, version) = (&join.host_name, &join.agent_version);
+    let detail = format!(
+        "The agent on {host} is of version {version}, which has no secret of its own. Install the server's version {} \
+         there and start it again; it joins and continues by itself.",
+        env!("CARGO_PKG_VERSION")
+    );
+    ApiError::new(StatusCode::FORBIDDEN, "AGENT_TOO_OLD", detail, &[host, version])
+}
+
+/// Whether who joins is the agent with that id: the first join binds the secret to it. An id of a version before is bound
+/// to none; as long as it holds a migration nobody takes it over, since the id alone proves nothing.
+fn admit(call: &Call, join: &protocol::Join, secret: &str, now: Timestamp) -> Result<(), ApiError> {
+    let (org, id) = (call.principal.org_id, join.agent_id);
+    let known = call.app.store.agent(org, id)?;
+    if call.principal.is_replaced && known.as_ref().is_none_or(|agent| agent.secret_hash.is_none()) {
+        let detail = "The link token was replaced by another one: start the agent with that.";
+        return Err(ApiError::new(StatusCode::UNAUTHORIZED, "LINK_TOKEN_REPLACED", detail, &[]));
+    }
+    match known {
+        Some(agent) if agent.secret_hash.is_some() => match agent.is_proven_by(Some(secret)) {
+            true => Ok(()),
+            false => Err(wrong_secret(id)),
+        },
+        // Of another organization.
+        None if call.app.store.has_agent(id)? => Err(wrong_secret(id)),
+        _ => {
+            let active = call.app.store.active_of_org(org)?;
+            let holds = |m: &&Migration| m.lease.as_ref().is_some_and(|lease| lease.agent == id && lease.until > now);
+            let Some(held) = active.iter().find(holds) else { return Ok(()) };
+            let (id, held) = (id.to_string(), held.id.to_string());
+            let detail = format!(
+                "Agent {id} holds live migration {held} and joined before agents had secrets. Its lease ends within \
+                 {LEASE_SECONDS} seconds: join again then."
+            );
+            Err(ApiError::conflict("AGENT_LEASE_RUNS", detail, &[&id, &held]))
+        }
+    }
+}
+
+fn wrong_secret(id: AgentId) -> ApiError {
+    let id = id.to_string();
+    let detail = format!(
+        "The secret is not the one with which agent {id} joined. On a copy of its data directory, delete agent.json: \
+         the agent there then joins as another one."
+    );
+    ApiError::new(StatusCode::UNAUTHORIZED, "AGENT_SECRET_WRONG", detail, &[&id])
+}
+
+/// The path's agent, if the caller has its secret.
 fn agent(call: &Call) -> Result<Agent, ApiError> {
     let text = call.param("agentId");
     let id = text.parse::<AgentId>().map_err(|_| ApiError::resource(text))?;
-    call.app.store.agent(call.principal.org_id, id)?.ok_or_else(|| ApiError::resource(text))
+    let known = call.app.store.agent(call.principal.org_id, id)?.ok_or_else(|| ApiError::resource(text))?;
+    let missing = |detail: String| ApiError::new(StatusCode::UNAUTHORIZED, "AGENT_SECRET_MISSING", detail, &[text]);
+    if known.secret_hash.is_none() {
+        let detail = format!(
+            "Agent {text} joined before agents had secrets. It must join again: install the server's version {} on its \
+             host and start it there.",
+            env!("CARGO_PKG_VERSION")
+        );
+        return Err(missing(detail));
+    }
+    let Some(secret) = &call.agent_secret else {
+        let header = protocol::SECRET_HEADER;
+        return Err(missing(format!("The request lacks the secret with which agent {text} joined, in {header}.")));
+    };
+    if known.is_proven_by(Some(secret.expose())) { Ok(known) } else { Err(wrong_secret(known.id)) }
 }
 
 /// Takes the agent's news and hands out what waits for its host: a migration that no one holds, with a new lease.
 pub(crate) fn heartbeat(call: &Call) -> Result<Reply, ApiError> {
-    let beat: protocol::Heartbeat = call.parse()?;
-    let now = Timestamp::now();
     let known = agent(call)?;
+    let beat: protocol::Heartbeat = call.parse()?;
+    let (org, now) = (call.principal.org_id, Timestamp::now());
     let is_as_known = known.deployments == beat.deployments;
     let agent = Agent { deployments: beat.deployments, seen_at: now, ..known };
     match is_as_known {
         true => call.app.store.agent_seen(agent.id, now)?,
-        false => call.app.store.put_agent(call.principal.org_id, &agent)?,
+        false => call.app.store.put_agent(org, &agent)?,
     }
     let mut work = protocol::Work::default();
-    for waiting in call.app.store.pending_validations(call.principal.org_id, &agent.host_name)? {
-        work.validations.extend(validation(call, &waiting)?);
+    for waiting in call.app.store.pending_validations(org, &agent.host_name)? {
+        let Some(given) = validation(call, &waiting, &agent)? else { continue };
+        if call.app.store.take_validation(&waiting.id, agent.id, now.plus_seconds(-LEASE_SECONDS))? {
+            work.validations.push(given);
+        }
     }
     for id in beat.kept {
-        let known = call.app.store.migration(id)?;
+        let known = call.app.store.migration_of(org, id)?;
         work.over.extend(known.filter(Migration::is_over_for_good).map(|migration| migration.id));
     }
     if beat.idle {
-        let mut active = call.app.store.active_of_host(call.principal.org_id, &agent.host_name)?;
-        active.reverse();
-        for migration in active.iter().filter(|m| is_for(m, &agent, now)) {
-            match call.app.store.change(
-                migration.id,
-                Event::Claim { agent: agent.id, lease_seconds: LEASE_SECONDS },
-                now,
-            ) {
-                Ok(claimed) => {
-                    work.migration = assignment(call, &claimed)?;
-                    break;
-                }
-                Err(NotChanged::Store(error)) => return Err(error.into()),
-                Err(NotChanged::Illegal(_) | NotChanged::Unknown) => {}
-            }
-        }
+        work.migration = claim(call, &agent, now)?;
     }
     Ok(reply(&work))
+}
+
+/// The oldest migration that waits for this agent, now held by it.
+fn claim(call: &Call, agent: &Agent, now: Timestamp) -> Result<Option<protocol::MigrationAssignment>, ApiError> {
+    let mut active = call.app.store.active_of_host(call.principal.org_id, &agent.host_name)?;
+    active.reverse();
+    for migration in active.iter().filter(|m| is_for(m, agent, now)) {
+        let event = Event::Claim { agent: agent.id, lease_seconds: LEASE_SECONDS };
+        match call.app.store.change(migration.id, event, now) {
+            Ok(claimed) => return assignment(call, &claimed),
+            Err(NotChanged::Store(error)) => return Err(error.into()),
+            Err(NotChanged::Illegal(_) | NotChanged::Unknown) => {}
+        }
+    }
+    Ok(None)
 }
 
 fn is_for(migration: &Migration, agent: &Agent, now: Timestamp) -> bool {
@@ -134,6 +207,7 @@ fn assignment(call: &Call, migration: &Migration) -> Result<Option<protocol::Mig
 fn validation(
     call: &Call,
     waiting: &crate::store::Validation,
+    agent: &Agent,
 ) -> Result<Option<protocol::ValidationAssignment>, ApiError> {
     let part = |name: &str| waiting.request.get(name).cloned().unwrap_or(Value::Null);
     let parsed = (
@@ -142,8 +216,11 @@ fn validation(
         serde_json::from_value::<DestinationRef>(part("destination")),
     );
     let (Ok(validation_id), Ok(source), Ok(destination)) = parsed else { return Ok(None) };
-    let Some(destination_uri) = destination_uri(call, &destination)? else { return Ok(None) };
     let source: SourceRef = source;
+    if source.group_id != agent.group_id || !agent.deployments.iter().any(|d| d.name == source.cluster_name) {
+        return Ok(None);
+    }
+    let Some(destination_uri) = destination_uri(call, &destination)? else { return Ok(None) };
     Ok(Some(protocol::ValidationAssignment {
         validation_id,
         source: access(&source, waiting.credentials.as_ref()),
@@ -158,19 +235,22 @@ pub(crate) fn report(call: &Call) -> Result<Reply, ApiError> {
     let agent = agent(call)?;
     let text = call.param("liveMigrationId");
     let id = text.parse::<MigrationId>().map_err(|_| ApiError::resource(text))?;
-    let report: protocol::Report = call.parse()?;
-    let protocol::Report { epoch, phase, progress, failure, rehearsal, record } = report;
+    let current = call.app.store.migration_of(call.principal.org_id, id)?.ok_or_else(|| ApiError::resource(text))?;
+    let mut report: protocol::Report = call.parse()?;
+    report.make_plain();
+    let protocol::Report { epoch, phase, progress, failure, rehearsal, destination, record } = report;
     let progress = Box::new(progress);
-    let is_way_back = call.app.store.migration(id)?.is_some_and(|m| m.reversal.is_some());
+    let is_way_back = current.reversal.is_some();
+    let holds = current.lease.as_ref().is_some_and(|lease| lease.agent == agent.id && lease.epoch == epoch);
     let window_seconds = if is_way_back { WAY_BACK_SECONDS } else { call.app.cutover_window_seconds };
     let lease_seconds = LEASE_SECONDS;
-    if let Some(record) = &record {
-        let holder = call.app.store.migration(id)?.and_then(|m| m.lease).filter(|lease| lease.agent == agent.id);
-        if holder.is_some_and(|lease| lease.epoch == epoch) {
-            call.app.store.put_record(id, record)?;
-            if let Some(from) = record.turning_point {
-                begin_way_back(call, id, from)?;
-            }
+    if let Some(facts) = destination.filter(|_| holds && !is_way_back) {
+        call.app.store.put_facts(current.destination.group_id, &current.destination.cluster_name, &facts)?;
+    }
+    if let Some(record) = record.as_ref().filter(|_| holds) {
+        call.app.store.put_record(id, record)?;
+        if let Some(from) = record.turning_point {
+            begin_way_back(call, id, from)?;
         }
     }
     let event = Event::Report { agent: agent.id, epoch, phase, progress, failure, lease_seconds, window_seconds };
@@ -235,8 +315,9 @@ fn begin_way_back(call: &Call, of: MigrationId, from: TurningPoint) -> Result<()
 }
 
 pub(crate) fn report_validation(call: &Call) -> Result<Reply, ApiError> {
-    agent(call)?;
-    let report: protocol::ValidationReport = call.parse()?;
+    let agent = agent(call)?;
+    let mut report: protocol::ValidationReport = call.parse()?;
+    report.make_plain();
     let failed = report.findings.iter().any(Finding::is_error);
     let mut findings = report.findings;
     findings.sort_by_key(|finding| finding.severity);
@@ -249,7 +330,15 @@ pub(crate) fn report_validation(call: &Call) -> Result<Reply, ApiError> {
         .collect();
     // Clients take any message for a failure: where there are only warnings, Limosa's own part of the API tells them.
     let message = if failed { Some(told.join("\n")) } else { None };
-    call.app.store.finish_validation(call.param("validationId"), failed, message.as_deref(), &findings)?;
+    let (org, id) = (call.principal.org_id, call.param("validationId"));
+    if !call.app.store.finish_validation(org, agent.id, id, failed, message.as_deref(), &findings)? {
+        return Err(ApiError::resource(id));
+    }
+    if let (Some(facts), Some(known)) = (report.destination, call.app.store.validation(id)?)
+        && let Ok(seen) = serde_json::from_value::<DestinationRef>(known.request["destination"].clone())
+    {
+        call.app.store.put_facts(seen.group_id, &seen.cluster_name, &facts)?;
+    }
     Ok(Reply::ok(json!({})))
 }
 

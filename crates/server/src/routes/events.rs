@@ -3,6 +3,7 @@
 
 use super::{migration, reply};
 use crate::{
+    auth,
     call::Call,
     paging::Window,
     render::{ApiError, Reply},
@@ -18,13 +19,21 @@ use axum::{
 };
 use futures::stream;
 use limosa_model::{
-    MigrationId,
+    MigrationId, Timestamp,
     wire::own::{Changes, MigrationEvent},
 };
-use std::{collections::VecDeque, convert::Infallible, time::Duration};
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    time::{Duration, Instant},
+};
 
 /// How often the store is looked at for a stream.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// How often it is checked whether a stream's caller may still follow it. What is revoked ends its streams within five
+/// seconds.
+const CHECK_EVERY: Duration = Duration::from_secs(2);
 
 /// The least time between two tidings of changes: a host under way reports every second.
 const TELL_EVERY: Duration = Duration::from_secs(1);
@@ -36,18 +45,42 @@ pub(crate) fn changes(call: &Call) -> Result<Reply, ApiError> {
 
 /// The same as a stream: an event whenever there are more. Only that it happened is told, so that everyone may hear it.
 pub(crate) fn stream_changes(call: Call) -> Response<Body> {
-    let Call { app, .. } = call;
-    let mut following = app.store.changes().follow();
+    let mut following = call.app.store.changes().follow();
     // The first is told at once: what was known before the stream began may be old.
     following.mark_changed();
-    let told = stream::unfold((following, Duration::ZERO), async |(mut following, pause)| {
+    let told = stream::unfold((call, following, Duration::ZERO), async |(mut call, mut following, pause)| {
         tokio::time::sleep(pause).await;
-        following.changed().await.ok()?;
-        let count = (*following.borrow_and_update())?;
-        let data = serde_json::to_string(&Changes { count }).unwrap_or_default();
-        Some((Ok::<_, Infallible>(Event::default().event("changed").data(data)), (following, TELL_EVERY)))
+        loop {
+            match tokio::time::timeout(CHECK_EVERY, following.changed()).await {
+                Ok(changed) => changed.ok()?,
+                Err(_) if may_follow(&mut call) => continue,
+                Err(_) => return None,
+            }
+            if !may_follow(&mut call) {
+                return None;
+            }
+            let count = (*following.borrow_and_update())?;
+            let data = serde_json::to_string(&Changes { count }).unwrap_or_default();
+            let event = Event::default().event("changed").data(data);
+            return Some((Ok::<_, Infallible>(event), (call, following, TELL_EVERY)));
+        }
     });
     Sse::new(Box::pin(told)).keep_alive(KeepAlive::default()).into_response()
+}
+
+/// Whether what let the caller in still does, with a role. The roles are then those of now.
+fn may_follow(call: &mut Call) -> bool {
+    match auth::renewed(&call.app, &call.principal, call.address, Timestamp::now()) {
+        Ok(Some(principal)) if !principal.roles.is_empty() => {
+            call.principal = principal;
+            true
+        }
+        Ok(_) => false,
+        Err(error) => {
+            tracing::error!(%error, "a stream's caller can't be looked up");
+            false
+        }
+    }
 }
 
 pub(crate) fn list(call: &Call) -> Result<Reply, ApiError> {
@@ -72,15 +105,22 @@ struct Following {
     migration: MigrationId,
     seen: i64,
     waiting: VecDeque<MigrationEvent>,
+    checked: Instant,
 }
 
 /// The events so far, then each as it happens. `Last-Event-ID` goes on after that one.
 pub(crate) fn stream(call: Call) -> Response<Body> {
-    let Ok(migration) = migration(&call) else { return axum::http::StatusCode::NOT_FOUND.into_response() };
-    let seen = call.last_event_id;
-    let following = Following { call, migration: migration.id, seen, waiting: VecDeque::new() };
+    let Ok(followed) = migration(&call) else { return axum::http::StatusCode::NOT_FOUND.into_response() };
+    let (seen, checked) = (call.last_event_id, Instant::now());
+    let following = Following { call, migration: followed.id, seen, waiting: VecDeque::new(), checked };
     let events = stream::unfold(following, async |mut at| {
         loop {
+            if at.checked.elapsed() >= CHECK_EVERY {
+                at.checked = Instant::now();
+                if !may_follow(&mut at.call) || migration(&at.call).is_err() {
+                    return None;
+                }
+            }
             if let Some(event) = at.waiting.pop_front() {
                 at.seen = event.id;
                 let data = serde_json::to_string(&event).unwrap_or_default();

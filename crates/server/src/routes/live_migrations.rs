@@ -100,7 +100,7 @@ pub(crate) fn refused(migration: &Migration, error: NotChanged) -> ApiError {
 impl Request {
     /// The body of create and validate, at either version.
     pub fn read(call: &Call, group: GroupId) -> Result<Self, ApiError> {
-        let request = if call.version >= ApiVersion::V2024_05_30 {
+        let request = if call.body_version >= ApiVersion::V2024_05_30 {
             call.parse::<LiveMigrationRequest20240530>()?
         } else {
             let LiveMigrationRequest { id, destination, drop_enabled, migration_hosts, sharding, source } =

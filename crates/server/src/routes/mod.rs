@@ -12,6 +12,7 @@ pub(crate) mod link_tokens;
 pub(crate) mod live_migrations;
 pub(crate) mod reports;
 pub(crate) mod service_accounts;
+pub(crate) mod surroundings;
 pub(crate) mod validations;
 
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
 use limosa_model::{GroupId, Migration, MigrationId, OrgId};
 
 /// A body of one of the documented types.
-fn reply<T: serde::Serialize>(body: &T) -> Reply {
+fn reply<T: serde::Serialize + ?Sized>(body: &T) -> Reply {
     Reply::ok(serde_json::to_value(body).unwrap_or_default())
 }
 

@@ -1,7 +1,7 @@
 //! Agents, migrations, validations.
 
 use super::{Lightly, Store, id, text, unreadable};
-use crate::ServerError;
+use crate::{ServerError, auth::bearer};
 use limosa_model::{
     AgentId, Finding, GroupId, Migration, MigrationId, OrgId, PhaseKind, Secret, Timestamp, protocol,
     transition::{Action, Event, IllegalTransition, step},
@@ -9,6 +9,7 @@ use limosa_model::{
 };
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::Value;
+use subtle::ConstantTimeEq;
 
 /// Lag samples are this far apart at least, and so many are kept.
 const LAG_EVERY_MILLIS: i64 = 10_000;
@@ -24,6 +25,16 @@ pub(crate) struct Agent {
     pub seen_at: Timestamp,
     /// The version of its program.
     pub version: String,
+    /// Of its secret; versions before gave agents none.
+    pub secret_hash: Option<String>,
+}
+
+impl Agent {
+    /// Whether `secret` is the one with which it joined.
+    pub fn is_proven_by(&self, secret: Option<&str>) -> bool {
+        let (Some(known), Some(secret)) = (&self.secret_hash, secret) else { return false };
+        known.as_bytes().ct_eq(bearer::hash(secret).as_bytes()).into()
+    }
 }
 
 /// A requested preflight.
@@ -62,9 +73,13 @@ impl Store {
             agent.host_name,
             deployments,
             agent.seen_at.0,
-            agent.version
+            agent.version,
+            agent.secret_hash
         ];
-        self.lock().execute("INSERT OR REPLACE INTO agents VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)", row)?;
+        let put = "INSERT OR REPLACE INTO agents
+            (id, org_id, group_id, host_name, deployments, seen_at, agent_version, secret_hash)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+        self.lock().execute(put, row)?;
         Ok(())
     }
 
@@ -82,6 +97,12 @@ impl Store {
         self.read_agents("org_id = ?1 ORDER BY host_name", &[org.to_string()])
     }
 
+    /// Whether an id is known at all: it is one agent's, of one organization.
+    pub fn has_agent(&self, agent: AgentId) -> Result<bool, ServerError> {
+        let query = "SELECT EXISTS (SELECT 1 FROM agents WHERE id = ?1)";
+        Ok(self.reader().query_row(query, [agent.to_string()], |r| r.get(0))?)
+    }
+
     /// One of them.
     pub fn agent(&self, org: OrgId, agent: AgentId) -> Result<Option<Agent>, ServerError> {
         Ok(self.read_agents("id = ?1 AND org_id = ?2", &[agent.to_string(), org.to_string()])?.pop())
@@ -90,7 +111,8 @@ impl Store {
     fn read_agents(&self, condition: &str, values: &[String]) -> Result<Vec<Agent>, ServerError> {
         let connection = self.reader();
         let mut query = connection.prepare_cached(&format!(
-            "SELECT id, group_id, host_name, deployments, seen_at, agent_version FROM agents WHERE {condition}"
+            "SELECT id, group_id, host_name, deployments, seen_at, agent_version, secret_hash FROM agents
+             WHERE {condition}"
         ))?;
         let rows = query.query_map(rusqlite::params_from_iter(values), |r| {
             Ok((
@@ -100,12 +122,13 @@ impl Store {
                 r.get::<_, String>(3)?,
                 r.get(4)?,
                 r.get(5)?,
+                r.get(6)?,
             ))
         })?;
         rows.map(|row| {
-            let (id, group_id, host_name, deployments, seen, version) = row?;
+            let (id, group_id, host_name, deployments, seen, version, secret_hash) = row?;
             let deployments = serde_json::from_str(&deployments).map_err(|e| unreadable(&e))?;
-            Ok(Agent { id, group_id, host_name, deployments, seen_at: Timestamp(seen), version })
+            Ok(Agent { id, group_id, host_name, deployments, seen_at: Timestamp(seen), version, secret_hash })
         })
         .collect()
     }
@@ -153,6 +176,12 @@ impl Store {
 
     pub fn migration(&self, migration: MigrationId) -> Result<Option<Migration>, ServerError> {
         Ok(read_migrations(&self.reader(), "id = ?1", [migration.to_string()])?.pop())
+    }
+
+    /// One of an organization's.
+    pub fn migration_of(&self, org: OrgId, migration: MigrationId) -> Result<Option<Migration>, ServerError> {
+        let values = [migration.to_string(), org.to_string()];
+        Ok(read_migrations(&self.reader(), "id = ?1 AND org_id = ?2", values)?.pop())
     }
 
     /// Whether a migration's way back was created.
@@ -329,24 +358,40 @@ impl Store {
         Ok(self.read_validations("id = ?1", &[validation.to_owned()])?.pop())
     }
 
+    /// Gives a validation to an agent, unless another one has it that was heard of since `since`.
+    pub fn take_validation(&self, validation: &str, agent: AgentId, since: Timestamp) -> Result<bool, ServerError> {
+        let update = "UPDATE validations SET agent_id = ?2 WHERE id = ?1 AND status = 'PENDING' AND (agent_id IS NULL
+            OR agent_id = ?2
+            OR NOT EXISTS (SELECT 1 FROM agents WHERE agents.id = validations.agent_id AND seen_at > ?3))";
+        Ok(self.lock().execute(update, params![validation, agent.to_string(), since.0])? == 1)
+    }
+
     pub fn pending_validations(&self, org: OrgId, host: &str) -> Result<Vec<Validation>, ServerError> {
         let values = [org.to_string(), host.to_owned()];
         self.read_validations("status = 'PENDING' AND org_id = ?1 AND host_name = ?2", &values)
     }
 
-    /// Ends a validation; repeated, it changes nothing.
+    /// Ends a validation that its agent was given; repeated, it changes nothing. `false` if it isn't this agent's.
     pub fn finish_validation(
         &self,
+        org: OrgId,
+        agent: AgentId,
         validation: &str,
         failed: bool,
         error_message: Option<&str>,
         findings: &[Finding],
-    ) -> Result<(), ServerError> {
+    ) -> Result<bool, ServerError> {
         let status = if failed { "FAILED" } else { "SUCCESS" };
+        let (org, agent) = (org.to_string(), agent.to_string());
+        let connection = self.lock();
+        let own = "SELECT EXISTS (SELECT 1 FROM validations WHERE id = ?1 AND org_id = ?2 AND agent_id = ?3)";
+        if !connection.query_row(own, params![validation, org, agent], |r| r.get::<_, bool>(0))? {
+            return Ok(false);
+        }
         let update = "UPDATE validations SET status = ?2, error_message = ?3, findings = ?4, credentials = NULL
             WHERE id = ?1 AND status = 'PENDING'";
-        self.lock().execute(update, params![validation, status, error_message, text(&findings)?])?;
-        Ok(())
+        connection.execute(update, params![validation, status, error_message, text(&findings)?])?;
+        Ok(true)
     }
 
     /// Ends validations that no agent has come for since `before`.

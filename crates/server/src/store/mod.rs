@@ -1,6 +1,8 @@
 //! The store: SQLite, one file. A migration is written only over the version that was read, its events in the same
 //! transaction; secrets are sealed, or hashed where that is enough, before they are written.
 
+mod accounts;
+mod audit;
 mod history;
 mod jobs;
 mod keys;
@@ -8,11 +10,16 @@ mod outbox;
 mod reports;
 mod sealed;
 
+pub(crate) use accounts::{AccountSecret, ServiceAccount};
+pub(crate) use audit::Audit;
 pub(crate) use jobs::{Agent, EventRow, NotChanged, Validation};
-pub(crate) use keys::{ApiKey, ServiceAccount};
+pub(crate) use keys::{ApiKey, Allowed};
 
 use crate::{ServerError, seal::Seal};
-use limosa_model::{DeploymentId, GroupId, OrgId, Secret, Timestamp, wire::live_migration::HostnameSchemaType};
+use limosa_model::{
+    DeploymentId, GroupId, OrgId, Secret, Timestamp, protocol::ClusterFacts,
+    wire::account::{RegionUsageRestrictions, ResourceTag}, wire::live_migration::HostnameSchemaType,
+};
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -29,7 +36,31 @@ const STATEMENTS: usize = 64;
 
 /// What makes a new file this version's, step by step; a file's `user_version` counts the steps that it has had. Steps
 /// are added and never changed.
-const STEPS: &[&str] = &[TABLES, AGENT_VERSIONS, QUICK_LISTS, SEALED_BY, FINDINGS, QUICK_WORK, FORGET];
+const STEPS: &[&str] = &[TABLES, AGENT_VERSIONS, QUICK_LISTS, SEALED_BY, FINDINGS, QUICK_WORK, FORGET, SECRETS];
+
+/// Service accounts have several secrets, and a token ends with its own; agents have one each, and validations an agent;
+/// a link token that was replaced has an end; the audit says what was refused.
+const SECRETS: &str = "
+    CREATE TABLE service_account_secrets (id TEXT PRIMARY KEY,
+        client_id TEXT NOT NULL REFERENCES service_accounts ON DELETE CASCADE, created_at INTEGER NOT NULL,
+        expires_at INTEGER NOT NULL, hash TEXT NOT NULL, tail TEXT, last_used_at INTEGER);
+    CREATE INDEX secrets_of_account ON service_account_secrets (client_id);
+    INSERT INTO service_account_secrets (id, client_id, created_at, expires_at, hash)
+        SELECT secret_id, client_id, created_at, expires_at, secret_hash FROM service_accounts;
+    ALTER TABLE tokens ADD COLUMN secret_id TEXT NOT NULL DEFAULT '';
+    UPDATE tokens SET secret_id =
+        coalesce((SELECT secret_id FROM service_accounts a WHERE a.client_id = tokens.client_id), '');
+    ALTER TABLE service_accounts DROP COLUMN expires_at;
+    ALTER TABLE service_accounts DROP COLUMN secret_id;
+    ALTER TABLE service_accounts DROP COLUMN secret_hash;
+    ALTER TABLE agents ADD COLUMN secret_hash TEXT;
+    ALTER TABLE validations ADD COLUMN agent_id TEXT;
+    ALTER TABLE api_keys ADD COLUMN ends_at INTEGER;
+    ALTER TABLE audit ADD COLUMN outcome TEXT NOT NULL DEFAULT 'DONE';
+    CREATE INDEX refused_of_org ON audit (org_id, n) WHERE outcome = 'REFUSED';
+    ALTER TABLE groups ADD COLUMN settings TEXT NOT NULL DEFAULT '{}';
+    ALTER TABLE clusters ADD COLUMN facts TEXT;
+";
 
 /// Credentials go when nobody needs them any more: those of a validation stand for themselves to that end, and what was
 /// kept before of work that is over is deleted. A validation that is forgotten with it is made again in seconds.
@@ -163,6 +194,8 @@ pub(crate) struct Cluster {
     pub id: DeploymentId,
     pub name: String,
     pub uris: Uris,
+    /// As an agent saw it last, since the URIs are these.
+    pub facts: Option<ClusterFacts>,
 }
 
 /// How agents reach a destination.
@@ -195,10 +228,20 @@ pub(crate) struct Group {
     pub name: String,
     pub created_at: Timestamp,
     pub clusters: i64,
+    pub settings: GroupSettings,
 }
 
-const GROUP: &str =
-    "SELECT id, org_id, name, created_at, (SELECT count(*) FROM clusters WHERE group_id = groups.id) FROM groups";
+/// What was said at a group's creation, to be read again.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct GroupSettings {
+    pub region_usage_restrictions: Option<RegionUsageRestrictions>,
+    pub tags: Vec<ResourceTag>,
+    pub with_default_alerts_settings: bool,
+}
+
+const GROUP: &str = "SELECT id, org_id, name, created_at, (SELECT count(*) FROM clusters WHERE group_id = groups.id),
+    settings FROM groups";
 
 fn read_group(r: &Row<'_>) -> rusqlite::Result<Group> {
     Ok(Group {
@@ -207,6 +250,7 @@ fn read_group(r: &Row<'_>) -> rusqlite::Result<Group> {
         name: r.get(2)?,
         created_at: Timestamp(r.get(3)?),
         clusters: r.get(4)?,
+        settings: serde_json::from_str(&r.get::<_, String>(5)?).unwrap_or_default(),
     })
 }
 
@@ -284,9 +328,17 @@ impl Store {
     }
 
     /// Adds a group; `false` if the organization has one of that name.
-    pub fn create_group(&self, group: GroupId, org: OrgId, name: &str, now: Timestamp) -> Result<bool, ServerError> {
-        let row = params![group.to_string(), org.to_string(), name, now.0];
-        Ok(self.lock().execute("INSERT OR IGNORE INTO groups VALUES (?1, ?2, ?3, ?4)", row)? == 1)
+    pub fn create_group(
+        &self,
+        group: GroupId,
+        org: OrgId,
+        name: &str,
+        settings: &GroupSettings,
+        now: Timestamp,
+    ) -> Result<bool, ServerError> {
+        let row = params![group.to_string(), org.to_string(), name, now.0, text(settings)?];
+        let insert = "INSERT OR IGNORE INTO groups (id, org_id, name, created_at, settings) VALUES (?1, ?2, ?3, ?4, ?5)";
+        Ok(self.lock().execute(insert, row)? == 1)
     }
 
     pub fn group_by_name(&self, org: OrgId, name: &str) -> Result<Option<Group>, ServerError> {
@@ -312,8 +364,17 @@ impl Store {
     pub fn put_cluster(&self, group: GroupId, name: &str, uris: &Uris) -> Result<(), ServerError> {
         let sealed = self.seal.seal(&text(uris)?);
         let row = params![DeploymentId::generate().to_string(), group.to_string(), name, sealed];
-        let insert = "INSERT INTO clusters VALUES (?1, ?2, ?3, ?4) ON CONFLICT (group_id, name) DO UPDATE SET uris = excluded.uris";
+        let insert = "INSERT INTO clusters (id, group_id, name, uris) VALUES (?1, ?2, ?3, ?4)
+            ON CONFLICT (group_id, name) DO UPDATE SET uris = excluded.uris, facts = NULL";
         self.lock().execute(insert, row)?;
+        Ok(())
+    }
+
+    /// Notes what an agent saw of a destination.
+    pub fn put_facts(&self, group: GroupId, name: &str, facts: &ClusterFacts) -> Result<(), ServerError> {
+        let row = params![group.to_string(), name, text(facts)?];
+        let update = "UPDATE clusters SET facts = ?3 WHERE group_id = ?1 AND name = ?2 AND facts IS NOT ?3";
+        self.lock().execute(update, row)?;
         Ok(())
     }
 
@@ -324,13 +385,14 @@ impl Store {
 
     fn read_clusters(&self, condition: &str, values: &[&str]) -> Result<Vec<Cluster>, ServerError> {
         let connection = self.reader();
-        let mut query = connection.prepare_cached(&format!("SELECT id, name, uris FROM clusters WHERE {condition}"))?;
+        let mut query = connection.prepare_cached(&format!("SELECT id, name, uris, facts FROM clusters WHERE {condition}"))?;
         let rows = query.query_map(rusqlite::params_from_iter(values), |r| {
-            Ok((id(&r.get::<_, String>(0)?)?, r.get(1)?, r.get::<_, String>(2)?))
+            Ok((id(&r.get::<_, String>(0)?)?, r.get(1)?, r.get::<_, String>(2)?, r.get::<_, Option<String>>(3)?))
         })?;
         rows.map(|row| {
-            let (id, name, sealed) = row?;
-            Ok(Cluster { id, name, uris: read(&self.seal.unseal(&sealed)?)? })
+            let (id, name, sealed, facts) = row?;
+            let facts = facts.map(|facts| read(&facts)).transpose()?;
+            Ok(Cluster { id, name, uris: read(&self.seal.unseal(&sealed)?)?, facts })
         })
         .collect()
     }
@@ -386,7 +448,9 @@ pub(crate) mod tests {
             "SELECT n FROM audit WHERE org_id = ?1 ORDER BY n DESC LIMIT ?2 OFFSET ?3",
             "SELECT id FROM agents WHERE org_id = ?1 ORDER BY host_name",
             "SELECT id FROM validations WHERE status = 'PENDING' AND org_id = ?1 AND host_name = ?2",
-            "SELECT client_id FROM tokens WHERE hash = ?1 AND expires_at > ?2",
+            "SELECT t.client_id FROM tokens t JOIN service_account_secrets s ON s.id = t.secret_id \
+             WHERE t.hash = ?1 AND t.expires_at > ?2 AND s.expires_at > ?2",
+            "SELECT id FROM service_account_secrets WHERE client_id = ?1",
             "SELECT id FROM api_keys WHERE public_key = ?1",
         ] {
             let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {query}")).expect("is SQL");

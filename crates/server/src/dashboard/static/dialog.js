@@ -1,6 +1,6 @@
 // Questions before something is done that someone might regret.
 
-import { h } from "./dom.js";
+import { h, plain } from "./dom.js";
 import { ApiError, Unreachable } from "./api.js";
 
 /**
@@ -34,7 +34,7 @@ export function ask({ title, lines = [], checks = [], word, wordLabel, extra, ve
       dialog.close();
     } catch (error) {
       if (!(error instanceof ApiError || error instanceof Unreachable)) throw error;
-      problem.textContent = error.message;
+      problem.textContent = plain(error.message);
       problem.hidden = false;
       ready();
     }

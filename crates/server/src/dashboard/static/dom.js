@@ -1,5 +1,10 @@
 // Makes elements, and brings what is shown into line with what should be: what didn't change stays, with its focus.
 
+const hostile = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/gu;
+
+/** A text that others chose, with what can't be seen, or turns the direction of writing, written out. */
+export const plain = (text) => text.replace(hostile, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
+
 function make(element, props, children) {
   for (const [name, value] of Object.entries(props ?? {})) {
     if (value === null || value === undefined || value === false) continue;
@@ -8,7 +13,7 @@ function make(element, props, children) {
     else element.setAttribute(name, value === true ? "" : String(value));
   }
   for (const child of children.flat(Infinity)) {
-    if (child !== null && child !== undefined && child !== false) element.append(child);
+    if (child !== null && child !== undefined && child !== false) element.append(typeof child === "string" ? plain(child) : child);
   }
   return element;
 }
@@ -57,7 +62,7 @@ export function show(parent, ...nodes) {
 /** Says it to everyone, those who listen included. */
 export function say(text) {
   const place = document.getElementById("said");
-  place.textContent = text;
+  place.textContent = plain(text);
   place.hidden = false;
   clearTimeout(say.timer);
   say.timer = setTimeout(() => { place.hidden = true; }, 6000);

@@ -1,6 +1,6 @@
 // Destinations: registered with a URI that is never shown again.
 
-import { field, h, say, show, table } from "../dom.js";
+import { field, h, plain, say, show, table } from "../dom.js";
 import { all, call } from "../api.js";
 import { ask } from "../dialog.js";
 
@@ -39,7 +39,7 @@ export function clusters(place) {
       name.value = uri.value = "";
       await load();
     } catch (error) {
-      problem.textContent = error.message;
+      problem.textContent = plain(error.message);
       problem.hidden = false;
     }
   }

@@ -1,6 +1,6 @@
 // Who may ask: API keys for digest authentication, service accounts for bearer tokens.
 
-import { field, h, say, show, table } from "../dom.js";
+import { field, h, plain, say, show, table } from "../dom.js";
 import { all, call } from "../api.js";
 import { ask } from "../dialog.js";
 import { time } from "../words.js";
@@ -50,7 +50,7 @@ export function keys(place, session) {
       name.value = "";
       await load();
     } catch (error) {
-      problem.textContent = error.message;
+      problem.textContent = plain(error.message);
       problem.hidden = false;
     }
   }

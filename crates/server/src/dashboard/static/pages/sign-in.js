@@ -1,6 +1,6 @@
 // The way in: an API key or a service account.
 
-import { field, h, show } from "../dom.js";
+import { field, h, plain, show } from "../dom.js";
 import { call } from "../api.js";
 
 export function signIn(place, signedIn) {
@@ -15,7 +15,7 @@ export function signIn(place, signedIn) {
     try {
       signedIn(await call("POST", "/api/limosa/v1/session", { name: name.value, secret: secret.value }));
     } catch (error) {
-      problem.textContent = error.message;
+      problem.textContent = plain(error.message);
       problem.hidden = false;
       secret.value = "";
       secret.focus();
