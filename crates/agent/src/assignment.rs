@@ -4,9 +4,7 @@ use crate::{Agent, http::HttpError, source_uri};
 use limosa_engine::{EngineReport, Outcome, Settings, Steering};
 use limosa_model::{
     Epoch, ErrorCode, Failure, MigrationId, PhaseKind, ValidationId,
-    protocol::{
-        ClusterFacts, Directive, MigrationAssignment, Ordered, Report, ValidationAssignment, ValidationReport,
-    },
+    protocol::{ClusterFacts, Directive, MigrationAssignment, Ordered, Report, ValidationAssignment, ValidationReport},
 };
 use std::{
     sync::{
@@ -17,7 +15,9 @@ use std::{
 };
 use tokio::{
     sync::{oneshot, watch},
-    task::JoinHandle, time::MissedTickBehavior};
+    task::JoinHandle,
+    time::MissedTickBehavior,
+};
 
 /// How often it is reported where the engine is; a change of phase is reported at once.
 const REPORT_EVERY: Duration = Duration::from_secs(1);

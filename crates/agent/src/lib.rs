@@ -142,7 +142,8 @@ fn identity(data_dir: &Path) -> Result<Identity, AgentError> {
         return Ok(Identity { id, secret: Secret::new(secret) });
     }
     let random: [u8; 32] = rand::random();
-    let made = Identity { id: id.unwrap_or_else(AgentId::generate), secret: Secret::new(URL_SAFE_NO_PAD.encode(random)) };
+    let made =
+        Identity { id: id.unwrap_or_else(AgentId::generate), secret: Secret::new(URL_SAFE_NO_PAD.encode(random)) };
     let text = json!({"agentId": made.id, "secret": made.secret.expose()}).to_string();
     // Written whole or not at all: what was joined with must be found again.
     let draft = data_dir.join("agent.json.new");

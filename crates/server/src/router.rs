@@ -217,7 +217,9 @@ const GROUP_READER: &str = "Project Read Only";
 /// All operations.
 pub(crate) fn routes() -> &'static [Route] {
     static ROUTES: OnceLock<Vec<Route>> = OnceLock::new();
-    ROUTES.get_or_init(|| [migrations(), around(), surroundings(), keys(), own(), agents()].into_iter().flatten().collect())
+    ROUTES.get_or_init(|| {
+        [migrations(), around(), surroundings(), keys(), own(), agents()].into_iter().flatten().collect()
+    })
 }
 
 /// The Cloud Migration Service.

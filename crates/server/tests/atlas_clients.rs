@@ -89,7 +89,8 @@ async fn keys_are_changed_in_place_and_malformed_ids_have_their_error() {
     assert_eq!(patch(&org, json!({"roles": []})).await.error(), (400, "VALIDATION_ERROR".to_owned()));
     // The last owner stays one.
     let all = server.get(&server.org("apiKeys")).await.json();
-    let owner = all["results"].as_array().expect("a list").iter().find(|key| key["publicKey"] == server.keys.public_key);
+    let owner =
+        all["results"].as_array().expect("a list").iter().find(|key| key["publicKey"] == server.keys.public_key);
     let owner = server.org(&format!("apiKeys/{}", owner.expect("is there")["id"].as_str().expect("an id")));
     assert_eq!(
         patch(&owner, json!({"roles": ["ORG_MEMBER"]})).await.error(),
@@ -134,7 +135,10 @@ async fn access_lists_and_groups_keys_are_shown_as_clients_read_them() {
     assert_eq!((&address["ipAddress"], &address["cidrBlock"]), (&json!("10.0.0.1"), &json!("10.0.0.1/32")), "{shown}");
     assert_eq!((&block["ipAddress"], &block["cidrBlock"]), (&Value::Null, &json!("127.0.0.0/8")), "{shown}");
     assert!(is_time(&address["created"]) && address["created"] != "0001-01-01T00:00:00Z", "{shown}");
-    assert_eq!((&address["count"], &block["count"], &block["lastUsedAddress"]), (&json!(0), &json!(1), &json!("127.0.0.1")));
+    assert_eq!(
+        (&address["count"], &block["count"], &block["lastUsedAddress"]),
+        (&json!(0), &json!(1), &json!("127.0.0.1"))
+    );
     assert!(is_time(&block["lastUsed"]) && address.get("lastUsed").is_none(), "{shown}");
     let link = format!("{}{list}/10.0.0.1", server.url);
     assert_eq!(address["links"], json!([{"href": link, "rel": "self"}]));
@@ -182,8 +186,12 @@ async fn a_groups_and_an_organizations_surroundings_are_answered() {
     assert_eq!(addresses, json!({"groupId": server.keys.group_id, "services": {"clusters": []}}));
     let settings = server.get(&server.group("settings")).await.json();
     for name in [
-        "isCollectDatabaseSpecificsStatisticsEnabled", "isDataExplorerEnabled", "isExtendedStorageSizesEnabled",
-        "isPerformanceAdvisorEnabled", "isRealtimePerformancePanelEnabled", "isSchemaAdvisorEnabled",
+        "isCollectDatabaseSpecificsStatisticsEnabled",
+        "isDataExplorerEnabled",
+        "isExtendedStorageSizesEnabled",
+        "isPerformanceAdvisorEnabled",
+        "isRealtimePerformancePanelEnabled",
+        "isSchemaAdvisorEnabled",
     ] {
         assert_eq!(settings[name], false, "{settings}");
     }
@@ -209,7 +217,10 @@ async fn a_service_accounts_secrets_are_rotated_and_tokens_end_with_theirs() {
     let made = server.call(Method::POST, &server.org("serviceAccounts"), Some(wanted)).await.json();
     let client = made["clientId"].as_str().expect("an id").to_owned();
     let path = server.org(&format!("serviceAccounts/{client}"));
-    let (first, second) = (&made["secrets"][0], server.call(Method::POST, &format!("{path}/secrets"), Some(json!({"secretExpiresAfterHours": 8}))).await);
+    let (first, second) = (
+        &made["secrets"][0],
+        server.call(Method::POST, &format!("{path}/secrets"), Some(json!({"secretExpiresAfterHours": 8}))).await,
+    );
     assert_eq!((second.status, second.header("cache-control")), (201, "no-store"), "{second:?}");
     let second = second.json();
     let grant = async |secret: &Value| {
@@ -245,10 +256,16 @@ async fn a_service_accounts_secrets_are_rotated_and_tokens_end_with_theirs() {
     assert_eq!((ask(&old).await, ask(&new).await), (401, 200), "a token outlives its secret");
     assert_eq!(grant(first).await.status, 401);
     let changed = server.call(Method::PATCH, &path, Some(json!({"name": "cd", "roles": ["ORG_MEMBER"]}))).await.json();
-    assert_eq!((&changed["name"], &changed["roles"], &changed["description"]), (&json!("cd"), &json!(["ORG_MEMBER"]), &json!("x")));
+    assert_eq!(
+        (&changed["name"], &changed["roles"], &changed["description"]),
+        (&json!("cd"), &json!(["ORG_MEMBER"]), &json!("x"))
+    );
 
     // What expires ends as what is deleted.
-    server.store(&format!("UPDATE service_account_secrets SET expires_at = 1 WHERE id = '{}'", second["id"].as_str().expect("an id")));
+    server.store(&format!(
+        "UPDATE service_account_secrets SET expires_at = 1 WHERE id = '{}'",
+        second["id"].as_str().expect("an id")
+    ));
     assert_eq!(ask(&new).await, 401, "a token outlives its secret's time");
     let wrong = grant(&second).await;
     assert_eq!((wrong.status, wrong.json()["error"].as_str()), (401, Some("invalid_client")));

@@ -13,7 +13,8 @@ async fn sign_in(server: &TestServer, name: &str, secret: &str) -> Answer {
 
 /// A key made for the first group with `roles`: its halves and its id.
 async fn group_key(server: &TestServer, roles: &[&str]) -> (String, String, String) {
-    let made = server.call(Method::POST, &server.group("apiKeys"), Some(json!({"desc": "a", "roles": roles}))).await.json();
+    let made =
+        server.call(Method::POST, &server.group("apiKeys"), Some(json!({"desc": "a", "roles": roles}))).await.json();
     let text = |name: &str| made[name].as_str().expect("is there").to_owned();
     (text("publicKey"), text("privateKey"), text("id"))
 }
@@ -45,14 +46,24 @@ async fn wrong_sign_ins_lock_nobody_out_who_has_the_right_secret() {
 async fn keys_and_accounts_are_listed_for_members_of_the_organization() {
     let server = TestServer::start().await;
     let (public, private, id) = group_key(&server, &["GROUP_OWNER"]).await;
-    for path in ["apiKeys".to_owned(), format!("apiKeys/{id}"), format!("apiKeys/{id}/accessList"), "serviceAccounts".to_owned(), format!("serviceAccounts/{}", server.keys.client_id)] {
+    for path in [
+        "apiKeys".to_owned(),
+        format!("apiKeys/{id}"),
+        format!("apiKeys/{id}/accessList"),
+        "serviceAccounts".to_owned(),
+        format!("serviceAccounts/{}", server.keys.client_id),
+    ] {
         let answer = server.by(&public, &private, Method::GET, &server.org(&path), None).await;
         assert_eq!(answer.error(), (401, "USER_UNAUTHORIZED".to_owned()), "{path}");
     }
     assert_eq!(server.by(&public, &private, Method::GET, &server.group("apiKeys"), None).await.status, 200);
-    let made = server.call(Method::POST, &server.org("apiKeys"), Some(json!({"desc": "a", "roles": ["ORG_MEMBER"]}))).await.json();
+    let made = server
+        .call(Method::POST, &server.org("apiKeys"), Some(json!({"desc": "a", "roles": ["ORG_MEMBER"]})))
+        .await
+        .json();
     let text = |name: &str| made[name].as_str().expect("is there").to_owned();
-    let answer = server.by(&text("publicKey"), &text("privateKey"), Method::GET, &server.org("serviceAccounts"), None).await;
+    let answer =
+        server.by(&text("publicKey"), &text("privateKey"), Method::GET, &server.org("serviceAccounts"), None).await;
     assert_eq!(answer.status, 200, "{answer:?}");
 }
 

@@ -76,7 +76,8 @@ async fn a_stream_ends_with_its_session() {
     let _agent = server.agent().await;
     for path in streams(&server).await {
         for what in ["signed out", "secret deleted"] {
-            let wanted = json!({"name": "ci", "description": "x", "roles": ["ORG_OWNER"], "secretExpiresAfterHours": 8});
+            let wanted =
+                json!({"name": "ci", "description": "x", "roles": ["ORG_OWNER"], "secretExpiresAfterHours": 8});
             let made = server.call(Method::POST, &server.org("serviceAccounts"), Some(wanted)).await.json();
             let account = server.org(&format!("serviceAccounts/{}", made["clientId"].as_str().expect("an id")));
             let session = "/api/limosa/v1/session";
@@ -115,7 +116,8 @@ async fn a_stream_ends_with_its_token_its_secret_and_its_account() {
     let _agent = server.agent().await;
     for path in streams(&server).await {
         for what in ["token", "secret's time", "role", "account"] {
-            let wanted = json!({"name": "ci", "description": "x", "roles": ["ORG_OWNER"], "secretExpiresAfterHours": 8});
+            let wanted =
+                json!({"name": "ci", "description": "x", "roles": ["ORG_OWNER"], "secretExpiresAfterHours": 8});
             let made = server.call(Method::POST, &server.org("serviceAccounts"), Some(wanted)).await.json();
             let text = |value: &Value| value.as_str().expect("is there").to_owned();
             let (client, secret) = (text(&made["clientId"]), text(&made["secrets"][0]["secret"]));
@@ -135,7 +137,9 @@ async fn a_stream_ends_with_its_token_its_secret_and_its_account() {
                         let id = text(&made["secrets"][0]["id"]);
                         server.store(&format!("UPDATE service_account_secrets SET expires_at = 1 WHERE id = '{id}'"));
                     }
-                    "role" => server.store(&format!("UPDATE service_accounts SET roles = '[]' WHERE client_id = '{client}'")),
+                    "role" => {
+                        server.store(&format!("UPDATE service_accounts SET roles = '[]' WHERE client_id = '{client}'"))
+                    }
                     _ => assert_eq!(server.call(Method::DELETE, &account, None).await.status, 204),
                 }
             });

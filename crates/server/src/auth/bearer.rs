@@ -1,10 +1,10 @@
 //! OAuth 2.0 client credentials: service accounts get access tokens, of which only hashes are kept.
 
+use crate::{App, store::ServiceAccount};
 use base64::{
     Engine,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
-use crate::{App, store::ServiceAccount};
 use limosa_model::{OrgId, Secret, Timestamp};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;

@@ -104,11 +104,7 @@ pub(crate) fn caller(app: &App, headers: &HeaderMap, now: Timestamp) -> Option<(
 }
 
 /// The caller behind the session whose token has this hash.
-pub(crate) fn by_hash(
-    app: &App,
-    hash: &str,
-    now: Timestamp,
-) -> Result<Option<(Principal, Timestamp)>, ServerError> {
+pub(crate) fn by_hash(app: &App, hash: &str, now: Timestamp) -> Result<Option<(Principal, Timestamp)>, ServerError> {
     let Some(Session { name, secret, until }) = app.sessions.get(hash, now) else { return Ok(None) };
     let credential = Credential::Session(hash.to_owned());
     let found = match secret {

@@ -102,7 +102,8 @@ impl Store {
         );
         let mut query = connection.prepare_cached(&accounts)?;
         let found: Vec<(ServiceAccount, String)> = query.query_map([value], read_account)?.collect::<Result<_, _>>()?;
-        let mut secrets = connection.prepare_cached(&format!("{SECRET} WHERE client_id = ?1 ORDER BY created_at, id"))?;
+        let mut secrets =
+            connection.prepare_cached(&format!("{SECRET} WHERE client_id = ?1 ORDER BY created_at, id"))?;
         let whole = found.into_iter().map(|(account, roles)| {
             let roles = serde_json::from_str(&roles).map_err(|e| unreadable(&e))?;
             let secrets = secrets.query_map([&account.client_id], read_secret)?.collect::<Result<_, _>>()?;
@@ -198,8 +199,7 @@ pub(super) fn insert(connection: &Connection, account: &ServiceAccount) -> Resul
 }
 
 fn insert_secret(connection: &Connection, client: &str, secret: &AccountSecret) -> Result<(), ServerError> {
-    let row =
-        params![secret.id, client, secret.created_at.0, secret.expires_at.0, secret.hash, secret.tail];
+    let row = params![secret.id, client, secret.created_at.0, secret.expires_at.0, secret.hash, secret.tail];
     let insert = "INSERT INTO service_account_secrets (id, client_id, created_at, expires_at, hash, tail)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     connection.execute(insert, row)?;

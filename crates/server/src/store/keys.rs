@@ -205,7 +205,8 @@ impl Store {
         let mut connection = self.lock();
         let transaction = connection.transaction()?;
         let org = key.org_id.to_string();
-        transaction.execute("DELETE FROM api_keys WHERE is_link = 1 AND org_id = ?1 AND ends_at IS NOT NULL", [&org])?;
+        transaction
+            .execute("DELETE FROM api_keys WHERE is_link = 1 AND org_id = ?1 AND ends_at IS NOT NULL", [&org])?;
         let ended = "UPDATE api_keys SET ends_at = ?2 WHERE is_link = 1 AND org_id = ?1";
         transaction.execute(ended, params![org, until.0])?;
         transaction.execute("DELETE FROM api_keys WHERE is_link = 1 AND ends_at <= ?1", [now.0])?;

@@ -13,12 +13,14 @@ mod sealed;
 pub(crate) use accounts::{AccountSecret, ServiceAccount};
 pub(crate) use audit::Audit;
 pub(crate) use jobs::{Agent, EventRow, NotChanged, Validation};
-pub(crate) use keys::{ApiKey, Allowed};
+pub(crate) use keys::{Allowed, ApiKey};
 
 use crate::{ServerError, seal::Seal};
 use limosa_model::{
-    DeploymentId, GroupId, OrgId, Secret, Timestamp, protocol::ClusterFacts,
-    wire::account::{RegionUsageRestrictions, ResourceTag}, wire::live_migration::HostnameSchemaType,
+    DeploymentId, GroupId, OrgId, Secret, Timestamp,
+    protocol::ClusterFacts,
+    wire::account::{RegionUsageRestrictions, ResourceTag},
+    wire::live_migration::HostnameSchemaType,
 };
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
@@ -337,7 +339,8 @@ impl Store {
         now: Timestamp,
     ) -> Result<bool, ServerError> {
         let row = params![group.to_string(), org.to_string(), name, now.0, text(settings)?];
-        let insert = "INSERT OR IGNORE INTO groups (id, org_id, name, created_at, settings) VALUES (?1, ?2, ?3, ?4, ?5)";
+        let insert =
+            "INSERT OR IGNORE INTO groups (id, org_id, name, created_at, settings) VALUES (?1, ?2, ?3, ?4, ?5)";
         Ok(self.lock().execute(insert, row)? == 1)
     }
 
@@ -385,7 +388,8 @@ impl Store {
 
     fn read_clusters(&self, condition: &str, values: &[&str]) -> Result<Vec<Cluster>, ServerError> {
         let connection = self.reader();
-        let mut query = connection.prepare_cached(&format!("SELECT id, name, uris, facts FROM clusters WHERE {condition}"))?;
+        let mut query =
+            connection.prepare_cached(&format!("SELECT id, name, uris, facts FROM clusters WHERE {condition}"))?;
         let rows = query.query_map(rusqlite::params_from_iter(values), |r| {
             Ok((id(&r.get::<_, String>(0)?)?, r.get(1)?, r.get::<_, String>(2)?, r.get::<_, Option<String>>(3)?))
         })?;
