@@ -9,7 +9,7 @@ use super::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use limosa_model::{
-    AgentId, DeploymentId, MigrationId, PhaseKind, Progress,
+    AgentId, DeploymentId, MigrationId, PhaseKind, Progress, Secret,
     digest::{self, parse_parameters},
     protocol,
 };
@@ -196,6 +196,7 @@ impl Host {
             host_name: format!("host{number}"),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             group_name: group.to_owned(),
+            secret: Some(Secret::new(host.own_secret())),
             deployments,
         };
         host.post("", &join)?;
@@ -229,13 +230,19 @@ impl Host {
                 ..Progress::default()
             };
             let (phase, failure) = (PhaseKind::CatchingUp, None);
-            let report = protocol::Report { epoch, phase, progress, failure, rehearsal: None, record: None };
+            let (rehearsal, destination, record) = (None, None, None);
+            let report = protocol::Report { epoch, phase, progress, failure, rehearsal, destination, record };
             self.post(&format!("/{}/migrations/{migration}/report", self.id), &report)?;
             if second >= WARM_UP {
                 taken.extend([beaten, due.elapsed()].map(|took| took.as_secs_f64() * 1000.0));
             }
         }
         Ok(taken)
+    }
+
+    /// What proves that it is the host of its id.
+    fn own_secret(&self) -> String {
+        format!("the secret of the bench's host {}", self.id)
     }
 
     /// The body of a 200, signed as an agent signs.
@@ -245,8 +252,10 @@ impl Host {
         for _ in 0..2 {
             let request = format!(
                 "POST {path} HTTP/1.1\r\nhost: limosa\r\naccept: application/vnd.atlas.2024-05-30+json\r\n\
-                 content-type: application/json\r\n{}content-length: {}\r\n\r\n{body}",
+                 content-type: application/json\r\n{}{}: {}\r\ncontent-length: {}\r\n\r\n{body}",
                 self.signature(&path),
+                protocol::SECRET_HEADER,
+                self.own_secret(),
                 body.len()
             );
             let answer = self.connection.exchange(&request)?;
