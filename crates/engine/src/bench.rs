@@ -42,7 +42,7 @@ pub fn commands(reply: &RawDocument) -> usize {
 /// How long the canonical forms of all documents' `_id`s are together.
 #[must_use]
 pub fn canonical_ids(documents: &[&RawDocument]) -> usize {
-    let ids = documents.iter().filter_map(|document| document.get("_id").ok().flatten());
+    let ids = documents.iter().filter_map(|document| crate::value::id_of(document));
     ids.map(|id| raw::canonical_id(id, false).len()).sum()
 }
 

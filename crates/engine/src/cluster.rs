@@ -6,6 +6,7 @@ use crate::{
     privileges::Privileges,
     raw,
     retry::Backoff,
+    throttle::Reads,
 };
 use bson::{Document, Timestamp, doc};
 use limosa_model::{DeploymentId, ErrorCode, Failure, Secret, protocol};
@@ -87,6 +88,8 @@ pub(crate) struct Cluster {
     pub is_far: bool,
     /// Who holds the migration; goes with every definition that is given to it.
     pub holder: Option<Document>,
+    /// How documents are read in bulk.
+    pub reads: Reads,
 }
 
 impl Cluster {
@@ -120,12 +123,18 @@ impl Cluster {
             tracing::info!(%side, options = given.overridden.join(", "), "set by Limosa, whatever the URI says");
         }
         let calls = Calls::new(side, client.clone(), level);
-        Ok(Self { side, client, calls, options, version, level, set_id, is_far, holder: None })
+        Ok(Self { side, client, calls, options, version, level, set_id, is_far, holder: None, reads: Reads::default() })
     }
 
     /// The same, for the holder of a migration's lease; its definitions carry this, so that a successor can end them.
     pub fn held_by(mut self, migration: impl fmt::Display, epoch: i64) -> Self {
         self.holder = Some(doc! {"limosa": migration.to_string(), "epoch": epoch});
+        self
+    }
+
+    /// The same, whose documents are read so.
+    pub fn read_as(mut self, reads: Reads) -> Self {
+        self.reads = reads;
         self
     }
 

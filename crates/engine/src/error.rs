@@ -32,6 +32,11 @@ pub(crate) fn is_gone(error: &Error) -> bool {
     matches!(code(error), Some(26 | 27 | 166 | 175 | 361 | 40280))
 }
 
+/// Whether the server's reply came and can't be read, since it quotes text that isn't UTF-8.
+pub(crate) fn is_unreadable(error: &Error) -> bool {
+    matches!(error.kind.as_ref(), ErrorKind::Bson(_) | ErrorKind::BsonDeserialization(_))
+}
+
 /// A write that was carried out without becoming what its write concern asks for: it may be rolled back.
 #[derive(Debug)]
 struct Unconfirmed {

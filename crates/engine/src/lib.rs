@@ -39,6 +39,7 @@ mod steering;
 mod stream;
 mod throttle;
 pub mod tuning;
+mod value;
 mod verify;
 
 pub use metrics::Metrics;

@@ -161,6 +161,7 @@ impl Metrics {
             Part::Destination => "destination",
             Part::Majority => "majority",
             Part::Pace => "pace",
+            Part::Scan | Part::Look => "verifier",
         };
         self.waits.get_or_create(&OfPart { part }).inc();
     }

@@ -24,7 +24,7 @@ use crate::{
     replicate::{LateWrites, Replicator},
     retry, reversal,
     stream::{reader::Reader, spool::Spool},
-    throttle::Throttle,
+    throttle::{Reads, Throttle},
     verify::{beside::Verifier, metadata::SIDE_BY_SIDE, scan::Ends},
 };
 use bson::Timestamp;
@@ -117,7 +117,8 @@ async fn migrate(
     tracker: &Tracker,
 ) -> Result<(), Failure> {
     // Connect, and make sure that no one else works on this.
-    let source = Cluster::connect(Side::Source, &settings.source_uri).await?;
+    let reads = Reads { from: settings.tuning.copy_reads, throttle: settings.steering.throttle() };
+    let source = Cluster::connect(Side::Source, &settings.source_uri).await?.read_as(reads);
     let destination = Cluster::connect(Side::Destination, &settings.destination_uri).await?;
     let destination = destination.held_by(settings.migration_id, settings.epoch.0);
     if let Some(failure) = preflight::same_cluster(&source, &destination) {
@@ -144,9 +145,9 @@ async fn migrate(
     };
     let mut reading = ReaderTask(tokio::spawn(reader.read(token)));
 
-    let ends = Ends { source: source.clone(), destination: destination.clone() };
+    let ends = Ends::new(source.clone(), destination.clone());
     let notes = kept::make(kept::notes(settings))?;
-    let (verifier, notes) = Verifier::open(ends, &notes, checkpoint.verifier.as_deref(), tracker)?;
+    let (verifier, notes) = Verifier::open(ends, &notes, checkpoint.verifier.as_deref(), tracker, &settings.tuning)?;
     store.set_verifier(&notes).await?;
 
     let heard = orders.clone();
@@ -238,8 +239,12 @@ async fn migrate(
         seen,
     };
     let silence = call::tell_of_silence(source.calls(), destination.calls(), tracker);
+    // Whatever reads the source goes slower while a cluster suffers: the copy, and the verifier after it.
+    let throttle = settings.steering.throttle();
+    let pressure = pressure::watch(source.clone(), destination.clone(), throttle, tracker.clone());
     tokio::select! {
         done = replicate => done?,
+        never = pressure => match never {},
         never = watching => match never {},
         never = silence => match never {},
         rewound = meter.watch() => return Err(rewound),
@@ -393,13 +398,7 @@ async fn copy(
             workers: settings.tuning.copy_workers,
             reads: settings.tuning.copy_reads,
         };
-        let throttle = settings.steering.throttle();
-        let pressure = pressure::watch(source.clone(), store.destination().clone(), throttle, tracker.clone());
-        tokio::select! {
-            done = copier.run(ranges.clone(), slots) => done?,
-            never = pressure => match never {},
-        }
-        tracker.count(|p| p.slowed_because = None);
+        copier.run(ranges.clone(), slots).await?;
     }
     tracker.count(|p| p.collections_copied = p.collections_total);
     spool.sync()
@@ -480,6 +479,7 @@ async fn follow(
     let mut measured = Instant::now();
     // The number of the last rehearsal.
     let mut rehearsed = 0;
+    let mut ordered_since = None;
     let copied = replicator.convergence;
     let verifier = replicator.verifier.clone();
     let verifying = verifier.start();
@@ -494,6 +494,7 @@ async fn follow(
             // Measured beside this loop, which may stand still; see `meter`.
             let lag = tracker.lag();
             let spooled = replicator.spool.bytes();
+            replicator.spool.shares_with(verifier.disk_bytes()?);
             tracker.count(|p| p.spool_bytes = spooled);
             verifier.pace(lag.map_or(i64::MAX, |lag| lag.max(behind(replicator))));
             if tracker.phase() == PhaseKind::CatchingUp
@@ -501,10 +502,13 @@ async fn follow(
                 && behind(replicator) <= SYNCED_LAG_SECONDS
                 && lag.is_some_and(|lag| lag <= SYNCED_LAG_SECONDS)
                 && tracker.is_well()
-                && verifier.has_passed()?
+                && verifier.is_ready()?
             {
                 replicator.checkpoint().await?;
                 tracker.is_ready();
+            }
+            if tracker.phase() == PhaseKind::Synced && verifier.owes_a_pass()? {
+                tracker.enter(PhaseKind::CatchingUp, None);
             }
         }
         let order = *orders.borrow();
@@ -524,7 +528,12 @@ async fn follow(
         if tracker.has_refused() && order != Directive::CutOver {
             tracker.forget_refusal();
         }
-        if order == Directive::CutOver && !tracker.has_refused() && tracker.phase() == PhaseKind::Synced {
+        let ordered = order == Directive::CutOver && !tracker.has_refused() && tracker.phase() == PhaseKind::Synced;
+        let waits = match ordered {
+            true => verifier.rest_is_awaited(*ordered_since.get_or_insert_with(Instant::now))?,
+            false => ordered_since.take().is_some(),
+        };
+        if ordered && !waits {
             match cutover::cut_over(replicator, tracker, &settings.filter, choices).await {
                 Ok(done) => {
                     tracker.record(record::of(settings, replicator, done, choices.reversible).await?);

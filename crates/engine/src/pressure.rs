@@ -1,4 +1,4 @@
-//! Watches whether the clusters bear the load, and slows the copy down while they don't.
+//! Watches whether the clusters bear the load, and slows the copy and the verifier down while they don't.
 //!
 //! What is looked at must not be raised by the engine's own work as such: on the source, which it only reads, how long
 //! the application's writes take; on both, whether secondaries lag behind and whether flow control holds writes back;
@@ -68,7 +68,7 @@ pub(crate) async fn watch(
         let reason = reason.filter(|_| throttle.is_strained());
         if reason != told {
             match &reason {
-                Some(reason) => tracing::warn!(%reason, "slowing the copy down"),
+                Some(reason) => tracing::warn!(%reason, "reading and copying more slowly"),
                 None => tracing::info!("the clusters bear the load again"),
             }
             tracker.count(|p| p.slowed_because.clone_from(&reason));
@@ -78,7 +78,7 @@ pub(crate) async fn watch(
 }
 
 impl Watched {
-    /// Why the copy should go slower, if it should. A cluster that doesn't answer, or doesn't let this user ask, is no
+    /// Why it should go slower, if it should. A cluster that doesn't answer, or doesn't let this user ask, is no
     /// reason: whatever is wrong shows elsewhere.
     async fn look(&mut self) -> Option<String> {
         let admin = self.cluster.db("admin");

@@ -38,9 +38,13 @@ pub(crate) enum Part {
     Majority,
     /// The speed at which the destination follows.
     Pace,
+    /// The verifier's passes over everything.
+    Scan,
+    /// The verifier's looks at documents that were changed.
+    Look,
 }
 
-const PARTS: usize = Part::Pace as usize + 1;
+const PARTS: usize = Part::Look as usize + 1;
 
 /// Shared by all parts of one migration.
 #[derive(Clone, Debug)]

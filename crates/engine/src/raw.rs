@@ -1,5 +1,6 @@
 //! Building and reading BSON without turning documents into trees.
 
+use crate::value::{self, Number, Value, elements};
 use bson::{Bson, Document, RawBsonRef, RawDocument, RawDocumentBuf, raw::cstr};
 use mongodb::error::Error;
 
@@ -25,8 +26,8 @@ impl RawArrayBuilder {
         self.len += 1;
     }
 
-    pub fn push_value(&mut self, value: RawBsonRef<'_>) {
-        self.bytes.push(value.element_type() as u8);
+    pub fn push_value(&mut self, value: impl AppendTo) {
+        self.bytes.push(value.kind());
         let index = self.len;
         self.bytes.extend_from_slice(index.to_string().as_bytes());
         self.bytes.push(0);
@@ -42,12 +43,30 @@ impl RawArrayBuilder {
     }
 }
 
-/// Appends a value's BSON bytes, without type and name.
-pub(crate) trait AppendTo {
+/// A value that can be put into a document.
+pub(crate) trait AppendTo: Copy {
+    /// Its type, as BSON numbers them.
+    fn kind(&self) -> u8;
+
+    /// Appends its BSON bytes, without type and name.
     fn append_to(&self, out: &mut Vec<u8>);
 }
 
+impl AppendTo for Value<'_> {
+    fn kind(&self) -> u8 {
+        self.kind
+    }
+
+    fn append_to(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.bytes);
+    }
+}
+
 impl AppendTo for RawBsonRef<'_> {
+    fn kind(&self) -> u8 {
+        self.element_type() as u8
+    }
+
     fn append_to(&self, out: &mut Vec<u8>) {
         let mut holder = RawDocumentBuf::new();
         holder.append(cstr!(""), *self);
@@ -66,8 +85,8 @@ impl RawDocBuilder {
         Self { bytes: vec![0; 4] }
     }
 
-    pub fn value(mut self, name: &str, value: RawBsonRef<'_>) -> Self {
-        self.key(value.element_type() as u8, name);
+    pub fn value(mut self, name: &str, value: impl AppendTo) -> Self {
+        self.key(value.kind(), name);
         value.append_to(&mut self.bytes);
         self
     }
@@ -127,12 +146,8 @@ pub(crate) fn as_i64(value: Option<&Bson>) -> Option<i64> {
 /// Whether a field of `document` itself is a timestamp of zeros: an insert, and a replacement too, would put the current
 /// time in its place.
 pub(crate) fn has_zero_timestamp(document: &RawDocument) -> bool {
-    let zero = RawBsonRef::Timestamp(bson::Timestamp { time: 0, increment: 0 });
-    document.iter_elements().flatten().any(|element| {
-        element.element_type() == bson::spec::ElementType::Timestamp
-            && element.key().as_str() != "_id"
-            && element.value().is_ok_and(|value| value == zero)
-    })
+    elements(document.as_bytes())
+        .any(|(name, value)| value.kind == value::TIMESTAMP && value.bytes == [0; 8] && name != b"_id")
 }
 
 /// The `u` of an update statement that puts `document` as it is in a document's place.
@@ -144,26 +159,24 @@ pub(crate) fn replacing(document: &RawDocument) -> RawArrayBuilder {
 }
 
 /// A form of `_id` in which values that the server holds equal have equal bytes: numbers of all types are brought to a
-/// double. With `folds`, for a collection with a collation, all strings are alike. Different values may come out alike,
-/// equal ones never different.
-pub(crate) fn canonical_id(id: RawBsonRef<'_>, folds: bool) -> Vec<u8> {
+/// double, and a symbol is the string of its text. With `folds`, for a collection with a collation, all strings are alike.
+/// Different values may come out alike, equal ones never different.
+pub(crate) fn canonical_id(id: Value<'_>, folds: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(16);
     canonical(id, folds, &mut out);
     out
 }
 
 /// A number as the nearest double and, for whole numbers, what is left then.
-fn number(value: RawBsonRef<'_>) -> Option<(f64, i16)> {
+fn number(value: Value<'_>) -> Option<(f64, i16)> {
     let whole = |n: i128| (n as f64, (n - (n as f64) as i128) as i16);
-    let (number, rest) = match value {
-        RawBsonRef::Int32(n) => whole(i128::from(n)),
-        RawBsonRef::Int64(n) => whole(i128::from(n)),
-        RawBsonRef::Double(n) => (n, 0),
-        RawBsonRef::Decimal128(n) => {
+    let (number, rest) = match value.number()? {
+        Number::Integer(n) => whole(i128::from(n)),
+        Number::Double(n) => (n, 0),
+        Number::Decimal(n) => {
             let text = n.to_string();
             whole_number(&text).map_or_else(|| (text.parse().unwrap_or(f64::NAN), 0), whole)
         }
-        _ => return None,
     };
     let number = if number.is_nan() { f64::NAN } else { number };
     Some((if number == 0.0 { 0.0 } else { number }, rest))
@@ -181,34 +194,30 @@ fn whole_number(text: &str) -> Option<i128> {
     i64::try_from(whole).ok().map(i128::from)
 }
 
-fn canonical(value: RawBsonRef<'_>, folds: bool, out: &mut Vec<u8>) {
+fn canonical(value: Value<'_>, folds: bool, out: &mut Vec<u8>) {
     if let Some((number, rest)) = number(value) {
-        out.push(0x01);
+        out.push(value::DOUBLE);
         out.extend_from_slice(&number.to_bits().to_le_bytes());
         out.extend_from_slice(&rest.to_le_bytes());
         return;
     }
-    if folds && matches!(value, RawBsonRef::String(_) | RawBsonRef::Symbol(_)) {
-        out.push(0x02);
-        return;
-    }
-    out.push(value.element_type() as u8);
-    match value {
-        RawBsonRef::Document(document) => {
-            for element in document.iter().flatten() {
-                out.extend_from_slice(element.0.as_str().as_bytes());
+    let kind = if value.kind == value::SYMBOL { value::STRING } else { value.kind };
+    out.push(kind);
+    match kind {
+        value::STRING if folds => {}
+        value::DOCUMENT => {
+            for (name, element) in elements(value.bytes) {
+                out.extend_from_slice(name);
                 out.push(0);
-                canonical(element.1, folds, out);
-            }
-            out.push(0);
-        }
-        RawBsonRef::Array(array) => {
-            for element in array.into_iter().flatten() {
                 canonical(element, folds, out);
             }
             out.push(0);
         }
-        other => other.append_to(out),
+        value::ARRAY => {
+            elements(value.bytes).for_each(|(_, element)| canonical(element, folds, out));
+            out.push(0);
+        }
+        _ => out.extend_from_slice(value.bytes),
     }
 }
 
@@ -237,7 +246,26 @@ mod tests {
 
     fn canonical_of(id: Bson) -> Vec<u8> {
         let raw = RawDocumentBuf::try_from(&doc! { "_id": id }).unwrap_or_default();
-        raw.get("_id").ok().flatten().map(|id| canonical_id(id, false)).unwrap_or_default()
+        value::id_of(&raw).map(|id| canonical_id(id, false)).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_symbol_and_a_string_of_one_text_are_one_id() {
+        let (symbol, string) = (Bson::Symbol("a".into()), Bson::String("a".into()));
+        assert_eq!(canonical_of(symbol.clone()), canonical_of(string.clone()));
+        assert_eq!(canonical_of(doc! {"x": symbol.clone()}.into()), canonical_of(doc! {"x": string.clone()}.into()));
+        assert_eq!(canonical_of(vec![symbol.clone()].into()), canonical_of(vec![string].into()));
+        assert_ne!(canonical_of(symbol), canonical_of(Bson::JavaScriptCode("a".into())));
+    }
+
+    #[test]
+    fn ids_that_are_not_utf8_are_told_apart() {
+        let of = |text: &[u8]| {
+            let document = value::tests::with_text_id(text);
+            canonical_id(value::id_of(&document).expect("is there"), false)
+        };
+        assert_ne!(of(b"caf\xE9"), of(b"caf\xE8"));
+        assert_ne!(of(b"caf\xE9"), Vec::<u8>::new());
     }
 
     #[test]

@@ -21,9 +21,10 @@ use crate::{
         event::{self, Event, Kind},
         spool::{Next, Spool},
     },
+    value::{self, Value},
     verify::beside::{Repair, Verifier},
 };
-use bson::{Document, RawBsonRef, RawDocumentBuf, Timestamp};
+use bson::{Document, RawDocumentBuf, Timestamp};
 use limosa_model::{ErrorCode, Failure};
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -94,13 +95,12 @@ impl LateWrites {
         *self = Self { after: Some(after), found: BTreeMap::new() };
     }
 
-    fn note(&mut self, time: Timestamp, what: impl FnOnce() -> String, id: Option<RawBsonRef<'_>>) {
+    fn note(&mut self, time: Timestamp, what: impl FnOnce() -> String, id: Option<Value<'_>>) {
         if self.after.is_some_and(|after| time > after) {
             let (count, first) = self.found.entry(what()).or_default();
             *count += 1;
             if first.len() < LATE_NAMED {
-                let id = id.and_then(|id| bson::Bson::try_from(id).ok());
-                first.extend(id.map(|id| id.into_relaxed_extjson().to_string()));
+                first.extend(id.map(|id| id.shown().into_relaxed_extjson().to_string()));
             }
         }
     }
@@ -399,7 +399,7 @@ impl Replicator {
         let mut window = Window::new();
         window.spans(self.watermark);
         for repair in &repairs {
-            let (Some(target), Ok(Some(id))) = (self.registry.by_uuid(repair.uuid), repair.entry.id.get("_id")) else {
+            let (Some(target), Some(id)) = (self.registry.by_uuid(repair.uuid), value::id_of(&repair.entry.id)) else {
                 continue;
             };
             let (id, canonical) = (repair.entry.id.clone(), raw::canonical_id(id, target.folds));

@@ -1,10 +1,11 @@
 //! How fast the engine may go: within what it was told, and the slower the more the clusters suffer. One handle is
 //! shared by the engine and whoever embeds it; what is set takes effect at once, for batches that wait too.
 
+use crate::tuning::ReadFrom;
 use limosa_model::Limits;
 use std::{
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant},
@@ -16,6 +17,14 @@ const LONGEST_REST: Duration = Duration::from_secs(10);
 
 /// With the greatest strain, a rest is this many times as long as the batch before it.
 const GREATEST_STRAIN: u32 = 16;
+
+/// How a cluster is read where the load on it counts: from which member, and how fast. By default from the primary, and
+/// as fast as it goes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reads {
+    pub from: ReadFrom,
+    pub throttle: Arc<Throttle>,
+}
 
 /// The handle.
 #[derive(Debug, Default)]
@@ -99,9 +108,23 @@ impl Throttle {
         self.pay(&self.write, bytes).await;
     }
 
+    /// Notes that so much of the source was read; whoever reads next waits for it in [`Self::may_read`].
+    pub fn note_read(&self, bytes: usize) {
+        self.read.account().take(bytes, Instant::now());
+    }
+
+    /// Waits until the source may be read again.
+    pub async fn may_read(&self) {
+        self.wear_off(&self.read).await;
+    }
+
     async fn pay(&self, pace: &Pace, bytes: usize) {
-        let mut limits = self.limits.subscribe();
         pace.account().take(bytes, Instant::now());
+        self.wear_off(pace).await;
+    }
+
+    async fn wear_off(&self, pace: &Pace) {
+        let mut limits = self.limits.subscribe();
         loop {
             let wait = pace.account().settle(Instant::now());
             if wait.is_zero() {

@@ -20,7 +20,7 @@ pub const PATIENCE: Duration = Duration::from_secs(24 * 3600);
 /// How often the source's oplog is looked at: its window moves by minutes, and looking costs two reads.
 pub const OPLOG_LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// Which member of the source the copy reads from.
+/// Which member of the source documents are read from: by the copy, the verifier, and where a change doesn't say all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReadFrom {
     /// The primary: no member lags behind it.
@@ -44,7 +44,7 @@ impl ReadFrom {
 pub struct Tuning {
     /// See [`COPY_WORKERS`].
     pub copy_workers: usize,
-    /// Which member of the source the copy reads from.
+    /// Which member of the source documents are read from; at a cutover it is always the primary.
     pub copy_reads: ReadFrom,
     /// See [`SPOOL_DISK_BYTES`]; at this many the reading of the source pauses until the destination has caught up.
     pub spool_disk_bytes: u64,

@@ -51,10 +51,10 @@ pub(crate) struct TuningArgs {
     /// Parts of collections copied side by side; about as many as the destination has cores
     #[arg(long, value_name = "N", default_value_t = tuning::COPY_WORKERS)]
     copy_workers: usize,
-    /// Which member of the source the copy reads from; changes are read from a majority of it in any case
+    /// Which member of the source the copy and the verifier read from; changes are read from a majority of it in any case
     #[arg(long, value_enum, default_value = "primary")]
     copy_reads: CopyReads,
-    /// How much of this host's disk may be taken by changes that wait to be applied: 500MiB, 64GiB
+    /// How much of this host's disk may be taken by changes that wait to be applied, or to be verified: 500MiB, 64GiB
     #[arg(long, value_name = "SIZE", default_value = "64GiB", value_parser = bytes)]
     spool_limit: u64,
     /// How long a cause is waited out that someone may mend, before the migration has failed: 30s, 90m, 24h

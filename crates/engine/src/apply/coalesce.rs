@@ -124,7 +124,7 @@ mod tests {
 
     fn op(target: &Arc<Target>, id: RawDocumentBuf, change: Change) -> Op {
         let canonical =
-            id.get("_id").ok().flatten().map(|id| crate::raw::canonical_id(id, target.folds)).unwrap_or_default();
+            crate::value::id_of(&id).map(|id| crate::raw::canonical_id(id, target.folds)).unwrap_or_default();
         Op { target: Arc::clone(target), id, canonical, change }
     }
 

@@ -9,6 +9,7 @@ use crate::{
     error,
     raw::{self, RawArrayBuilder, RawDocBuilder},
     retry::Backoff,
+    value,
 };
 use bson::{RawBsonRef, RawDocumentBuf, Timestamp, doc};
 use limosa_model::{Failure, Namespace};
@@ -49,7 +50,7 @@ impl Writer {
             let mut puts = Vec::with_capacity(documents.len());
             for document in documents {
                 let Some(id) = id_document(&document) else { continue };
-                let canonical = id.get("_id").ok().flatten().map(|v| raw::canonical_id(v, target.folds));
+                let canonical = value::id_of(&id).map(|v| raw::canonical_id(v, target.folds));
                 found.push((id.clone(), canonical.unwrap_or_default()));
                 if missing.remove(id.as_bytes()).is_some() {
                     puts.push(put(target, id, document));
@@ -84,7 +85,7 @@ impl Writer {
     fn reading(&self, target: &Target, ids: &[&RawDocumentBuf], until: Timestamp) -> Reading {
         let mut array = RawArrayBuilder::with_capacity(ids.iter().map(|id| id.as_bytes().len()).sum());
         for id in ids {
-            if let Ok(Some(id)) = id.get("_id") {
+            if let Some(id) = value::id_of(id) {
                 array.push_value(id);
             }
         }
@@ -152,12 +153,16 @@ impl Reading {
                 head.insert("collectionUUID", bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes });
             }
             let command = RawDocBuilder::new().extend(&head)?.document("filter", &self.filter).build()?;
-            self.cursor = Some(writer.source.db(&self.ns.db).run_raw_cursor_command(command).batch().await?);
+            let (db, member) = (writer.source.db(&self.ns.db), writer.source.reads.from.criteria());
+            self.cursor = Some(db.run_raw_cursor_command(command).selection_criteria(member).batch().await?);
         }
         let Some(cursor) = self.cursor.as_mut() else { return Ok(None) };
         let Some(batch) = cursor.next().await else { return Ok(None) };
         let batch = batch?;
-        let documents = batch.doc_slices()?.into_iter().flatten().filter_map(RawBsonRef::as_document);
+        let documents = batch.doc_slices()?;
+        // It takes from what the copy and the verifier may read, and waits for neither: changes are followed at once.
+        writer.source.reads.throttle.note_read(documents.as_bytes().len());
+        let documents = documents.into_iter().flatten().filter_map(RawBsonRef::as_document);
         Ok(Some(documents.map(ToOwned::to_owned).collect()))
     }
 }

@@ -1,7 +1,10 @@
 //! From changes to the commands that carry them out.
 
 use super::coalesce::{Change, Op};
-use crate::raw::{RawArrayBuilder, RawDocBuilder, has_zero_timestamp, replacing};
+use crate::{
+    raw::{RawArrayBuilder, RawDocBuilder, has_zero_timestamp, replacing},
+    value,
+};
 use bson::{Document, RawBsonRef, RawDocument, RawDocumentBuf, doc};
 use limosa_model::Namespace;
 use mongodb::error::Error;
@@ -66,7 +69,7 @@ pub(crate) fn inserts(ns: &Namespace, documents: &[&RawDocument]) -> Result<Vec<
 pub(crate) fn restores(ns: &Namespace, documents: &[&RawDocument]) -> Result<Vec<Command>, Error> {
     let mut all = Commands::default();
     for document in documents {
-        if let Some(id) = document.get("_id").map_err(Error::custom)? {
+        if let Some(id) = value::id_of(document) {
             let q = RawDocBuilder::new().value("_id", id).into_bytes();
             let statement = RawDocBuilder::new().document("q", &q).array("u", replacing(document));
             all.add(ns, Verb::Update, &statement.into_bytes())?;
@@ -76,9 +79,11 @@ pub(crate) fn restores(ns: &Namespace, documents: &[&RawDocument]) -> Result<Vec
 }
 
 /// Whether no update can replace a document by `document`: one that begins with an operator's sign would be taken for
-/// operators, and one of the largest leaves no place for its `_id`.
+/// operators, and one of the largest leaves no place for its `_id`. A reply to an upsert repeats the `_id`, and can't be
+/// read if that isn't UTF-8.
 fn must_be_inserted(id: &RawDocument, document: &RawDocument) -> bool {
-    document.iter().flatten().any(|(name, _)| name.as_str().starts_with('$'))
+    value::elements(document.as_bytes()).any(|(name, _)| name.starts_with(b"$"))
+        || value::id_of(id).is_some_and(|id| !id.is_utf8())
         || id.as_bytes().len() + document.as_bytes().len() > STATEMENT_BYTES
 }
 

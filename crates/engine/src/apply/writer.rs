@@ -256,5 +256,5 @@ impl Writer {
 
 /// `{_id: …}` of a document.
 pub(crate) fn id_document(document: &bson::RawDocument) -> Option<RawDocumentBuf> {
-    RawDocBuilder::new().value("_id", document.get("_id").ok()??).build().ok()
+    RawDocBuilder::new().value("_id", crate::value::id_of(document)?).build().ok()
 }

@@ -7,10 +7,12 @@ use crate::{
     catalog::{self, Entry, Uuid},
     cluster::Cluster,
     error,
-    raw::as_i64,
+    raw::{self, as_i64},
+    value::{self, Value},
 };
-use bson::{Binary, Bson, Document, doc, spec::BinarySubtype};
+use bson::{Binary, Bson, Document, RawDocumentBuf, doc, spec::BinarySubtype};
 use limosa_model::{ErrorCode, Failure, Namespace};
+use mongodb::error::Error;
 
 /// About what one range holds: small enough to be copied again after a failure, large enough that opening a cursor
 /// doesn't count.
@@ -18,6 +20,13 @@ const RANGE_BYTES: i64 = 64 * 1024 * 1024;
 
 /// Samples per boundary; evens the ranges out.
 const SAMPLES_PER_RANGE: i64 = 10;
+
+/// A sample is at most one in so many documents.
+const SAMPLED_SHARE: i64 = 20;
+
+/// How often it is tried to take a sample, and what the server answers when it met the same documents again and again.
+const SAMPLES_TRIED: usize = 3;
+const NO_SAMPLE: i32 = 28_799;
 
 /// One unit of the copy.
 #[derive(Clone, Debug, PartialEq)]
@@ -131,38 +140,88 @@ pub(crate) async fn ranges(source: &Cluster, entry: &Entry) -> Result<Vec<CopyRa
     Ok(ranges.collect())
 }
 
-/// The `_id`s at which a collection of this size is cut.
+/// The `_id`s at which a collection of this size is cut. Collections with a collation are cut only by a sample: the
+/// server can't walk along their index without reading the documents.
 pub(crate) async fn boundaries_of(source: &Cluster, ns: &Namespace, size: Size) -> Result<Vec<Bson>, Failure> {
     let count = (size.bytes / RANGE_BYTES).clamp(0, 4096) + 1;
-    if count > 1 { boundaries(source, ns, count).await } else { Ok(Vec::new()) }
+    if count <= 1 {
+        return Ok(Vec::new());
+    }
+    let samples = count * SAMPLES_PER_RANGE;
+    // A larger share than this the server takes by reading, and sorting, all documents.
+    if samples * SAMPLED_SHARE <= size.documents
+        && let Some(ids) = sample(source, ns, samples).await?
+    {
+        return Ok(pick(&ids, SAMPLES_PER_RANGE as usize));
+    }
+    walk(source, ns, size.documents / count, count).await
 }
 
-async fn boundaries(source: &Cluster, ns: &Namespace, count: i64) -> Result<Vec<Bson>, Failure> {
-    let pipeline = vec![
-        doc! {"$sample": {"size": count * SAMPLES_PER_RANGE}},
-        doc! {"$project": {"_id": 1}},
-        doc! {"$sort": {"_id": 1}},
-    ];
+/// `_id`s of a random sample, in their order; `None` where the server can't take one.
+async fn sample(source: &Cluster, ns: &Namespace, samples: i64) -> Result<Option<Vec<RawDocumentBuf>>, Failure> {
+    let pipeline = vec![doc! {"$sample": {"size": samples}}, doc! {"$project": {"_id": 1}}, doc! {"$sort": {"_id": 1}}];
     let command = doc! {"aggregate": &ns.coll, "pipeline": pipeline, "cursor": {}, "allowDiskUse": true};
-    let read = async { source.db(&ns.db).run_cursor_command(command).await?.try_collect::<Vec<Document>>().await };
-    let sample = match read.await {
-        Ok(sample) => sample,
-        Err(e) if error::is_gone(&e) => return Ok(Vec::new()),
-        Err(e) => return Err(source.failure(&e)),
-    };
-    let ids = sample.into_iter().filter_map(|mut d| d.remove("_id")).collect();
-    Ok(pick(ids, SAMPLES_PER_RANGE as usize))
+    for _ in 0..SAMPLES_TRIED {
+        match ids(source, ns, command.clone()).await {
+            Ok(ids) => return Ok(Some(ids)),
+            Err(e) if error::is_gone(&e) => return Ok(Some(Vec::new())),
+            Err(e) if error::code(&e) == Some(NO_SAMPLE) => tracing::debug!(%ns, error = %e, "no sample"),
+            Err(e) => return Err(source.failure(&e)),
+        }
+    }
+    Ok(None)
+}
+
+/// Every `step`th `_id` along the index, without reading a document.
+async fn walk(source: &Cluster, ns: &Namespace, step: i64, count: i64) -> Result<Vec<Bson>, Failure> {
+    let entry = catalog::find(source, ns).await?;
+    if step < 1 || entry.is_none_or(|entry| entry.is_collated()) {
+        return Ok(Vec::new());
+    }
+    let mut boundaries: Vec<Bson> = Vec::new();
+    for _ in 1..count {
+        let mut command = doc! {
+            "find": &ns.coll, "hint": {"_id": 1}, "projection": {"_id": 1}, "skip": step, "limit": 1,
+            "readConcern": {"level": "majority"},
+        };
+        command.extend(boundaries.last().map(|last| ("min".to_owned(), Bson::Document(doc! {"_id": last.clone()}))));
+        let next = match ids(source, ns, command).await {
+            Ok(next) => next,
+            Err(e) if error::is_gone(&e) => return Ok(Vec::new()),
+            Err(e) => return Err(source.failure(&e)),
+        };
+        match next.first().and_then(boundary) {
+            Some(id) => boundaries.push(id),
+            // The end, or one that can't be sent back: what follows is one range.
+            None => break,
+        }
+    }
+    Ok(boundaries)
+}
+
+/// The documents that a read of `_id`s gives.
+async fn ids(source: &Cluster, ns: &Namespace, command: Document) -> Result<Vec<RawDocumentBuf>, Error> {
+    let (db, member) = (source.db(&ns.db), source.reads.from.criteria());
+    let mut cursor = db.run_cursor_command(command).selection_criteria(member).batch().await?;
+    let mut all = Vec::new();
+    while let Some(batch) = cursor.next().await {
+        let batch = batch?;
+        all.extend(batch.doc_slices()?.into_iter().flatten().filter_map(|v| v.as_document().map(ToOwned::to_owned)));
+    }
+    Ok(all)
+}
+
+/// The `_id` of a document, if it can be one: a boundary is stored and sent as text, so it must be some.
+fn boundary(document: &RawDocumentBuf) -> Option<Bson> {
+    value::id_of(document).filter(|id| id.is_utf8()).map(Value::shown)
 }
 
 /// Every `step`th of the sorted `ids`, none twice and none that compares equal to its neighbour.
-fn pick(ids: Vec<Bson>, step: usize) -> Vec<Bson> {
-    let mut picked: Vec<Bson> = ids.into_iter().skip(step).step_by(step).collect();
-    let canonical = |id: &Bson| {
-        let raw = bson::RawDocumentBuf::try_from(&doc! {"_id": id.clone()}).unwrap_or_default();
-        raw.get("_id").ok().flatten().map(|id| crate::raw::canonical_id(id, false))
-    };
-    picked.dedup_by(|a, b| canonical(a) == canonical(b));
-    picked
+fn pick(ids: &[RawDocumentBuf], step: usize) -> Vec<Bson> {
+    let usable = ids.iter().filter_map(|id| value::id_of(id)).filter(|id| id.is_utf8());
+    let mut picked: Vec<Value<'_>> = usable.skip(step).step_by(step).collect();
+    picked.dedup_by(|a, b| raw::canonical_id(*a, false) == raw::canonical_id(*b, false));
+    picked.into_iter().map(Value::shown).collect()
 }
 
 #[cfg(test)]
@@ -171,9 +230,9 @@ mod tests {
 
     #[test]
     fn boundaries_are_distinct() {
-        let ids: Vec<Bson> = (0..40).map(|n| Bson::Int32(n / 15)).collect();
-        assert_eq!(pick(ids, 10), [Bson::Int32(0), Bson::Int32(1), Bson::Int32(2)]);
-        assert!(pick(Vec::new(), 10).is_empty());
+        let ids: Vec<RawDocumentBuf> = (0..40).map(|n| bson::rawdoc! {"_id": n / 15}).collect();
+        assert_eq!(pick(&ids, 10), [Bson::Int32(0), Bson::Int32(1), Bson::Int32(2)]);
+        assert!(pick(&[], 10).is_empty());
     }
 
     #[test]
@@ -191,6 +250,27 @@ mod tests {
             bytes: 0,
         };
         assert_eq!(CopyRange::from_document(&range.to_document()), Ok(range));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn few_large_documents_are_cut_without_a_sample_which_would_read_them_all() {
+        let set = limosa_testkit::ReplicaSet::start().await.expect("starts");
+        let uri = limosa_model::Secret::new(set.uri());
+        let source = Cluster::connect(crate::cluster::Side::Source, &uri).await.expect("connects");
+        let ids: Vec<Document> = (0..200).map(|n| doc! {"_id": n}).collect();
+        let app = set.client().await.database("app");
+        app.collection("c").insert_many(ids).await.expect("inserts");
+        app.run_command(doc! {"profile": 2}).await.expect("profiles");
+        // As if each of them had a megabyte.
+        let size = Size { documents: 200, bytes: 200 * 1024 * 1024 };
+        let boundaries = boundaries_of(&source, &Namespace::new("app", "c"), size).await.expect("cuts");
+        assert_eq!(boundaries, [Bson::Int32(50), Bson::Int32(100), Bson::Int32(150)]);
+        let profile = app.collection::<Document>("system.profile");
+        let sampled = doc! {"command.pipeline.0.$sample": {"$exists": true}};
+        assert_eq!(profile.count_documents(sampled).await.expect("counts"), 0);
+        let fetched = profile.find(doc! {"command.find": "c"}).await.expect("finds");
+        let fetched: Vec<Document> = futures::TryStreamExt::try_collect(fetched).await.expect("reads");
+        assert!(fetched.iter().all(|op| op.get_i32("docsExamined").ok() == Some(0)), "{fetched:?}");
     }
 
     #[tokio::test(flavor = "multi_thread")]

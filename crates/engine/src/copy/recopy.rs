@@ -6,16 +6,19 @@
 
 use super::{
     plan::CopyRange,
-    slot::{Slot, Written, found, id_of},
+    slot::{Slot, Written, found, id_of, try_found},
 };
 use crate::{
     catalog::{self, Entry},
     checkpoint::{Store, Term},
     cluster::Cluster,
-    cutover,
+    cutover, error,
     raw::{self, RawArrayBuilder, RawDocBuilder},
+    retry::Backoff,
+    throttle::Reads,
+    value::Value,
 };
-use bson::{Document, RawArrayBuf, RawBsonRef, RawDocument, doc};
+use bson::{Binary, Document, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, doc, spec::BinarySubtype};
 use limosa_model::{Failure, Namespace, NamespaceFilter};
 use std::collections::{HashMap, HashSet};
 
@@ -62,7 +65,14 @@ impl Slot {
         };
         let mut updates = RawArrayBuilder::with_capacity(1024);
         let mut any = false;
-        for document in all.iter().filter(|document| differs(document)) {
+        // A reply to an upsert repeats the `_id`, and can't be read if that isn't UTF-8.
+        let (plain, odd): (Vec<&RawDocument>, Vec<&RawDocument>) = all
+            .iter()
+            .copied()
+            .filter(|document| differs(document))
+            .partition(|document| id_of(document).is_none_or(Value::is_utf8));
+        let mut terms = self.remake(ns, &odd).await?;
+        for document in plain {
             let Some(id) = id_of(document) else { continue };
             let query = RawDocBuilder::new().value("_id", id).into_bytes();
             let statement = RawDocBuilder::new().document("q", &query);
@@ -73,7 +83,6 @@ impl Slot {
             updates.push_document(&statement.value("upsert", RawBsonRef::Boolean(true)).into_bytes());
             any = true;
         }
-        let mut terms = HashSet::new();
         if any {
             let head = doc! {"update": &ns.coll, "ordered": true, "bypassDocumentValidation": true};
             let command = RawDocBuilder::new().extend(&head).and_then(|c| c.array("updates", updates).build());
@@ -82,8 +91,37 @@ impl Slot {
         Ok(Written { documents: all.len() as u64, bytes, terms, in_transaction: true })
     }
 
-    /// Removes what the destination has within `range` and the source has not.
-    pub(super) async fn remove_extra(&self, source: &Cluster, range: &CopyRange) -> Result<HashSet<Term>, Failure> {
+    /// Puts documents in the place of those with their `_id`s by removing these first.
+    async fn remake(&self, ns: &Namespace, documents: &[&RawDocument]) -> Result<HashSet<Term>, Failure> {
+        let mut terms = HashSet::new();
+        if documents.is_empty() {
+            return Ok(terms);
+        }
+        let (mut deletes, mut inserts) = (RawArrayBuilder::with_capacity(1024), RawArrayBuilder::with_capacity(1024));
+        for document in documents {
+            let Some(id) = id_of(document) else { continue };
+            let query = RawDocBuilder::new().value("_id", id).into_bytes();
+            let statement = RawDocBuilder::new().document("q", &query).value("limit", RawBsonRef::Int32(1));
+            deletes.push_document(&statement.into_bytes());
+            inserts.push_document(document.as_bytes());
+        }
+        let failed = |e: mongodb::error::Error| self.destination.failure(&e);
+        let head = doc! {"delete": &ns.coll, "ordered": true};
+        let command = RawDocBuilder::new().extend(&head).and_then(|c| c.array("deletes", deletes).build());
+        terms.extend(self.write(ns, command.map_err(failed)?).await?);
+        let head = doc! {"insert": &ns.coll, "ordered": true, "bypassDocumentValidation": true};
+        let command = RawDocBuilder::new().extend(&head).and_then(|c| c.array("documents", inserts).build());
+        terms.extend(self.write(ns, command.map_err(failed)?).await?);
+        Ok(terms)
+    }
+
+    /// Removes what the destination has within `range` and the source has not; `None` if the source's collection has no
+    /// longer the name that it is read under.
+    pub(super) async fn remove_extra(
+        &self,
+        source: &Cluster,
+        range: &CopyRange,
+    ) -> Result<Option<HashSet<Term>>, Failure> {
         let mut command =
             doc! {"find": &range.ns.coll, "projection": {"_id": 1}, "batchSize": IDS as i32, "hint": {"_id": 1}};
         command.extend(range.min.clone().map(|id| ("min".to_owned(), doc! {"_id": id}.into())));
@@ -99,8 +137,8 @@ impl Slot {
             if own.is_empty() {
                 continue;
             }
-            let options = doc! {"projection": {"_id": 1}, "readConcern": {"level": "majority"}};
-            let there = found(source, &range.source_ns, own.iter().filter_map(|d| id_of(d)), options).await?;
+            let ids: Vec<Value<'_>> = own.iter().filter_map(|d| id_of(d)).collect();
+            let Some(there) = still_there(source, range, &ids).await? else { return Ok(None) };
             let mut deletes = RawArrayBuilder::with_capacity(1024);
             let mut any = false;
             for id in
@@ -117,6 +155,39 @@ impl Slot {
                 terms.extend(self.write(&range.ns, command.map_err(failed)?).await?);
             }
         }
-        Ok(terms)
+        Ok(Some(terms))
     }
+}
+
+/// Which of `ids` the range's own collection has, whatever has its name by now; `None` if it is called otherwise.
+async fn still_there(
+    source: &Cluster,
+    range: &CopyRange,
+    ids: &[Value<'_>],
+) -> Result<Option<HashMap<Vec<u8>, RawDocumentBuf>>, Failure> {
+    let mut options = doc! {"projection": {"_id": 1}, "readConcern": {"level": "majority"}};
+    let by_uuid = range.uuid.filter(|_| source.level >= (6, 0));
+    if let Some(uuid) = by_uuid {
+        let bytes = uuid.to_vec();
+        options.insert("collectionUUID", Binary { subtype: BinarySubtype::Uuid, bytes });
+    }
+    // What a secondary has may be older than what was copied.
+    let primary = source.clone().read_as(Reads { throttle: source.reads.throttle.clone(), ..Reads::default() });
+    let mut backoff = Backoff::default();
+    let found = loop {
+        match try_found(&primary, &range.source_ns, ids, &options).await {
+            Ok(found) => break found,
+            Err(e) if error::is_gone(&e) => return Ok(None),
+            Err(e) if error::is_transient(&e) && backoff.wait().await => {}
+            Err(e) => return Err(source.failure(&e)),
+        }
+    };
+    if by_uuid.is_none() {
+        // Without `collectionUUID` a read of a renamed or dropped collection just finds nothing.
+        let now = catalog::find(source, &range.source_ns).await?;
+        if now.and_then(|entry| entry.uuid) != range.uuid {
+            return Ok(None);
+        }
+    }
+    Ok(Some(found))
 }

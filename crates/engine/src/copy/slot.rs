@@ -11,6 +11,7 @@ use crate::{
     error, raw,
     raw::{RawArrayBuilder, RawDocBuilder},
     retry::Backoff,
+    value::Value,
 };
 use bson::{Bson, Document, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, doc};
 use limosa_model::{Failure, Namespace};
@@ -51,6 +52,8 @@ enum Refused {
     Transient(Error),
     /// One of the documents is there. What was before it may have been written, in this term.
     Duplicate(Option<Term>),
+    /// What was refused is quoted in a reply that can't be read: there is text in it that isn't UTF-8.
+    Unreadable(Error),
     /// The reply, or the batch, would be too large.
     TooLarge(Error),
     /// Not in a transaction.
@@ -92,6 +95,15 @@ impl Slot {
                         pending.extend(batch.into_iter().map(|one| vec![one]));
                     }
                 }
+                // Found out by looking, since the reply can't tell.
+                Err(Refused::Unreadable(error)) => {
+                    let missing = self.missing(ns, &batch).await?;
+                    match (missing.len() < batch.len(), batch.len() > 1) {
+                        (true, _) => pending.extend((!missing.is_empty()).then_some(missing)),
+                        (false, true) => pending.extend(batch.into_iter().map(|one| vec![one])),
+                        (false, false) => return Err(self.destination.failure(&error)),
+                    }
+                }
                 Err(Refused::Duplicate(_)) => {}
                 Err(Refused::TooLarge(_)) if batch.len() > 1 => {
                     let (left, right) = batch.split_at(batch.len() / 2);
@@ -129,6 +141,7 @@ impl Slot {
     fn sort(&self, error: Error) -> Refused {
         match error::code(&error) {
             _ if error::is_transient(&error) => Refused::Transient(error),
+            None if error::is_unreadable(&error) => Refused::Unreadable(error),
             // BSONObjectTooLarge, TransactionTooLargeForCache
             Some(10334 | 388) => Refused::TooLarge(error),
             // OperationNotSupportedInTransaction
@@ -219,7 +232,7 @@ impl Slot {
             match self.fenced(ns, command.clone()).await {
                 Ok(term) => return Ok(term),
                 Err(Refused::Transient(error)) if backoff.wait().await => tracing::debug!(%error, %ns, "sent again"),
-                Err(Refused::Transient(error) | Refused::TooLarge(error)) => {
+                Err(Refused::Transient(error) | Refused::TooLarge(error) | Refused::Unreadable(error)) => {
                     return Err(self.destination.failure(&error));
                 }
                 Err(Refused::Duplicate(_) | Refused::NoTransaction) => {
@@ -242,42 +255,52 @@ impl Slot {
     }
 }
 
-pub(super) fn id_of(document: &RawDocument) -> Option<RawBsonRef<'_>> {
-    document.get("_id").ok().flatten()
-}
+pub(super) use crate::value::id_of;
 
 /// Which of `ids` the collection has, by canonical bytes.
 pub(super) async fn found<'a>(
     cluster: &Cluster,
     ns: &Namespace,
-    ids: impl Iterator<Item = RawBsonRef<'a>>,
+    ids: impl Iterator<Item = Value<'a>>,
     options: Document,
 ) -> Result<HashMap<Vec<u8>, RawDocumentBuf>, Failure> {
-    let mut wanted = RawArrayBuilder::with_capacity(1024);
-    ids.for_each(|id| wanted.push_value(id));
-    let filter =
-        RawDocBuilder::new().document("_id", &RawDocBuilder::new().array("$in", wanted).into_bytes()).into_bytes();
-    let mut head = doc! {"find": &ns.coll};
-    head.extend(options);
     let mut backoff = Backoff::default();
+    let ids: Vec<Value<'a>> = ids.collect();
     loop {
-        let read = async {
-            let command = RawDocBuilder::new().extend(&head)?.document("filter", &filter).build()?;
-            let mut found = HashMap::new();
-            let mut cursor = cluster.db(&ns.db).run_raw_cursor_command(command).batch().await?;
-            while let Some(batch) = cursor.next().await {
-                for document in batch?.doc_slices()?.into_iter().flatten().filter_map(RawBsonRef::as_document) {
-                    found.extend(id_of(document).map(|id| (raw::canonical_id(id, false), document.to_owned())));
-                }
-            }
-            Ok::<_, Error>(found)
-        };
-        match read.await {
+        match try_found(cluster, ns, &ids, &options).await {
             Ok(found) => return Ok(found),
             Err(e) if error::is_transient(&e) && backoff.wait().await => {}
             Err(e) => return Err(cluster.failure(&e)),
         }
     }
+}
+
+/// The same, once.
+pub(super) async fn try_found(
+    cluster: &Cluster,
+    ns: &Namespace,
+    ids: &[Value<'_>],
+    options: &Document,
+) -> Result<HashMap<Vec<u8>, RawDocumentBuf>, Error> {
+    let mut wanted = RawArrayBuilder::with_capacity(1024);
+    ids.iter().for_each(|id| wanted.push_value(*id));
+    let filter =
+        RawDocBuilder::new().document("_id", &RawDocBuilder::new().array("$in", wanted).into_bytes()).into_bytes();
+    let mut head = doc! {"find": &ns.coll};
+    head.extend(options.clone());
+    let command = RawDocBuilder::new().extend(&head)?.document("filter", &filter).build()?;
+    let (db, reads) = (cluster.db(&ns.db), &cluster.reads);
+    let mut cursor = db.run_raw_cursor_command(command).selection_criteria(reads.from.criteria()).batch().await?;
+    let mut found = HashMap::new();
+    while let Some(batch) = cursor.next().await {
+        let batch = batch?;
+        let documents = batch.doc_slices()?;
+        reads.throttle.has_read(documents.as_bytes().len()).await;
+        for document in documents.into_iter().flatten().filter_map(RawBsonRef::as_document) {
+            found.extend(id_of(document).map(|id| (raw::canonical_id(id, false), document.to_owned())));
+        }
+    }
+    Ok(found)
 }
 
 fn command(ns: &Namespace, batch: &[&RawDocument], options: Document) -> Result<RawDocumentBuf, Error> {

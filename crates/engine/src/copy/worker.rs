@@ -198,7 +198,8 @@ impl Copier {
             self.pump(range, equality, slots, again, sum).await?;
         }
         if let (true, Some(slot)) = (again, slots.first()) {
-            sum.terms.extend(slot.remove_extra(&self.source, range).await?);
+            let removed = slot.remove_extra(&self.source, range).await?;
+            sum.terms.extend(removed.ok_or(Interrupted::Moved)?);
         }
         if self.source.level < (6, 0) {
             // Without `collectionUUID` a read of a renamed or dropped collection just finds nothing.

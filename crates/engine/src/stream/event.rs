@@ -1,6 +1,9 @@
 //! Change events, read in place.
 
-use crate::catalog::Uuid;
+use crate::{
+    catalog::Uuid,
+    value::{self, Value},
+};
 use bson::{RawArray, RawBsonRef, RawDocument, RawDocumentBuf, Timestamp};
 use limosa_model::Namespace;
 
@@ -16,7 +19,7 @@ pub(crate) struct Event<'a> {
     pub time: Option<Timestamp>,
     pub token: Option<&'a RawDocument>,
     /// The `_id` of the document that it is about.
-    pub id: Option<RawBsonRef<'a>>,
+    pub id: Option<Value<'a>>,
     pub full_document: Option<&'a RawDocument>,
     pub update_description: Option<&'a RawDocument>,
 }
@@ -58,10 +61,11 @@ impl<'a> Event<'a> {
                 ("clusterTime", RawBsonRef::Timestamp(time)) => event.time = Some(time),
                 ("collectionUUID", RawBsonRef::Binary(uuid)) => event.uuid = uuid.bytes.try_into().ok(),
                 ("ns", RawBsonRef::Document(ns)) => {
-                    event.db = ns.get_str("db").unwrap_or_default();
-                    event.coll = ns.get_str("coll").unwrap_or_default();
+                    // Text that can't be read is no name: the event must not pass for another namespace's.
+                    event.db = ns.get("db").ok()?.and_then(RawBsonRef::as_str).unwrap_or_default();
+                    event.coll = ns.get("coll").ok()?.and_then(RawBsonRef::as_str).unwrap_or_default();
                 }
-                ("documentKey", RawBsonRef::Document(key)) => event.id = key.get("_id").ok()?,
+                ("documentKey", RawBsonRef::Document(key)) => event.id = value::id_of(key),
                 ("fullDocument", RawBsonRef::Document(document)) => event.full_document = Some(document),
                 ("updateDescription", RawBsonRef::Document(delta)) => event.update_description = Some(delta),
                 _ => {}

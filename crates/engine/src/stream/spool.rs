@@ -50,6 +50,8 @@ struct State {
     /// The first one that may still be on disk.
     on_disk_from: u64,
     disk_bytes: u64,
+    /// What else of this migration's takes room on the disk.
+    besides: u64,
     memory: VecDeque<(u64, Arc<RawDocumentBuf>)>,
     memory_bytes: usize,
     /// What the reader asked for last.
@@ -132,6 +134,7 @@ impl Spool {
             on_disk_until: position.seq,
             on_disk_from: position.seq,
             disk_bytes: 0,
+            besides: 0,
             memory: VecDeque::new(),
             memory_bytes: 0,
             reading: position.seq,
@@ -236,7 +239,8 @@ impl Spool {
 
     /// Whether the disk has room for more.
     pub fn has_room(&self) -> bool {
-        self.state().disk_bytes < self.most_on_disk
+        let state = self.state();
+        state.disk_bytes < self.most_on_disk.saturating_sub(state.besides)
     }
 
     /// Waits until what was pushed has gone from memory to the disk, but for one batch. The library by itself goes on
@@ -255,11 +259,20 @@ impl Spool {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if self.state().disk_bytes <= self.most_on_disk / 2 {
-                return;
+            {
+                let state = self.state();
+                if state.disk_bytes <= self.most_on_disk.saturating_sub(state.besides) / 2 {
+                    return;
+                }
             }
             changed.await;
         }
+    }
+
+    /// Other files of this migration take so many bytes, which count as the spool's.
+    pub fn shares_with(&self, bytes: u64) {
+        self.state().besides = bytes;
+        self.changed.notify_waiters();
     }
 
     /// Everything before `position` is applied: what is in memory of it is let go.

@@ -17,30 +17,28 @@ use super::{
 };
 use crate::{
     apply::{coalesce::Op, registry::Registry},
-    catalog::{self, Uuid},
-    progress::Tracker,
+    catalog::Uuid,
+    progress::{Part, Tracker},
+    tuning::Tuning,
 };
-use bson::{RawDocumentBuf, Timestamp};
-use limosa_model::{
-    ErrorCode, Failure, Namespace,
-    verification::{Departure, Difference},
-};
+use bson::Timestamp;
+use limosa_model::{ErrorCode, Failure, Namespace};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{sync::watch, task::JoinSet};
 
-/// For how long a document has to be quiet before it is looked at.
-const QUIET_SECONDS: u32 = 2;
+/// More documents to look at than this are no small rest: they take two seconds of a write pause, about.
+const MOST_DIRTY: u64 = 40_000;
 
-/// Documents looked at in one round.
-const ROUND: usize = 10_000;
+/// For how long a cutover waits for that.
+const AWAITED: Duration = Duration::from_secs(60);
 
-/// How often quiet documents are looked for.
-const ROUND_EVERY: Duration = Duration::from_millis(250);
+/// The longest pause before the verifier tries again what failed.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// With more lag than this the verifier waits.
 const MOST_LAG_SECONDS: i64 = 3;
@@ -68,12 +66,18 @@ pub(super) struct Inner {
     pub(super) applied: watch::Sender<Timestamp>,
     /// Whether there is room for verifying.
     pub(super) may_run: watch::Sender<bool>,
+    /// Whether a cutover has begun, for which everything is let go at once.
+    pub(super) held: watch::Sender<bool>,
+    /// For how long an error is waited out that the verifier meets.
+    patience: Duration,
+    /// How many bytes the dirty set may take.
+    most_bytes: u64,
     /// Whether the scan is held up, or has nothing to do.
     pub(super) scan_rests: watch::Sender<bool>,
     /// Something is in doubt.
     pub(super) doubted: tokio::sync::Notify,
     /// Held during a round of looking at dirty documents.
-    round: tokio::sync::Mutex<()>,
+    pub(super) round: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -81,15 +85,20 @@ pub(super) struct State {
     /// Where the source's collections are now.
     pub(super) pairs: HashMap<Uuid, Pair>,
     /// Grows with every change of definitions: what was seen across one doesn't count.
-    definitions: u64,
+    pub(super) definitions: u64,
     /// Whether one is changing just now.
-    defining: bool,
+    pub(super) defining: bool,
     /// Collections that lose documents by themselves.
-    expiring: HashSet<Namespace>,
+    pub(super) expiring: HashSet<Namespace>,
     /// Capped collections whose documents stand in another order than the source's, and which of them.
     pub(super) out_of_order: BTreeMap<Namespace, String>,
-    repairs: Vec<Repair>,
+    pub(super) repairs: Vec<Repair>,
     failure: Option<Failure>,
+    /// By how many documents the source's own count of a collection is above the destination's although both have the
+    /// same: after an unclean end of a server its count may be wrong for good.
+    pub(super) miscounted: HashMap<Uuid, i64>,
+    /// The same as seen when the pass that is under way began.
+    pub(super) to_be_miscounted: HashMap<Uuid, i64>,
 }
 
 /// The verifier's own work; ends with it.
@@ -104,7 +113,13 @@ impl Tasks {
 
 impl Verifier {
     /// The verifier of one migration, its notes those called `id` if they are on this disk. Returns their name too.
-    pub fn open(ends: Ends, dir: &Path, id: Option<&str>, tracker: &Tracker) -> Result<(Self, String), Failure> {
+    pub fn open(
+        ends: Ends,
+        dir: &Path,
+        id: Option<&str>,
+        tracker: &Tracker,
+        tuning: &Tuning,
+    ) -> Result<(Self, String), Failure> {
         let (notes, id) = Notes::open(dir, id)?;
         let (passes, repairs) = (notes.passes()?, notes.repairs()?);
         tracker.count(|p| (p.verification_passes, p.documents_repaired) = (passes, repairs));
@@ -115,6 +130,9 @@ impl Verifier {
             state: Mutex::default(),
             applied: watch::Sender::new(Timestamp { time: 0, increment: 0 }),
             may_run: watch::Sender::new(false),
+            held: watch::Sender::new(false),
+            patience: tuning.patience,
+            most_bytes: tuning.spool_disk_bytes / 2,
             scan_rests: watch::Sender::new(true),
             doubted: tokio::sync::Notify::new(),
             round: tokio::sync::Mutex::default(),
@@ -131,23 +149,57 @@ impl Verifier {
         // What the tasks of an earlier start left.
         self.inner.notes.dirty.put_all_back();
         self.inner.scan_rests.send_replace(true);
+        self.inner.held.send_replace(false);
         {
             let mut state = self.state();
             state.repairs.clear();
             state.failure = None;
         }
+        [Part::Scan, Part::Look].into_iter().for_each(|part| self.inner.tracker.works(part));
         let mut tasks = JoinSet::new();
         let (scanning, looking) = (self.clone(), self.clone());
-        tasks.spawn(async move { scanning.until_it_fails(async |v| v.pass_after_pass().await).await });
-        tasks.spawn(async move { looking.until_it_fails(async |v| v.round_after_round().await).await });
+        tasks.spawn(async move {
+            let failure = loop {
+                let failure = scanning.pass_after_pass().await;
+                scanning.inner.scan_rests.send_replace(true);
+                if let Some(lasting) = scanning.wait_out(Part::Scan, failure).await {
+                    break lasting;
+                }
+            };
+            scanning.fail(failure);
+        });
+        tasks.spawn(async move {
+            let failure = loop {
+                let failure = looking.round_after_round().await;
+                if let Some(lasting) = looking.wait_out(Part::Look, failure).await {
+                    break lasting;
+                }
+            };
+            looking.fail(failure);
+        });
         Tasks(tasks)
     }
 
-    async fn until_it_fails(&self, work: impl AsyncFnOnce(&Self) -> Failure) {
-        let failure = work(self).await;
+    fn fail(&self, failure: Failure) {
         tracing::error!(%failure, "the verifier ended");
         self.inner.scan_rests.send_replace(true);
         self.state().failure.get_or_insert(failure);
+    }
+
+    /// Waits before what failed is tried again, and tells why. Returns what is not to be waited out: what the verifier
+    /// itself found, a disk that can't be written, and whatever lasts for longer than the patience.
+    async fn wait_out(&self, part: Part, failure: Failure) -> Option<Failure> {
+        if matches!(failure.code, ErrorCode::VerificationFailed | ErrorCode::LocalStorage | ErrorCode::Fenced) {
+            return Some(failure);
+        }
+        let told = Failure::new(failure.code, format!("the verifier can't go on: {}", failure.message));
+        let waited = self.inner.tracker.fails(part, &told);
+        if waited >= self.inner.patience {
+            return Some(failure);
+        }
+        tracing::warn!(%failure, waited_seconds = waited.as_secs(), "the verifier tries again");
+        tokio::time::sleep((waited / 4).clamp(Duration::from_millis(200), LONGEST_PAUSE)).await;
+        None
     }
 
     /// Where everything is now. What an earlier try within this run didn't know is compared as a whole.
@@ -222,15 +274,40 @@ impl Verifier {
 
     /// Tells the lag, so that verifying never adds to it.
     pub fn pace(&self, lag_seconds: i64) {
+        self.inner.held.send_replace(false);
         let room = lag_seconds <= MOST_LAG_SECONDS;
         self.inner.may_run.send_if_modified(|held| std::mem::replace(held, room) != room);
         let dirty = self.inner.notes.dirty.len();
         self.inner.tracker.count(|p| p.documents_dirty = dirty);
     }
 
-    /// Whether everything was gone over once, and since then whatever was in doubt.
-    pub fn has_passed(&self) -> Result<bool, Failure> {
-        Ok(self.inner.notes.passes()? > 0 && !self.is_in_doubt()?)
+    /// Whether everything was gone over once, since then whatever was in doubt, and little is left to be looked at in a write pause.
+    pub fn is_ready(&self) -> Result<bool, Failure> {
+        let notes = &self.inner.notes;
+        let all_compared = notes.passes()? > 0 && !notes.owes_a_pass()? && !self.is_in_doubt()?;
+        Ok(all_compared && notes.dirty.len() <= MOST_DIRTY)
+    }
+
+    /// Whether everything has to be compared again before anything can be said.
+    pub fn owes_a_pass(&self) -> Result<bool, Failure> {
+        self.inner.notes.owes_a_pass()
+    }
+
+    /// Whether a cutover that was ordered at `since` is to wait until less is left to look at, so that its write pause
+    /// stays short. For a time only: where changes come faster than they are looked at, waiting gains nothing.
+    pub fn rest_is_awaited(&self, since: Instant) -> Result<bool, Failure> {
+        Ok(!self.is_ready()? && since.elapsed() < AWAITED)
+    }
+
+    /// Bytes on the disk of what waits to be looked at; there are bounds to it, beyond which everything is compared
+    /// again instead.
+    pub fn disk_bytes(&self) -> Result<u64, Failure> {
+        let dirty = &self.inner.notes.dirty;
+        if dirty.bytes() > self.inner.most_bytes {
+            tracing::warn!(documents = dirty.len(), "too many documents wait to be looked at: all are compared again");
+            self.inner.notes.owe_a_pass()?;
+        }
+        Ok(dirty.bytes())
     }
 
     /// How often everything was gone over.
@@ -269,216 +346,10 @@ impl Verifier {
     /// Holds the verifier's own work up, and waits until it rests.
     pub async fn hold(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.inner.may_run.send_replace(false);
+        self.inner.held.send_replace(true);
         let round = self.inner.round.lock().await;
         let _ = self.inner.scan_rests.subscribe().wait_for(|rests| *rests).await;
         round
-    }
-
-    /// Looks at everything that is still dirty, however lately it was changed: for when all is applied and the source
-    /// rests. Returns what has to be written again; none: all is clean.
-    pub async fn look_at_the_rest(&self) -> Result<Vec<Repair>, Failure> {
-        let mut repairs = Vec::new();
-        loop {
-            let taken = self.inner.notes.dirty.take(ROUND, u32::MAX)?;
-            if taken.is_empty() {
-                return Ok(repairs);
-            }
-            let definitions = self.state().definitions;
-            for (pair, entries) in self.by_pair(taken)? {
-                let source = self.sources(&pair, &entries).await?;
-                repairs.extend(self.judge(&pair, &entries, &source, definitions, true).await?);
-            }
-            if !repairs.is_empty() {
-                return Ok(repairs);
-            }
-        }
-    }
-
-    // Looking again.
-
-    async fn round_after_round(&self) -> Failure {
-        let mut tick = tokio::time::interval(ROUND_EVERY);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tick.tick().await;
-            let _ = self.inner.may_run.subscribe().wait_for(|may| *may).await;
-            let _round = self.inner.round.lock().await;
-            loop {
-                match self.look_at_the_quiet().await {
-                    Ok(0) => break,
-                    Ok(_) if *self.inner.may_run.borrow() => {}
-                    Ok(_) => break,
-                    Err(failure) if failure.code.is_transient() => {
-                        tracing::debug!(%failure, "looking at documents again");
-                        break;
-                    }
-                    Err(failure) => return failure,
-                }
-            }
-        }
-    }
-
-    /// Looks at documents that have been quiet; how many there were.
-    async fn look_at_the_quiet(&self) -> Result<usize, Failure> {
-        let taken = self.inner.notes.dirty.take(ROUND, now().saturating_sub(QUIET_SECONDS))?;
-        if taken.is_empty() {
-            return Ok(0);
-        }
-        let count = taken.len();
-        let definitions = self.state().definitions;
-        let looked = self.look(taken.clone(), definitions).await;
-        if !matches!(looked, Ok(true)) {
-            for entry in &taken {
-                self.inner.notes.dirty.put_back(entry);
-            }
-        }
-        match looked {
-            Ok(true) => Ok(count),
-            Ok(false) => Ok(0),
-            Err(failure) => Err(failure),
-        }
-    }
-
-    /// `false` if it was held up before everything was judged.
-    async fn look(&self, taken: Vec<Entry>, definitions: u64) -> Result<bool, Failure> {
-        let mut read = Vec::new();
-        for (pair, entries) in self.by_pair(taken)? {
-            let source = self.sources(&pair, &entries).await?;
-            read.push((pair, entries, source));
-        }
-        let (_, until) = self.inner.ends.source.optimes().await?;
-        let (mut applied, mut may_run) = (self.inner.applied.subscribe(), self.inner.may_run.subscribe());
-        tokio::select! {
-            _ = applied.wait_for(|applied| *applied >= until) => {}
-            _ = may_run.wait_for(|may| !*may) => return Ok(false),
-        }
-        for (pair, entries, source) in read {
-            let repairs = self.judge(&pair, &entries, &source, definitions, false).await?;
-            self.state().repairs.extend(repairs);
-        }
-        Ok(true)
-    }
-
-    /// The documents by collection. Those of a collection that replication doesn't know any more are gone with it.
-    fn by_pair(&self, taken: Vec<Entry>) -> Result<Vec<(Pair, Vec<Entry>)>, Failure> {
-        let known = self.state().pairs.clone();
-        let mut groups: BTreeMap<Uuid, Vec<Entry>> = BTreeMap::new();
-        for entry in taken {
-            if known.contains_key(&entry.uuid()) {
-                groups.entry(entry.uuid()).or_default().push(entry);
-            } else {
-                self.inner.notes.dirty.settle(&entry, true)?;
-            }
-        }
-        Ok(groups.into_iter().filter_map(|(uuid, entries)| Some((known.get(&uuid)?.clone(), entries))).collect())
-    }
-
-    /// What the source has of these documents; `None` if the collection isn't there under this name.
-    async fn sources(
-        &self,
-        pair: &Pair,
-        entries: &[Entry],
-    ) -> Result<Option<HashMap<Vec<u8>, lookup::Digest>>, Failure> {
-        let source = &self.inner.ends.source;
-        let mut ns = pair.source.clone();
-        for _ in 0..2 {
-            let ids: Vec<RawDocumentBuf> = entries.iter().map(|e| e.id.clone()).collect();
-            let uuid = self.inner.ends.collection_uuid(pair);
-            let found = lookup::digests(source, &ns, uuid, &ids).await.map_err(|e| source.failure(&e))?;
-            // The name is the destination's; on the source it may have changed already.
-            let Some(uuid) = pair.uuid else { return Ok(Some(found)) };
-            match catalog::find_by_uuid(source, &ns, uuid).await? {
-                Some(entry) if entry.ns == ns => return Ok(Some(found)),
-                Some(entry) => ns = entry.ns,
-                None => return Ok(None),
-            }
-        }
-        Ok(None)
-    }
-
-    /// Holds the destination against what was read of the source, and settles each document that nothing touched
-    /// meanwhile. `at_rest`: everything is applied, and nobody should write to the source. Returns what has to be
-    /// repaired.
-    async fn judge(
-        &self,
-        pair: &Pair,
-        entries: &[Entry],
-        source: &Option<HashMap<Vec<u8>, lookup::Digest>>,
-        definitions: u64,
-        at_rest: bool,
-    ) -> Result<Vec<Repair>, Failure> {
-        let (destination, dirty) = (&self.inner.ends.destination, &self.inner.notes.dirty);
-        let ids: Vec<RawDocumentBuf> = entries.iter().map(|e| e.id.clone()).collect();
-        let found = lookup::digests(destination, &pair.destination, None, &ids).await;
-        let found = found.map_err(|e| destination.failure(&e))?;
-        let across = {
-            let state = self.state();
-            state.defining || state.definitions != definitions
-        };
-        let mut repairs = Vec::new();
-        for entry in entries {
-            let key = lookup::key(&entry.id);
-            let seen = source.as_ref().map(|source| lookup::Seen {
-                source: source.get(&key).copied(),
-                destination: found.get(&key).copied(),
-            });
-            match seen {
-                Some(seen) if !across => match seen.departure() {
-                    Some(departure) if !dirty.is_marked(entry) && !self.is_excused(pair, departure) => {
-                        repairs.push(self.mismatch(pair, entry, departure).await?);
-                    }
-                    _ => drop(dirty.settle(entry, true)?),
-                },
-                // All is applied, and yet it isn't on the source: it was dropped since, which is a late change by itself.
-                None if at_rest => drop(dirty.settle(entry, true)?),
-                // Dropped or renamed on the source, or here while it was looked at: once more, later.
-                _ => {
-                    dirty.settle(entry, false)?;
-                    dirty.mark(entry.key, &entry.id, now())?;
-                }
-            }
-        }
-        Ok(repairs)
-    }
-
-    /// Documents of these collections may go from the destination at any time, by their expiry.
-    pub fn excuse(&self, expiring: HashSet<Namespace>) {
-        self.state().expiring = expiring;
-    }
-
-    /// Before 5.0 a capped collection's oldest documents go without an event, on each side in its own time; so do those
-    /// that expire where expiry isn't put off.
-    fn is_excused(&self, pair: &Pair, departure: Departure) -> bool {
-        let capped = pair.is_capped && departure == Departure::Extra && self.inner.ends.source.level < (5, 0);
-        let expired = matches!(departure, Departure::Missing | Departure::Extra);
-        capped || expired && self.state().expiring.contains(&pair.destination)
-    }
-
-    /// A document that nobody but somebody else can have changed.
-    async fn mismatch(&self, pair: &Pair, entry: &Entry, departure: Departure) -> Result<Repair, Failure> {
-        let told = lookup::explain(&self.inner.ends, pair, &entry.id).await.ok().flatten();
-        let shown = bson::Document::try_from(entry.id.as_ref()).unwrap_or_default().remove("_id");
-        let shown = shown.unwrap_or(bson::Bson::Null).into_relaxed_extjson();
-        let told = told.unwrap_or(Difference { id: shown, departure, path: None });
-        let at = told.path.as_ref().map(|path| format!(" at {path}")).unwrap_or_default();
-        let what = format!("{} _id {}{at}: {}", pair.destination, told.id, told.departure.words());
-        let repaired = Repaired {
-            ns: pair.destination.to_string(),
-            difference: bson::serialize_to_document(&told).unwrap_or_default(),
-        };
-        // Before 6.0 what is written to a time-series collection isn't in the stream: it comes this way alone.
-        let unseen = self.inner.ends.source.level < (6, 0) && pair.source.coll.starts_with(catalog::BUCKETS);
-        if !self.inner.notes.repair(&entry.key, &repaired)? && !unseen {
-            self.inner.notes.fail()?;
-            return Err(Failure::new(
-                ErrorCode::VerificationFailed,
-                format!("a document differs again after it was repaired: {what}"),
-            ));
-        }
-        tracing::warn!("a document differs and is read again from the source: {what}");
-        let repairs = self.inner.notes.repairs()?;
-        self.inner.tracker.count(|p| p.documents_repaired = repairs);
-        Ok(Repair { uuid: entry.uuid(), entry: entry.clone() })
     }
 
     /// Every collection that is replicated.

@@ -60,7 +60,7 @@ impl Verifier {
     /// Compares all that is in doubt, but `others`.
     pub(super) async fn compare_doubts(&self, others: &[Uuid]) -> Result<(), Failure> {
         for uuid in self.doubts()?.into_iter().filter(|uuid| !others.contains(uuid)) {
-            self.compare_doubt(uuid).await?;
+            self.unless_held(|| self.compare_doubt(uuid)).await?;
             self.inner.scan_rests.send_replace(true);
         }
         Ok(())
@@ -73,7 +73,8 @@ impl Verifier {
             let Some(known) = self.state().pairs.get(&uuid).cloned() else { break };
             let Some(entry) = catalog::find_by_uuid(&ends.source, &known.source, uuid).await? else { break };
             let pair = Pair::of(&entry, &known.destination);
-            match self.scan(&pair, &Interval::default(), &self.held()).await {
+            let since = ends.since(*self.inner.applied.borrow());
+            match self.scan(&since, &pair, &Interval::default(), &self.held()).await {
                 Ok(counted) => {
                     let documents = counted.compared;
                     tracing::info!(ns = %pair.destination, documents, "a collection that was in doubt is compared");

@@ -3,13 +3,13 @@
 
 use super::{
     path::first_difference,
-    scan::{Broken, Counted, Ends, Pair, Stream, find_command, id_of},
+    scan::{Broken, Counted, Ends, Pair, Place, Stream, find_command, id_of},
 };
 use crate::{
-    catalog,
     cluster::Cluster,
     error,
     raw::{self, RawArrayBuilder, RawDocBuilder},
+    value,
 };
 use bson::{Bson, Document, RawDocument, RawDocumentBuf, doc};
 use futures::future::BoxFuture;
@@ -52,10 +52,9 @@ impl Seen {
 
 /// Looks `ids`, each `{_id: …}`, up on both sides, in their order. A side whose collection is gone has none of them.
 pub(crate) async fn look_up(ends: &Ends, pair: &Pair, ids: &[RawDocumentBuf]) -> Result<Vec<Seen>, Broken> {
-    let (source, destination) = tokio::join!(
-        digests(&ends.source, &pair.source, ends.collection_uuid(pair), ids),
-        digests(&ends.destination, &pair.destination, None, ids),
-    );
+    let (on_source, on_destination) = (ends.source_of(pair), Place::of(&pair.destination));
+    let (source, destination) =
+        tokio::join!(digests(&ends.source, &on_source, ids), digests(&ends.destination, &on_destination, ids),);
     let (source, destination) = (source.map_err(Broken::Source)?, destination.map_err(Broken::Destination)?);
     Ok(ids
         .iter()
@@ -68,18 +67,17 @@ pub(crate) async fn look_up(ends: &Ends, pair: &Pair, ids: &[RawDocumentBuf]) ->
 
 /// The canonical form of a document's `_id`.
 pub(crate) fn key(document: &RawDocument) -> Vec<u8> {
-    document.get("_id").ok().flatten().map(|id| raw::canonical_id(id, false)).unwrap_or_default()
+    value::id_of(document).map(|id| raw::canonical_id(id, false)).unwrap_or_default()
 }
 
-/// Digests of the documents with these `_id`s that `ns` has; none if it doesn't exist.
+/// Digests of the documents with these `_id`s that are there; none if the collection isn't.
 pub(crate) async fn digests(
     cluster: &Cluster,
-    ns: &Namespace,
-    uuid: Option<catalog::Uuid>,
+    place: &Place,
     ids: &[RawDocumentBuf],
 ) -> Result<HashMap<Vec<u8>, Digest>, Error> {
     let mut found = HashMap::with_capacity(ids.len());
-    each_of(cluster, ns, uuid, &Document::new(), ids, |document| {
+    each_of(cluster, place, &Document::new(), ids, |document| {
         let bytes = document.as_bytes();
         found.insert(key(document), (bytes.len() as u64, xxh3_128(bytes)));
     })
@@ -87,29 +85,34 @@ pub(crate) async fn digests(
     Ok(found)
 }
 
-/// Shows `see` each document with one of these `_id`s that `ns` has, as `query` asks for it; none if it doesn't exist.
+/// Shows `see` each document with one of these `_id`s that is there, as `query` asks for it; none if the collection isn't.
 pub(crate) async fn each_of(
     cluster: &Cluster,
-    ns: &Namespace,
-    uuid: Option<catalog::Uuid>,
+    place: &Place,
     query: &Document,
     ids: &[RawDocumentBuf],
     mut see: impl FnMut(&RawDocument),
 ) -> Result<(), Error> {
     for chunk in raw::runs(ids, IDS, |id| id.as_bytes().len()) {
         let mut wanted = RawArrayBuilder::with_capacity(chunk.iter().map(|id| id.as_bytes().len()).sum());
-        chunk.iter().filter_map(|id| id.get("_id").ok().flatten()).for_each(|id| wanted.push_value(id));
+        chunk.iter().filter_map(|id| value::id_of(id)).for_each(|id| wanted.push_value(id));
         let filter =
             RawDocBuilder::new().document("_id", &RawDocBuilder::new().array("$in", wanted).into_bytes()).into_bytes();
-        let head = find_command(ns, uuid, query);
+        let head = find_command(place, query);
         let command = RawDocBuilder::new().extend(&head)?.document("filter", &filter).build()?;
-        let mut cursor = match cluster.db(&ns.db).run_raw_cursor_command(command).batch().await {
+        let reads = &cluster.reads;
+        let db = cluster.db(&place.ns.db);
+        let opened = db.run_raw_cursor_command(command).selection_criteria(reads.from.criteria());
+        let mut cursor = match opened.batch().await {
             Ok(cursor) => cursor,
             Err(e) if error::is_gone(&e) => return Ok(()),
             Err(e) => return Err(e),
         };
         while let Some(batch) = cursor.next().await {
-            for document in batch?.doc_slices()?.into_iter().flatten().filter_map(|value| value.as_document()) {
+            let batch = batch?;
+            let documents = batch.doc_slices()?;
+            reads.throttle.note_read(documents.as_bytes().len());
+            for document in documents.into_iter().flatten().filter_map(|value| value.as_document()) {
                 see(document);
             }
         }
@@ -149,8 +152,8 @@ pub(crate) async fn both_ways(
     let mut counted = Counted::default();
     for from_source in [true, false] {
         let mut ids = match from_source {
-            true => Stream::open(&ends.source, &pair.source, ends.collection_uuid(pair), &query),
-            false => Stream::open(&ends.destination, &pair.destination, None, &query),
+            true => Stream::open(&ends.source, &ends.source_of(pair), &query),
+            false => Stream::open(&ends.destination, &Place::of(&pair.destination), &query),
         };
         let broken = |e| if from_source { Broken::Source(e) } else { Broken::Destination(e) };
         loop {
@@ -180,12 +183,15 @@ pub(crate) async fn both_ways(
 /// The difference of one document as it is told; `None` if there is none any more.
 pub(crate) async fn explain(ends: &Ends, pair: &Pair, id: &RawDocumentBuf) -> Result<Option<Difference>, Broken> {
     let one = async |cluster: &Cluster, ns: &Namespace| {
-        let filter = Document::try_from(id.as_ref()).unwrap_or_default();
-        cluster.db(&ns.db).find_one(&ns.coll, filter).await
+        let mut found = None;
+        let ids = std::slice::from_ref(id);
+        each_of(cluster, &Place::of(ns), &Document::new(), ids, |document| found = Some(document.to_owned())).await?;
+        Ok::<Option<RawDocumentBuf>, Error>(found)
     };
+    let ends = ends.at_once();
     let (source, destination) =
         tokio::join!(one(&ends.source, &pair.source), one(&ends.destination, &pair.destination));
-    let shown = Document::try_from(id.as_ref()).unwrap_or_default().remove("_id").unwrap_or(Bson::Null);
+    let shown = value::shown_id(id);
     let told = |departure, path| Some(Difference { id: shown.into_relaxed_extjson(), departure, path });
     Ok(match (source.map_err(Broken::Source)?, destination.map_err(Broken::Destination)?) {
         (None, None) => None,

@@ -8,12 +8,11 @@
 
 use super::{
     lookup,
-    scan::{Broken, Ends, Pair, Stream, id_of},
+    scan::{Broken, Ends, Pair, Place, Stream},
 };
-use crate::{catalog::Uuid, cluster::Cluster};
+use crate::{cluster::Cluster, value};
 use bson::{Bson, Document, RawBsonRef, RawDocumentBuf, doc};
 use futures::future::BoxFuture;
-use limosa_model::Namespace;
 use mongodb::error::Error;
 use std::{collections::HashMap, fmt};
 
@@ -34,14 +33,15 @@ pub(crate) async fn first_swapped(
 ) -> Result<Option<Swapped>, Broken> {
     let mut query = doc! {"hint": {"$natural": 1}, "projection": {"_id": 1}};
     query.extend(filter.map(|filter| ("filter".to_owned(), Bson::Document(filter.clone()))));
-    let mut ids = Stream::open(&ends.source, &pair.source, ends.collection_uuid(pair), &query);
+    let mut ids = Stream::open(&ends.source, &ends.source_of(pair), &query);
     let mut last: Option<(i64, RawDocumentBuf)> = None;
     loop {
         let next = lookup::next_ids(&mut ids, go_on).await.map_err(Broken::Source)?;
         if next.is_empty() {
             return Ok(None);
         }
-        let places = places(&ends.destination, &pair.destination, None, &next).await.map_err(Broken::Destination)?;
+        let places =
+            places(&ends.destination, &Place::of(&pair.destination), &next).await.map_err(Broken::Destination)?;
         for later in next {
             let Some(&place) = places.get(&lookup::key(&later)) else { continue };
             if let Some((before, earlier)) = last.take().filter(|(before, _)| *before > place) {
@@ -60,10 +60,9 @@ impl Swapped {
     /// Whether both sides have both documents, one way round here and the other there.
     pub async fn is_there(&self, ends: &Ends, pair: &Pair) -> Result<bool, Broken> {
         let both = [self.earlier.clone(), self.later.clone()];
-        let (source, destination) = tokio::join!(
-            places(&ends.source, &pair.source, ends.collection_uuid(pair), &both),
-            places(&ends.destination, &pair.destination, None, &both),
-        );
+        let (on_source, on_destination) = (ends.source_of(pair), Place::of(&pair.destination));
+        let (source, destination) =
+            tokio::join!(places(&ends.source, &on_source, &both), places(&ends.destination, &on_destination, &both),);
         let (source, destination) = (source.map_err(Broken::Source)?, destination.map_err(Broken::Destination)?);
         let ascends = |places: &HashMap<Vec<u8>, i64>| {
             let [earlier, later] = both.each_ref().map(|id| places.get(&lookup::key(id)));
@@ -74,10 +73,7 @@ impl Swapped {
 
     /// Their `_id`s.
     pub fn ids(&self) -> [Bson; 2] {
-        [&self.earlier, &self.later].map(|id| {
-            let id = id_of(id.as_bytes()).and_then(|id| Bson::try_from(id).ok());
-            id.unwrap_or(Bson::Null)
-        })
+        [&self.earlier, &self.later].map(|id| value::shown_id(id))
     }
 }
 
@@ -88,16 +84,11 @@ impl fmt::Display for Swapped {
     }
 }
 
-/// Record ids of the documents with these `_id`s that `ns` has.
-async fn places(
-    cluster: &Cluster,
-    ns: &Namespace,
-    uuid: Option<Uuid>,
-    ids: &[RawDocumentBuf],
-) -> Result<HashMap<Vec<u8>, i64>, Error> {
+/// Record ids of the documents with these `_id`s that are there.
+async fn places(cluster: &Cluster, place: &Place, ids: &[RawDocumentBuf]) -> Result<HashMap<Vec<u8>, i64>, Error> {
     let mut found = HashMap::with_capacity(ids.len());
     let query = doc! {"projection": {"_id": 1}, "showRecordId": true};
-    lookup::each_of(cluster, ns, uuid, &query, ids, |document| {
+    lookup::each_of(cluster, place, &query, ids, |document| {
         if let Ok(Some(RawBsonRef::Int64(place))) = document.get("$recordId") {
             found.insert(lookup::key(document), place);
         }

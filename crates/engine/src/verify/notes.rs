@@ -20,6 +20,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+/// Under what the notes have their name. Releases that kept the dirty set otherwise look for it under the other one,
+/// don't find it, and begin anew instead of taking the set for empty.
+const NAME: &str = "name";
+const FORMER_NAME: &str = "id";
+
 /// One range of a pass.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Range {
@@ -85,10 +90,20 @@ impl Notes {
             changes: Arc::default(),
             dirty,
         };
-        let found = notes.meta.get("id").map_err(storage)?;
-        if let (Some(id), Some(found)) = (id, &found)
-            && found.as_ref() == id.as_bytes()
+        let is_called = |name: &str| {
+            let found = notes.meta.get(name).map_err(storage)?;
+            Ok::<bool, Failure>(id.is_some_and(|id| found.is_some_and(|found| found.as_ref() == id.as_bytes())))
+        };
+        let former = is_called(FORMER_NAME)?;
+        if let Some(id) = id
+            && (former || is_called(NAME)?)
         {
+            if former {
+                notes.dirty.take_over()?;
+                notes.meta.insert(NAME, id.as_bytes()).map_err(storage)?;
+                notes.dirty.sync()?;
+                notes.meta.remove(FORMER_NAME).map_err(storage)?;
+            }
             notes.remember_changes()?;
             return Ok((notes, id.to_owned()));
         }
@@ -97,7 +112,7 @@ impl Notes {
             keyspace.clear().map_err(storage)?;
         }
         let id = format!("{:016x}", rand::random::<u64>());
-        notes.meta.insert("id", id.as_bytes()).map_err(storage)?;
+        notes.meta.insert(NAME, id.as_bytes()).map_err(storage)?;
         notes.dirty.sync()?;
         Ok((notes, id))
     }
@@ -168,25 +183,65 @@ impl Notes {
         batch.commit().map_err(storage)
     }
 
-    /// Notes what a range held.
-    pub fn done(&self, range: &Range) -> Result<(), Failure> {
-        self.ranges.insert(range.n.to_be_bytes(), bytes(&write_range(range))?).map_err(storage)
+    /// The number of the pass that is under way; 0 if none is.
+    pub fn pass(&self) -> Result<u64, Failure> {
+        self.number("pass")
     }
 
-    /// Ends a pass; what it found replaces what the one before found. Returns how many collections there were.
-    pub fn end_pass(&self) -> Result<usize, Failure> {
-        let mut sums: BTreeMap<Namespace, (Pair, Counted)> = BTreeMap::new();
-        for range in self.ranges()? {
-            let (_, sum) = sums.entry(range.pair.source.clone()).or_insert((range.pair, Counted::default()));
+    /// Notes what a range of pass `number` held; `false` if that pass is no longer under way.
+    pub fn done(&self, range: &Range, number: u64) -> Result<bool, Failure> {
+        let _changes = self.changes();
+        if self.pass()? != number {
+            return Ok(false);
+        }
+        self.ranges.insert(range.n.to_be_bytes(), bytes(&write_range(range))?).map_err(storage)?;
+        Ok(true)
+    }
+
+    /// Takes a range out of the pass: its collection is gone, and what is gone was not compared.
+    pub fn leave_out(&self, range: &Range) -> Result<(), Failure> {
+        self.ranges.remove(range.n.to_be_bytes()).map_err(storage)
+    }
+
+    /// Forgets which documents are dirty: from here on only a pass that begins later says whether both sides are equal.
+    pub fn owe_a_pass(&self) -> Result<(), Failure> {
+        // Noted before anything is forgotten.
+        let changes = self.changes();
+        self.meta.insert("owed", (changes.begun + 1).to_be_bytes()).map_err(storage)?;
+        self.meta.insert("pass", 0_u64.to_be_bytes()).map_err(storage)?;
+        self.dirty.sync()?;
+        self.ranges.clear().map_err(storage)?;
+        self.dirty.clear()
+    }
+
+    /// Whether a pass that began after the last [`Self::owe_a_pass`] has yet to end.
+    pub fn owes_a_pass(&self) -> Result<bool, Failure> {
+        Ok(self.meta.get("owed").map_err(storage)?.is_some())
+    }
+
+    /// Ends pass `number`; what it found replaces what the one before found. Returns how many collections there were;
+    /// `None` if that pass is no longer under way.
+    pub fn end_pass(&self, number: u64) -> Result<Option<usize>, Failure> {
+        if self.pass()? != number {
+            return Ok(None);
+        }
+        // By UUID: a collection that was renamed between two of its ranges is one.
+        let mut sums: BTreeMap<Uuid, (Pair, Counted)> = BTreeMap::new();
+        let ranges = self.ranges()?;
+        for range in &ranges {
+            let uuid = range.pair.uuid.unwrap_or_default();
+            let (_, sum) = sums.entry(uuid).or_insert((range.pair.clone(), Counted::default()));
             sum.add(range.counted.unwrap_or_default());
         }
-        let number = self.number("pass")?;
         for (pair, counted) in sums.values() {
             self.find(pair, *counted, number)?;
         }
         self.meta.insert("passes", (self.passes()? + 1).to_be_bytes()).map_err(storage)?;
+        if self.number("owed")? <= number {
+            self.meta.remove("owed").map_err(storage)?;
+        }
         self.ranges.clear().map_err(storage)?;
-        Ok(sums.len())
+        Ok(Some(sums.len()))
     }
 
     /// Notes what comparison `number` found of a collection.
@@ -331,12 +386,16 @@ mod tests {
             notes.touch([3; 16]).expect("notes");
             assert_eq!(notes.begin_pass(), Ok(1));
             notes.plan(&[Range { counted: None, ..range.clone() }]).expect("plans");
-            notes.done(&range).expect("notes");
+            assert!(notes.done(&range, 1).expect("notes"));
             assert!(notes.repair(&[1; 32], &repaired).expect("notes"));
             assert!(notes.repair(&[1; 32], &repaired).expect("notes"), "it was not written yet");
             notes.confirm(&[1; 32]).expect("notes");
             assert!(!notes.repair(&[1; 32], &repaired).expect("notes"), "a second time");
             notes.fail().expect("notes");
+            let other = Pair { source: Namespace::new("a", "gone"), uuid: Some([9; 16]), ..range.pair.clone() };
+            let gone = Range { n: 2, pair: other, ..range.clone() };
+            assert!(notes.done(&gone, 1).expect("notes"));
+            notes.leave_out(&gone).expect("notes");
             id
         };
         {
@@ -346,8 +405,10 @@ mod tests {
             notes.confirm(&[1; 32]).expect("notes");
             assert!(!notes.repair(&[1; 32], &repaired).expect("notes"), "a second time after that");
             assert_eq!(notes.first_repaired(9).expect("reads"), [repaired]);
-            notes.end_pass().expect("ends");
+            assert_eq!(notes.end_pass(1), Ok(Some(1)));
             assert_eq!((notes.passes().expect("reads"), notes.ranges().expect("reads").len()), (1, 0));
+            let gone = Pair { uuid: Some([9; 16]), ..range.pair.clone() };
+            assert_eq!(notes.found_of(&gone).expect("reads"), None, "what is gone was not compared");
             let found = || notes.found_of(&range.pair).expect("reads").expect("is there");
             assert_eq!(found(), Found { counted, changed_since: false });
             notes.touch([4; 16]).expect("notes");
@@ -361,6 +422,26 @@ mod tests {
             let number = notes.begin_pass().expect("begins");
             notes.find(&range.pair, Counted::default(), number).expect("notes");
             assert!(!notes.found_of(&range.pair).expect("reads").expect("is there").changed_since);
+        }
+        {
+            let (notes, _) = Notes::open(dir.path(), Some(&id)).expect("opens");
+            let number = notes.begin_pass().expect("begins");
+            notes.plan(std::slice::from_ref(&range)).expect("plans");
+            notes.owe_a_pass().expect("notes");
+            assert!(notes.ranges().expect("reads").is_empty(), "the one under way began too early");
+            assert_eq!((notes.done(&range, number), notes.end_pass(number)), (Ok(false), Ok(None)));
+            assert!(notes.owes_a_pass().expect("reads"));
+            let number = notes.begin_pass().expect("begins");
+            notes.plan(std::slice::from_ref(&range)).expect("plans");
+            assert!(notes.end_pass(number).expect("ends").is_some());
+            assert!(!notes.owes_a_pass().expect("reads"));
+            // A release that kept the set otherwise.
+            notes.meta.remove(NAME).expect("writes");
+            notes.meta.insert(FORMER_NAME, id.as_bytes()).expect("writes");
+        }
+        {
+            let (notes, again) = Notes::open(dir.path(), Some(&id)).expect("opens");
+            assert!(again == id && notes.meta.get(FORMER_NAME).expect("reads").is_none());
         }
         let (notes, other) = Notes::open(dir.path(), Some("another's")).expect("opens");
         assert!(other != id && notes.passes().expect("reads") == 0 && notes.repairs().expect("reads") == 0);

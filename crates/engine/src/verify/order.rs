@@ -3,63 +3,51 @@
 //! compared by looking documents up. Nothing hangs on this order's being right but speed: what seems to be missing is
 //! looked up before it counts.
 
-use bson::{RawArray, RawBsonRef, RawDocument, spec::ElementType};
+use crate::value::{self, Value, elements};
 use std::cmp::Ordering;
 
 /// How `a` and `b` compare in an index of simple collation.
-pub(crate) fn compare(a: RawBsonRef<'_>, b: RawBsonRef<'_>) -> Ordering {
-    rank(a.element_type()).cmp(&rank(b.element_type())).then_with(|| within(a, b))
+pub(crate) fn compare(a: Value<'_>, b: Value<'_>) -> Ordering {
+    rank(a.kind).cmp(&rank(b.kind)).then_with(|| within(a, b))
 }
 
 /// Where a type stands among types.
-fn rank(kind: ElementType) -> u8 {
+fn rank(kind: u8) -> u8 {
     match kind {
-        ElementType::MinKey => 0,
-        ElementType::Undefined => 1,
-        ElementType::Null => 2,
-        ElementType::Double | ElementType::Int32 | ElementType::Int64 | ElementType::Decimal128 => 3,
-        ElementType::String | ElementType::Symbol => 4,
-        ElementType::EmbeddedDocument => 5,
-        ElementType::Array => 6,
-        ElementType::Binary => 7,
-        ElementType::ObjectId => 8,
-        ElementType::Boolean => 9,
-        ElementType::DateTime => 10,
-        ElementType::Timestamp => 11,
-        ElementType::RegularExpression => 12,
-        ElementType::DbPointer => 13,
-        ElementType::JavaScriptCode => 14,
-        ElementType::JavaScriptCodeWithScope => 15,
-        ElementType::MaxKey => 16,
+        value::MIN_KEY => 0,
+        value::UNDEFINED => 1,
+        value::NULL => 2,
+        value::DOUBLE | value::INT32 | value::INT64 | value::DECIMAL => 3,
+        value::STRING | value::SYMBOL => 4,
+        value::DOCUMENT => 5,
+        value::ARRAY => 6,
+        value::BINARY => 7,
+        value::OBJECT_ID => 8,
+        value::BOOLEAN => 9,
+        value::DATE => 10,
+        value::TIMESTAMP => 11,
+        value::REGEX => 12,
+        value::DB_POINTER => 13,
+        value::CODE => 14,
+        value::CODE_WITH_SCOPE => 15,
+        _ => 16,
     }
 }
 
 /// Values of one rank.
-fn within(a: RawBsonRef<'_>, b: RawBsonRef<'_>) -> Ordering {
-    use RawBsonRef::{
-        Array, Binary, Boolean, DateTime, Document, JavaScriptCode, JavaScriptCodeWithScope, ObjectId,
-        RegularExpression, String, Symbol, Timestamp,
-    };
-    match (a, b) {
-        (String(x) | Symbol(x), String(y) | Symbol(y)) | (JavaScriptCode(x), JavaScriptCode(y)) => {
-            x.as_bytes().cmp(y.as_bytes())
-        }
-        (Document(x), Document(y)) => documents(x, y),
-        (Array(x), Array(y)) => arrays(x, y),
-        (Binary(x), Binary(y)) => {
-            let key = |v: bson::RawBinaryRef<'_>| (v.bytes.len(), u8::from(v.subtype));
-            key(x).cmp(&key(y)).then_with(|| x.bytes.cmp(y.bytes))
-        }
-        (ObjectId(x), ObjectId(y)) => x.bytes().cmp(&y.bytes()),
-        (Boolean(x), Boolean(y)) => x.cmp(&y),
-        (DateTime(x), DateTime(y)) => x.timestamp_millis().cmp(&y.timestamp_millis()),
-        (Timestamp(x), Timestamp(y)) => (x.time, x.increment).cmp(&(y.time, y.increment)),
-        (RegularExpression(x), RegularExpression(y)) => {
-            (x.pattern.as_str(), x.options.as_str()).cmp(&(y.pattern.as_str(), y.options.as_str()))
-        }
-        (JavaScriptCodeWithScope(x), JavaScriptCodeWithScope(y)) => {
-            x.code.as_bytes().cmp(y.code.as_bytes()).then_with(|| documents(x.scope, y.scope))
-        }
+fn within(a: Value<'_>, b: Value<'_>) -> Ordering {
+    let signed = |v: Value<'_>| v.bytes.first_chunk().copied().map(i64::from_le_bytes);
+    let unsigned = |v: Value<'_>| v.bytes.first_chunk().copied().map(u64::from_le_bytes);
+    match a.kind {
+        value::STRING | value::SYMBOL | value::CODE => a.text().cmp(&b.text()),
+        value::DOCUMENT => documents(a.bytes, b.bytes),
+        value::ARRAY => arrays(a.bytes, b.bytes),
+        // Its length, its subtype, what it holds.
+        value::BINARY => (a.bytes.len(), a.bytes.get(4..)).cmp(&(b.bytes.len(), b.bytes.get(4..))),
+        value::DATE => signed(a).cmp(&signed(b)),
+        value::TIMESTAMP => unsigned(a).cmp(&unsigned(b)),
+        value::CODE_WITH_SCOPE => scoped(a.bytes, b.bytes),
+        value::OBJECT_ID | value::BOOLEAN | value::REGEX | value::DB_POINTER => a.bytes.cmp(b.bytes),
         _ => match (Number::of(a), Number::of(b)) {
             (Some(x), Some(y)) => x.compare(&y),
             _ => Ordering::Equal,
@@ -68,18 +56,16 @@ fn within(a: RawBsonRef<'_>, b: RawBsonRef<'_>) -> Ordering {
 }
 
 /// Field by field: type, then name, then value; the shorter one first.
-fn documents(a: &RawDocument, b: &RawDocument) -> Ordering {
-    let (mut left, mut right) = (a.iter().flatten(), b.iter().flatten());
+fn documents(a: &[u8], b: &[u8]) -> Ordering {
+    let (mut left, mut right) = (elements(a), elements(b));
     loop {
         match (left.next(), right.next()) {
             (None, None) => return Ordering::Equal,
             (None, Some(_)) => return Ordering::Less,
             (Some(_), None) => return Ordering::Greater,
             (Some((name, x)), Some((other, y))) => {
-                let types = rank(x.element_type()).cmp(&rank(y.element_type()));
-                let order = types
-                    .then_with(|| name.as_str().as_bytes().cmp(other.as_str().as_bytes()))
-                    .then_with(|| within(x, y));
+                let types = rank(x.kind).cmp(&rank(y.kind));
+                let order = types.then_with(|| name.cmp(other)).then_with(|| within(x, y));
                 if order.is_ne() {
                     return order;
                 }
@@ -88,14 +74,14 @@ fn documents(a: &RawDocument, b: &RawDocument) -> Ordering {
     }
 }
 
-fn arrays(a: &RawArray, b: &RawArray) -> Ordering {
-    let (mut left, mut right) = (a.into_iter().flatten(), b.into_iter().flatten());
+fn arrays(a: &[u8], b: &[u8]) -> Ordering {
+    let (mut left, mut right) = (elements(a), elements(b));
     loop {
         match (left.next(), right.next()) {
             (None, None) => return Ordering::Equal,
             (None, Some(_)) => return Ordering::Less,
             (Some(_), None) => return Ordering::Greater,
-            (Some(x), Some(y)) => {
+            (Some((_, x)), Some((_, y))) => {
                 let order = compare(x, y);
                 if order.is_ne() {
                     return order;
@@ -103,6 +89,13 @@ fn arrays(a: &RawArray, b: &RawArray) -> Ordering {
             }
         }
     }
+}
+
+/// Code, then its scope.
+fn scoped(a: &[u8], b: &[u8]) -> Ordering {
+    let split = |bytes| value::scoped(bytes).unwrap_or_default();
+    let ((x, left), (y, right)) = (split(a), split(b));
+    x.cmp(y).then_with(|| documents(left, right))
 }
 
 enum Number {
@@ -113,18 +106,16 @@ enum Number {
 }
 
 impl Number {
-    fn of(value: RawBsonRef<'_>) -> Option<Self> {
-        Some(match value {
-            RawBsonRef::Int32(n) => Self::Integer(i64::from(n)),
-            RawBsonRef::Int64(n) => Self::Integer(n),
-            RawBsonRef::Double(n) => Self::Double(n),
-            RawBsonRef::Decimal128(n) => match n.to_string().as_str() {
+    fn of(value: Value<'_>) -> Option<Self> {
+        Some(match value.number()? {
+            value::Number::Integer(n) => Self::Integer(n),
+            value::Number::Double(n) => Self::Double(n),
+            value::Number::Decimal(n) => match n.to_string().as_str() {
                 "NaN" | "-NaN" => Self::Double(f64::NAN),
                 "Infinity" => Self::Double(f64::INFINITY),
                 "-Infinity" => Self::Double(f64::NEG_INFINITY),
                 text => Self::Decimal(Digits::parse(text)),
             },
-            _ => return None,
         })
     }
 
@@ -217,7 +208,11 @@ mod tests {
     fn order(a: &Bson, b: &Bson) -> Ordering {
         let raw = |v: &Bson| RawDocumentBuf::try_from(&doc! {"": v.clone()}).expect("plain");
         let (a, b) = (raw(a), raw(b));
-        compare(a.get("").expect("reads").expect("is there"), b.get("").expect("reads").expect("is there"))
+        let only = |document: &RawDocumentBuf| {
+            elements(document.as_bytes()).next().map(|(_, value)| (value.kind, value.bytes.to_vec()))
+        };
+        let ((a, x), (b, y)) = (only(&a).expect("is there"), only(&b).expect("is there"));
+        compare(Value { kind: a, bytes: &x }, Value { kind: b, bytes: &y })
     }
 
     #[test]

@@ -1,74 +1,73 @@
 //! Where two documents differ first, and how; never what they hold there.
 
-use bson::{RawBsonRef, RawDocument};
+use crate::value::{self, Value, elements, shown_text};
+use bson::RawDocument;
 use limosa_model::verification::Departure;
 
 /// The dotted path of the first difference of `source` and `destination`; `None` when their bytes are equal.
 pub(crate) fn first_difference(source: &RawDocument, destination: &RawDocument) -> Option<(String, Departure)> {
-    if source.as_bytes() == destination.as_bytes() {
+    documents(source.as_bytes(), destination.as_bytes())
+}
+
+fn documents(source: &[u8], destination: &[u8]) -> Option<(String, Departure)> {
+    if source == destination {
         return None;
     }
-    let (mut left, mut right) = (source.iter().flatten(), destination.iter().flatten());
+    let (mut left, mut right) = (elements(source), elements(destination));
     loop {
         match (left.next(), right.next()) {
             // Equal as far as can be read.
             (None, None) => return Some((String::new(), Departure::Value)),
-            (Some((name, _)), None) => return Some((name.as_str().to_owned(), Departure::Missing)),
-            (None, Some((name, _))) => return Some((name.as_str().to_owned(), Departure::Extra)),
+            (Some((name, _)), None) => return Some((shown_text(name), Departure::Missing)),
+            (None, Some((name, _))) => return Some((shown_text(name), Departure::Extra)),
             (Some((name, x)), Some((other, y))) if name == other => {
                 if let Some((path, how)) = values(x, y) {
-                    let path = if path.is_empty() { name.as_str().to_owned() } else { format!("{name}.{path}") };
-                    return Some((path, how));
+                    return Some((below(&shown_text(name), &path), how));
                 }
             }
             (Some((name, _)), Some((other, _))) => {
-                let has = |d: &RawDocument, field: &str| d.get(field).ok().flatten().is_some();
-                return Some(if !has(destination, name.as_str()) {
-                    (name.as_str().to_owned(), Departure::Missing)
-                } else if !has(source, other.as_str()) {
-                    (other.as_str().to_owned(), Departure::Extra)
+                let has = |document, field: &[u8]| elements(document).any(|(own, _)| own == field);
+                return Some(if !has(destination, name) {
+                    (shown_text(name), Departure::Missing)
+                } else if !has(source, other) {
+                    (shown_text(other), Departure::Extra)
                 } else {
-                    (name.as_str().to_owned(), Departure::FieldOrder)
+                    (shown_text(name), Departure::FieldOrder)
                 });
             }
         }
     }
 }
 
-fn values(a: RawBsonRef<'_>, b: RawBsonRef<'_>) -> Option<(String, Departure)> {
-    if a.element_type() != b.element_type() {
-        return Some((String::new(), Departure::Type));
-    }
-    match (a, b) {
-        (RawBsonRef::Document(x), RawBsonRef::Document(y)) => first_difference(x, y),
-        (RawBsonRef::Array(x), RawBsonRef::Array(y)) => arrays(x, y),
-        (x, y) => (bytes(x) != bytes(y)).then(|| (String::new(), Departure::Value)),
+fn below(name: &str, path: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{name}.{path}") }
+}
+
+/// By their bytes: `NaN` is equal to itself here, and `0` differs from `-0`.
+fn values(a: Value<'_>, b: Value<'_>) -> Option<(String, Departure)> {
+    match a.kind {
+        kind if kind != b.kind => Some((String::new(), Departure::Type)),
+        value::DOCUMENT => documents(a.bytes, b.bytes),
+        value::ARRAY => arrays(a.bytes, b.bytes),
+        _ => (a.bytes != b.bytes).then(|| (String::new(), Departure::Value)),
     }
 }
 
-fn arrays(a: &bson::RawArray, b: &bson::RawArray) -> Option<(String, Departure)> {
-    let (mut left, mut right) = (a.into_iter().flatten(), b.into_iter().flatten());
+fn arrays(a: &[u8], b: &[u8]) -> Option<(String, Departure)> {
+    let (mut left, mut right) = (elements(a), elements(b));
     for index in 0_usize.. {
         match (left.next(), right.next()) {
             (None, None) => break,
             (Some(_), None) => return Some((index.to_string(), Departure::Missing)),
             (None, Some(_)) => return Some((index.to_string(), Departure::Extra)),
-            (Some(x), Some(y)) => {
+            (Some((_, x)), Some((_, y))) => {
                 if let Some((path, how)) = values(x, y) {
-                    let path = if path.is_empty() { index.to_string() } else { format!("{index}.{path}") };
-                    return Some((path, how));
+                    return Some((below(&index.to_string(), &path), how));
                 }
             }
         }
     }
     None
-}
-
-/// The value's own bytes: `NaN` is equal to itself here, and `0` differs from `-0`.
-fn bytes(value: RawBsonRef<'_>) -> Vec<u8> {
-    let mut out = Vec::new();
-    crate::raw::AppendTo::append_to(&value, &mut out);
-    out
 }
 
 #[cfg(test)]

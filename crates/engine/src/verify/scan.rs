@@ -12,8 +12,10 @@ use crate::{
     cluster::Cluster,
     error, raw,
     retry::Backoff,
+    throttle::Reads,
+    value::{self, Value},
 };
-use bson::{Binary, Bson, Document, RawBsonRef, RawDocument, RawDocumentBuf, doc, spec::BinarySubtype};
+use bson::{Binary, Bson, Document, RawDocumentBuf, Timestamp, doc, spec::BinarySubtype};
 use limosa_model::{Failure, Namespace};
 use mongodb::error::Error;
 use std::cmp::Ordering;
@@ -116,9 +118,30 @@ pub(crate) enum Broken {
 pub(crate) struct Ends {
     pub source: Cluster,
     pub destination: Cluster,
+    /// What is read of the source holds everything up to here, whichever member is read.
+    pub since: Option<Timestamp>,
 }
 
 impl Ends {
+    pub fn new(source: Cluster, destination: Cluster) -> Self {
+        Self { source, destination, since: None }
+    }
+
+    /// To read of the source what holds everything up to `time`.
+    pub fn since(&self, time: Timestamp) -> Self {
+        Self { since: (time.time > 0).then_some(time), ..self.clone() }
+    }
+
+    /// To read where nothing must be waited for: from the primary, as fast as it goes.
+    pub fn at_once(&self) -> Self {
+        Self { source: self.source.clone().read_as(Reads::default()), ..self.clone() }
+    }
+
+    /// How `pair` is read on the source.
+    pub fn source_of(&self, pair: &Pair) -> Place {
+        Place { ns: pair.source.clone(), uuid: self.collection_uuid(pair), since: self.since }
+    }
+
     /// Compares `interval` of `pair`. `suspect` gets `{_id: …}` of each document that isn't the same on both sides;
     /// `go_on` is awaited before each pair of replies and may hold the scan up.
     pub async fn scan(
@@ -138,8 +161,8 @@ impl Ends {
             queries.push(doc! {"filter": {"_id": Bson::MaxKey}});
         }
         for query in queries {
-            let mut left = Stream::open(&self.source, &pair.source, self.collection_uuid(pair), &query);
-            let mut right = Stream::open(&self.destination, &pair.destination, None, &query);
+            let mut left = Stream::open(&self.source, &self.source_of(pair), &query);
+            let mut right = Stream::open(&self.destination, &Place::of(&pair.destination), &query);
             loop {
                 if left.needs_reply() || right.needs_reply() {
                     go_on().await;
@@ -155,14 +178,18 @@ impl Ends {
                         right.advance();
                     }
                     (x, y) => {
-                        let (x, y) = (x.and_then(id_of), y.and_then(id_of));
+                        // A side that has ended has nothing to pass over: each turn passes over a document.
                         let order = match (x, y) {
-                            (Some(x), Some(y)) => order::compare(x, y),
                             (Some(_), None) => Ordering::Less,
-                            _ => Ordering::Greater,
+                            (None, _) => Ordering::Greater,
+                            (Some(x), Some(y)) => match (id_of(x), id_of(y)) {
+                                (Some(x), Some(y)) => order::compare(x, y),
+                                (None, _) => Ordering::Less,
+                                (Some(_), None) => Ordering::Greater,
+                            },
                         };
                         let id = if order.is_le() { x } else { y };
-                        if let Some(id) = id.and_then(id_document) {
+                        if let Some(id) = id.and_then(id_of).and_then(id_document) {
                             suspect(id).map_err(Broken::Noting)?;
                         }
                         if order.is_le() {
@@ -217,10 +244,29 @@ fn find(interval: &Interval, order: IdOrder) -> Document {
     query
 }
 
-/// A whole `find`, majority-committed, of `ns`.
-pub(crate) fn find_command(ns: &Namespace, uuid: Option<catalog::Uuid>, query: &Document) -> Document {
-    let mut command = doc! {"find": &ns.coll, "batchSize": BATCH_DOCUMENTS, "readConcern": {"level": "majority"}};
-    if let Some(uuid) = uuid {
+/// What is read of one side.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub ns: Namespace,
+    /// What is read under the name must be this collection.
+    pub uuid: Option<catalog::Uuid>,
+    /// It holds everything up to here.
+    pub since: Option<Timestamp>,
+}
+
+impl Place {
+    /// Whatever has this name now.
+    pub fn of(ns: &Namespace) -> Self {
+        Self { ns: ns.clone(), uuid: None, since: None }
+    }
+}
+
+/// A whole `find`, majority-committed.
+pub(crate) fn find_command(place: &Place, query: &Document) -> Document {
+    let mut concern = doc! {"level": "majority"};
+    concern.extend(place.since.map(|since| ("afterClusterTime".to_owned(), Bson::Timestamp(since))));
+    let mut command = doc! {"find": &place.ns.coll, "batchSize": BATCH_DOCUMENTS, "readConcern": concern};
+    if let Some(uuid) = place.uuid {
         command.insert("collectionUUID", Binary { subtype: BinarySubtype::Uuid, bytes: uuid.to_vec() });
     }
     command.extend(query.clone());
@@ -228,11 +274,11 @@ pub(crate) fn find_command(ns: &Namespace, uuid: Option<catalog::Uuid>, query: &
 }
 
 /// The value of a document's `_id`.
-pub(crate) fn id_of(document: &[u8]) -> Option<RawBsonRef<'_>> {
-    RawDocument::from_bytes(document).ok()?.get("_id").ok().flatten()
+pub(crate) fn id_of(document: &[u8]) -> Option<Value<'_>> {
+    value::elements(document).find(|(name, _)| *name == b"_id").map(|(_, id)| id)
 }
 
-fn id_document(id: RawBsonRef<'_>) -> Option<RawDocumentBuf> {
+fn id_document(id: Value<'_>) -> Option<RawDocumentBuf> {
     raw::RawDocBuilder::new().value("_id", id).build().ok()
 }
 
@@ -274,18 +320,21 @@ impl Reply {
 }
 
 impl Stream {
-    pub fn open(cluster: &Cluster, ns: &Namespace, uuid: Option<catalog::Uuid>, query: &Document) -> Self {
+    pub fn open(cluster: &Cluster, place: &Place, query: &Document) -> Self {
         let (sender, replies) = mpsc::channel(1);
-        let (db, command) = (cluster.db(&ns.db), find_command(ns, uuid, query));
+        let (db, command, reads) = (cluster.db(&place.ns.db), find_command(place, query), cluster.reads.clone());
         let batch_size = command.get_i32("batchSize").unwrap_or(BATCH_DOCUMENTS) as u32;
         tokio::spawn(async move {
-            let mut cursor = match db.run_cursor_command(command).batch_size(batch_size).batch().await {
+            let opened =
+                db.run_cursor_command(command).batch_size(batch_size).selection_criteria(reads.from.criteria());
+            let mut cursor = match opened.batch().await {
                 Ok(cursor) => cursor,
                 Err(e) => return drop(sender.send(Err(e)).await),
             };
             while let Some(batch) = cursor.next().await {
                 let reply = batch.and_then(|batch| batch.doc_slices().map(Reply::of));
                 let failed = reply.is_err();
+                reads.throttle.note_read(reply.as_ref().map_or(0, |reply| reply.bytes.len()));
                 // Nobody listens any more: the scan ended.
                 if sender.send(reply).await.is_err() || failed {
                     return;

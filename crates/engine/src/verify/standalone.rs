@@ -83,7 +83,7 @@ pub(crate) async fn run(
     if let Some(failure) = preflight::same_cluster(&source, &destination) {
         return Err(failure);
     }
-    let ends = Ends { source, destination };
+    let ends = Ends::new(source, destination);
     let mut verified: BTreeMap<Namespace, NamespaceVerification> = BTreeMap::new();
 
     // What both sides define.
