@@ -10,6 +10,7 @@ mod limits;
 mod network;
 mod path;
 mod random;
+mod random_faults;
 mod readiness;
 mod renames;
 mod resume;

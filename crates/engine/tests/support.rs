@@ -148,6 +148,11 @@ impl Run {
         tokio::time::timeout(Duration::from_secs(120), self.task).await.expect("ends in time").expect("doesn't panic")
     }
 
+    /// The same for one that is waited for no more.
+    pub fn abort(&self) {
+        self.task.abort();
+    }
+
     /// The engine dies where it stands, as if the process had been killed.
     pub async fn kill(self) {
         self.task.abort();

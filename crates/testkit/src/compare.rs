@@ -27,7 +27,9 @@ pub async fn compare(source: &Client, destination: &Client, dbs: &[&str]) -> Res
     for db in dbs {
         let (left, right) = (catalog(source, db).await?, catalog(destination, db).await?);
         for name in left.keys().chain(right.keys().filter(|name| !left.contains_key(*name))) {
-            if left.get(name) != right.get(name) {
+            // It stays behind, empty, where a view was created and dropped before the other side had any.
+            let is_leftover = name == "system.views" && !left.values().any(|entry| entry.starts_with("view "));
+            if left.get(name) != right.get(name) && !(is_leftover && !right.contains_key(name)) {
                 differences.push(format!("{db}.{name}: catalog {:?} / {:?}", left.get(name), right.get(name)));
             }
         }

@@ -377,3 +377,48 @@ fn differs(entry: &Entry, found: &Entry) -> bool {
     !entry.ns.coll.starts_with(catalog::BUCKETS)
         && (catalog::must_be_recreated(entry, found) || !catalog::option_changes(entry, found).is_empty())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::Side;
+    use bson::{Timestamp, doc};
+    use limosa_model::{Epoch, ErrorCode, MigrationId, Secret};
+    use limosa_testkit::ReplicaSet;
+
+    async fn load(cluster: &Cluster, store: &Store) -> Registry {
+        Registry::load(cluster, cluster, store, &NamespaceFilter::default()).await.expect("loads")
+    }
+
+    #[tokio::test]
+    async fn no_change_of_a_noted_collection_is_passed_over_and_no_image_is_shared() {
+        let set = ReplicaSet::start().await.expect("starts");
+        let cluster = Cluster::connect(Side::Destination, &Secret::new(set.uri())).await.expect("connects");
+        let store = Store::new(&cluster, MigrationId::generate(), Epoch(1));
+        store.begin(Timestamp { time: 1, increment: 1 }, doc! {}).await.expect("begins");
+        let mut registry = load(&cluster, &store).await;
+        let entry = |name: &str, uuid: u8| Entry {
+            ns: Namespace::new("images", name),
+            kind: Kind::Collection,
+            uuid: Some([uuid; 16]),
+            options: doc! {},
+        };
+        for (name, uuid) in [("a", 1), ("b", 2)] {
+            registry.create(&entry(name, uuid), &Namespace::new("images", name)).await.expect("creates");
+        }
+        // What is known stays so, whatever it is said to be renamed to.
+        let a = Namespace::new("images", "a");
+        registry.rename(&a, &a);
+        assert_eq!(registry.receiver([1; 16]).expect("is known").map(|target| target.ns.clone()), Some(a.clone()));
+        assert_eq!(registry.receiver([9; 16]), Ok(None), "outside of the migration");
+        // Forgotten by mistake.
+        registry.by_uuid.remove(&[1; 16]);
+        assert_eq!(registry.receiver([1; 16]).expect_err("is not passed over").code, ErrorCode::CollectionLost);
+        // Another's image.
+        let taken = registry.create(&entry("a", 3), &a).await.expect_err("is taken");
+        assert_eq!(taken.code, ErrorCode::CollectionLost);
+        let again = load(&cluster, &store).await;
+        assert!(again.receiver([1; 16]).is_ok_and(|target| target.is_some()), "the map has it");
+        assert_eq!(again.receiver([3; 16]), Ok(None));
+    }
+}

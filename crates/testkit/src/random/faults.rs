@@ -72,7 +72,7 @@ const TO_SOURCE: &[&str] = &[
     "killCursors",
 ];
 
-/// The same for the destination.
+/// The same for the destination; definitions twice.
 const TO_DESTINATION: &[&str] = &[
     "renameCollection",
     "create",
@@ -85,6 +85,12 @@ const TO_DESTINATION: &[&str] = &[
     "delete",
     "commitTransaction",
     "abortTransaction",
+    "renameCollection",
+    "create",
+    "drop",
+    "createIndexes",
+    "collMod",
+    "dropIndexes",
     "find",
     "getMore",
     "aggregate",
