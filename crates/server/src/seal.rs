@@ -2,10 +2,13 @@
 
 use crate::ServerError;
 use base64::{Engine, engine::general_purpose::STANDARD};
-use chacha20poly1305::{ChaCha20Poly1305, Key, KeyInit, Nonce, aead::Aead};
+use chacha20poly1305::{
+    ChaCha20Poly1305, Key, KeyInit, Nonce,
+    aead::{Aead, Payload},
+};
 use sha2::{Digest, Sha256};
 use std::{
-    fs,
+    fmt, fs,
     io::Write,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -40,18 +43,50 @@ impl Seal {
         Ok(Self { cipher: ChaCha20Poly1305::new(&Key::from(bytes)), fingerprint })
     }
 
-    pub fn seal(&self, plain: &str) -> String {
+    /// Seals a value for one place of the store: moved to another, it doesn't open.
+    pub fn seal(&self, plain: &str, place: &Place<'_>) -> String {
         let nonce: [u8; 12] = rand::random();
-        let sealed = self.cipher.encrypt(&Nonce::from(nonce), plain.as_bytes()).unwrap_or_default();
-        STANDARD.encode([&nonce[..], &sealed[..]].concat())
+        let place = place.to_string();
+        let payload = Payload { msg: plain.as_bytes(), aad: place.as_bytes() };
+        let sealed = self.cipher.encrypt(&Nonce::from(nonce), payload).unwrap_or_default();
+        format!("{BOUND}{}", STANDARD.encode([&nonce[..], &sealed[..]].concat()))
     }
 
-    pub fn unseal(&self, sealed: &str) -> Result<String, ServerError> {
-        let unreadable = || ServerError::Corrupt("a secret can't be opened with this key".to_owned());
-        let bytes = STANDARD.decode(sealed).map_err(|_| unreadable())?;
+    /// Opens what was sealed for this place, or for no place by a version before.
+    pub fn unseal(&self, sealed: &str, place: &Place<'_>) -> Result<String, ServerError> {
+        let unreadable = || ServerError::Corrupt(format!("the secret in {place} can't be opened with this key"));
+        let (text, place) = match sealed.strip_prefix(BOUND) {
+            Some(text) => (text, place.to_string()),
+            None => (sealed, String::new()),
+        };
+        let bytes = STANDARD.decode(text).map_err(|_| unreadable())?;
         let (nonce, sealed) = bytes.split_first_chunk::<12>().ok_or_else(unreadable)?;
-        let plain = self.cipher.decrypt(&Nonce::from(*nonce), sealed).map_err(|_| unreadable())?;
+        let payload = Payload { msg: sealed, aad: place.as_bytes() };
+        let plain = self.cipher.decrypt(&Nonce::from(*nonce), payload).map_err(|_| unreadable())?;
         String::from_utf8(plain).map_err(|_| unreadable())
+    }
+}
+
+/// Whether it was sealed for one place of the store; versions before sealed for none.
+pub(crate) fn is_bound(sealed: &str) -> bool {
+    sealed.starts_with(BOUND)
+}
+
+/// Begins what is sealed for one place. No text in base64 begins so.
+const BOUND: &str = "2.";
+
+/// Where a sealed value stands in the store.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    pub table: &'a str,
+    pub column: &'a str,
+    /// Of the row.
+    pub id: &'a str,
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{} of {}", self.table, self.column, self.id)
     }
 }
 
@@ -72,14 +107,33 @@ pub(crate) fn write_private(file: &Path, content: &[u8]) -> std::io::Result<()> 
 mod tests {
     use super::*;
 
+    const PLACE: Place<'static> = Place { table: "clusters", column: "uris", id: "1" };
+
     #[test]
-    fn a_secret_is_opened_by_its_key_only() {
+    fn a_secret_is_opened_by_its_key_only_and_in_its_place_only() {
         let dir = tempfile::tempdir().expect("a directory");
         let (a, b) = (dir.path().join("a"), dir.path().join("b"));
         let seal = Seal::open(&a).expect("makes a key");
-        let sealed = seal.seal("hunter2");
-        assert!(!sealed.contains("hunter2"));
-        assert_eq!(Seal::open(&a).expect("reads it again").unseal(&sealed).expect("opens"), "hunter2");
-        assert!(Seal::open(&b).expect("makes another").unseal(&sealed).is_err());
+        let sealed = seal.seal("hunter2", &PLACE);
+        assert!(!sealed.contains("hunter2") && is_bound(&sealed));
+        assert_eq!(Seal::open(&a).expect("reads it again").unseal(&sealed, &PLACE).expect("opens"), "hunter2");
+        assert!(Seal::open(&b).expect("makes another").unseal(&sealed, &PLACE).is_err());
+        for moved in [Place { id: "2", ..PLACE }, Place { column: "name", ..PLACE }, Place { table: "groups", ..PLACE }]
+        {
+            let refused = seal.unseal(&sealed, &moved).expect_err("a value that was moved opens");
+            assert!(!refused.to_string().contains("hunter2"));
+        }
+        assert!(seal.unseal(&sealed[BOUND.len()..], &PLACE).is_err(), "without its mark it opens");
+    }
+
+    #[test]
+    fn what_a_version_before_sealed_is_opened() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let seal = Seal::open(&dir.path().join("a")).expect("makes a key");
+        let nonce = [7; 12];
+        let old = seal.cipher.encrypt(&Nonce::from(nonce), b"hunter2".as_slice()).expect("seals");
+        let old = STANDARD.encode([&nonce[..], &old[..]].concat());
+        assert!(!is_bound(&old));
+        assert_eq!(seal.unseal(&old, &PLACE).expect("opens"), "hunter2");
     }
 }

@@ -7,6 +7,7 @@ use rustls::{
 };
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::unix::fs::PermissionsExt,
     path::Path,
     sync::Arc,
 };
@@ -27,6 +28,7 @@ pub(crate) fn load(chain: &Path, key: &Path) -> Result<Tls, ServerError> {
     let Some(certificate) = certificates.first().cloned() else {
         return Err(refuse(chain, "there is no certificate in it".to_owned()));
     };
+    refuse_public(key).map_err(|why| refuse(key, why))?;
     let private = PrivateKeyDer::from_pem_file(key).map_err(|e| refuse(key, e.to_string()))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
@@ -35,6 +37,15 @@ pub(crate) fn load(chain: &Path, key: &Path) -> Result<Tls, ServerError> {
         .map_err(|e| refuse(chain, e.to_string()))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Tls { config: Arc::new(config), certificate })
+}
+
+/// A key that every user of this machine may read is nobody's.
+fn refuse_public(key: &Path) -> Result<(), String> {
+    let mode = std::fs::metadata(key).map_err(|e| e.to_string())?.permissions().mode();
+    match mode & 0o007 {
+        0 => Ok(()),
+        _ => Err(format!("every user of this machine may read it (mode {:04o}): chmod o= it", mode & 0o7777)),
+    }
 }
 
 /// Where this machine reaches a server that listens on `address`: an unspecified one over loopback, and with TLS under a
@@ -74,6 +85,18 @@ mod tests {
             load(&files.certificate, &files.key).expect("loads")
         });
         url(address.parse().expect("an address"), tls.as_ref())
+    }
+
+    #[test]
+    fn a_key_that_everyone_may_read_is_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let files = Certificates::write_naming(dir.path(), &["localhost"]).expect("writes");
+        let set = |mode| std::fs::set_permissions(&files.key, std::fs::Permissions::from_mode(mode)).expect("sets");
+        for (mode, taken) in [(0o600, true), (0o640, true), (0o644, false), (0o602, false)] {
+            set(mode);
+            let loaded = load(&files.certificate, &files.key).map(|_| ()).map_err(|e| e.to_string());
+            assert_eq!(loaded.is_ok(), taken, "{mode:o}: {loaded:?}");
+        }
     }
 
     #[test]

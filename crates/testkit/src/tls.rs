@@ -4,6 +4,7 @@ use crate::Error;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -53,9 +54,10 @@ impl Certificates {
             server.not_after = (SystemTime::now() + life).into();
         }
         let server = server.signed_by(&key, &authority)?;
-        let put = |name: &str, text: String| {
+        let put = |name: &str, text: String| -> std::io::Result<PathBuf> {
             let file = dir.join(name);
-            fs::write(&file, text).map(|()| file)
+            fs::write(&file, text)?;
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).map(|()| file)
         };
         Ok(Self {
             authority: put("authority.pem", authority.pem())?,

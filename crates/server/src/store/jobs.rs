@@ -1,7 +1,7 @@
 //! Agents, migrations, validations.
 
 use super::{Lightly, Store, id, text, unreadable};
-use crate::{ServerError, auth::bearer};
+use crate::{ServerError, auth::bearer, seal::Place};
 use limosa_model::{
     AgentId, Finding, GroupId, Migration, MigrationId, OrgId, PhaseKind, Secret, Timestamp, protocol,
     transition::{Action, Event, IllegalTransition, step},
@@ -150,7 +150,8 @@ impl Store {
             }
         }
         let body = serde_json::to_string(migration).map_err(|e| unreadable(&e))?;
-        let credentials = credentials.map(|plain| self.seal.seal(plain.expose()));
+        let credentials =
+            credentials.map(|plain| self.seal.seal(plain.expose(), &credentials_of(&migration.id.to_string())));
         let row = params![migration.id.to_string(), org.to_string(), migration.group_id.to_string(), credentials, body];
         transaction.execute("INSERT INTO migrations VALUES (?1, ?2, ?3, ?4, 0, 0, ?5)", row)?;
         record(
@@ -171,7 +172,9 @@ impl Store {
         let query = "SELECT credentials FROM migrations WHERE id = ?1";
         let found: Option<Option<String>> =
             self.reader().query_row(query, [migration.to_string()], |r| r.get(0)).optional()?;
-        Ok(found.flatten().map(|sealed| self.seal.unseal(&sealed)).transpose()?.map(Secret::new))
+        let place = migration.to_string();
+        let opened = found.flatten().map(|sealed| self.seal.unseal(&sealed, &credentials_of(&place)));
+        Ok(opened.transpose()?.map(Secret::new))
     }
 
     pub fn migration(&self, migration: MigrationId) -> Result<Option<Migration>, ServerError> {
@@ -255,7 +258,7 @@ impl Store {
         let (next, actions) = step(&current, event, now).map_err(NotChanged::Illegal)?;
         let is_told_again =
             is_report && actions.is_empty() && next.phase == current.phase && next.carried == current.carried;
-        let _lightly = if is_told_again { Some(Lightly::begin(&connection)?) } else { None };
+        let lightly = if is_told_again { Some(Lightly::begin(&connection)?) } else { None };
         let transaction = connection.unchecked_transaction()?;
         let body = serde_json::to_string(&next).map_err(|e| unreadable(&e))?;
         let is_over = next.phase.kind().is_final() && !next.carried.to_remove;
@@ -269,6 +272,11 @@ impl Store {
             record(&transaction, migration, now, kind, message)?;
         }
         transaction.commit()?;
+        drop(lightly);
+        drop(connection);
+        if next.is_over_for_good() && !current.is_over_for_good() {
+            self.wipe();
+        }
         self.changes.count();
         Ok(next)
     }
@@ -316,8 +324,10 @@ impl Store {
         host: &str,
         now: Timestamp,
     ) -> Result<(), ServerError> {
-        let request = self.seal.seal(&validation.request.to_string());
-        let credentials = validation.credentials.as_ref().map(|plain| self.seal.seal(plain.expose()));
+        let place = |column| Place { table: "validations", column, id: &validation.id };
+        let request = self.seal.seal(&validation.request.to_string(), &place("request"));
+        let credentials =
+            validation.credentials.as_ref().map(|plain| self.seal.seal(plain.expose(), &place("credentials")));
         let (org, group) = (org.to_string(), validation.group_id.to_string());
         let row = params![validation.id, org, group, host, now.0, request, credentials];
         let insert = "INSERT INTO validations (id, org_id, group_id, host_name, created_at, status, request, credentials) \
@@ -346,9 +356,12 @@ impl Store {
         rows.map(|row| {
             let (id, group_id, status, error_message, request, findings, credentials) = row?;
             let status = serde_json::from_value(Value::String(status)).map_err(|e| unreadable(&e))?;
-            let request = serde_json::from_str(&self.seal.unseal(&request)?).map_err(|e| unreadable(&e))?;
+            let place = |column| Place { table: "validations", column, id: &id };
+            let request = self.seal.unseal(&request, &place("request"))?;
+            let credentials = credentials.map(|sealed| self.seal.unseal(&sealed, &place("credentials"))).transpose()?;
+            let credentials = credentials.map(Secret::new);
+            let request = serde_json::from_str(&request).map_err(|e| unreadable(&e))?;
             let findings = serde_json::from_str(&findings).map_err(|e| unreadable(&e))?;
-            let credentials = credentials.map(|sealed| self.seal.unseal(&sealed)).transpose()?.map(Secret::new);
             Ok(Validation { id, group_id, status, error_message, findings, request, credentials })
         })
         .collect()
@@ -391,6 +404,8 @@ impl Store {
         let update = "UPDATE validations SET status = ?2, error_message = ?3, findings = ?4, credentials = NULL
             WHERE id = ?1 AND status = 'PENDING'";
         connection.execute(update, params![validation, status, error_message, text(&findings)?])?;
+        drop(connection);
+        self.wipe();
         Ok(true)
     }
 
@@ -398,9 +413,15 @@ impl Store {
     pub fn lapse_validations(&self, before: Timestamp) -> Result<(), ServerError> {
         let update = "UPDATE validations SET status = 'FAILED', credentials = NULL, error_message = 'No agent on ' || host_name || ' came for it. \
             Start one, then validate again.' WHERE status = 'PENDING' AND created_at < ?1";
-        self.lock().execute(update, [before.0])?;
+        if self.lock().execute(update, [before.0])? > 0 {
+            self.wipe();
+        }
         Ok(())
     }
+}
+
+fn credentials_of(migration: &str) -> Place<'_> {
+    Place { table: "migrations", column: "credentials", id: migration }
 }
 
 /// Number, time, kind, message.

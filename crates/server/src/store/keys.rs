@@ -4,6 +4,7 @@ use super::{Store, accounts, id, read, text};
 use crate::{
     ServerError,
     auth::{Credential, Principal, digest::REALM},
+    seal::{Place, Seal},
 };
 use limosa_model::{GroupId, OrgId, Secret, Timestamp, digest, ids::ApiKeyId, wire::account::Role};
 use rusqlite::params;
@@ -97,12 +98,12 @@ impl Store {
         let row = params![group.to_string(), org, name, now.0];
         transaction.execute("INSERT INTO groups (id, org_id, name, created_at) VALUES (?1, ?2, ?3, ?4)", row)?;
         accounts::insert(&transaction, account)?;
-        insert_key(&transaction, key, &self.seal.seal(key.ha1.expose()))?;
+        insert_key(&transaction, key, &sealed_ha1(&self.seal, key))?;
         Ok(transaction.commit()?)
     }
 
     pub fn create_api_key(&self, key: &ApiKey) -> Result<(), ServerError> {
-        insert_key(&self.lock(), key, &self.seal.seal(key.ha1.expose()))
+        insert_key(&self.lock(), key, &sealed_ha1(&self.seal, key))
     }
 
     fn keys(&self, condition: &str, value: &str) -> Result<Vec<ApiKey>, ServerError> {
@@ -125,7 +126,8 @@ impl Store {
         })?;
         rows.map(|row| {
             let (key, roles, access_list) = row?;
-            let ha1 = Secret::new(self.seal.unseal(key.ha1.expose())?);
+            let place = Place { table: "api_keys", column: "ha1", id: &key.id.to_string() };
+            let ha1 = Secret::new(self.seal.unseal(key.ha1.expose(), &place)?);
             Ok(ApiKey { ha1, roles: read(&roles)?, access_list: read(&access_list)?, ..key })
         })
         .collect()
@@ -144,7 +146,9 @@ impl Store {
 
     /// `false` if there is no such key.
     pub fn delete_api_key(&self, key: ApiKeyId) -> Result<bool, ServerError> {
-        Ok(self.lock().execute("DELETE FROM api_keys WHERE is_link = 0 AND id = ?1", [key.to_string()])? == 1)
+        let deleted = self.lock().execute("DELETE FROM api_keys WHERE is_link = 0 AND id = ?1", [key.to_string()])?;
+        self.wipe();
+        Ok(deleted == 1)
     }
 
     pub fn describe_key(&self, key: ApiKeyId, description: &str) -> Result<(), ServerError> {
@@ -189,7 +193,7 @@ impl Store {
         if transaction.execute("INSERT OR IGNORE INTO links VALUES (?1, ?2)", row)? == 0 {
             return Ok(false);
         }
-        insert_key(&transaction, key, &self.seal.seal(key.ha1.expose()))?;
+        insert_key(&transaction, key, &sealed_ha1(&self.seal, key))?;
         transaction.commit()?;
         Ok(true)
     }
@@ -222,8 +226,14 @@ impl Store {
         transaction.execute("DELETE FROM api_keys WHERE is_link = 1 AND org_id = ?1", [org.to_string()])?;
         let deleted = transaction.execute("DELETE FROM links WHERE org_id = ?1", [org.to_string()])?;
         transaction.commit()?;
+        drop(connection);
+        self.wipe();
         Ok(deleted == 1)
     }
+}
+
+fn sealed_ha1(seal: &Seal, key: &ApiKey) -> String {
+    seal.seal(key.ha1.expose(), &Place { table: "api_keys", column: "ha1", id: &key.id.to_string() })
 }
 
 fn insert_key(connection: &rusqlite::Connection, key: &ApiKey, sealed: &str) -> Result<(), ServerError> {

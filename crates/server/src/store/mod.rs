@@ -15,7 +15,10 @@ pub(crate) use audit::Audit;
 pub(crate) use jobs::{Agent, EventRow, NotChanged, Validation};
 pub(crate) use keys::{Allowed, ApiKey};
 
-use crate::{ServerError, seal::Seal};
+use crate::{
+    ServerError,
+    seal::{Place, Seal},
+};
 use limosa_model::{
     DeploymentId, GroupId, OrgId, Secret, Timestamp,
     protocol::ClusterFacts,
@@ -25,13 +28,16 @@ use limosa_model::{
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
 use std::{
+    fs::{self, OpenOptions},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
     str::FromStr,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::watch;
 
-const SETTINGS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;";
+const SETTINGS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
+    PRAGMA secure_delete = ON;";
 
 /// Statements kept ready: more than there are.
 const STATEMENTS: usize = 64;
@@ -287,8 +293,20 @@ fn upgrade(connection: &mut Connection) -> Result<(), ServerError> {
     Ok(transaction.commit()?)
 }
 
+fn uris_of(cluster: &str) -> Place<'_> {
+    Place { table: "clusters", column: "uris", id: cluster }
+}
+
+/// Makes the file for this user only, whatever its directory allows; SQLite gives its journal the same permissions.
+fn make_private(file: &Path) -> Result<(), ServerError> {
+    let error = |e| ServerError::File(file.to_owned(), e);
+    OpenOptions::new().create(true).append(true).mode(0o600).open(file).map_err(error)?;
+    fs::set_permissions(file, fs::Permissions::from_mode(0o600)).map_err(error)
+}
+
 impl Store {
     pub fn open(file: &Path, seal: Seal) -> Result<Self, ServerError> {
+        make_private(file)?;
         let open = || {
             let connection = Connection::open(file)?;
             connection.busy_timeout(std::time::Duration::from_secs(10))?;
@@ -299,6 +317,7 @@ impl Store {
         writer.execute_batch(SETTINGS)?;
         upgrade(&mut writer)?;
         writer.execute("INSERT OR IGNORE INTO sealed_by VALUES (1, ?1)", [&seal.fingerprint])?;
+        sealed::bind(&mut writer, &seal)?;
         let reader = open()?;
         reader.pragma_update(None, "query_only", true)?;
         Ok(Self { writer: Mutex::new(writer), reader: Mutex::new(reader), seal, changes: Changes::default() })
@@ -307,6 +326,14 @@ impl Store {
     /// What happens to migrations.
     pub fn changes(&self) -> &Changes {
         &self.changes
+    }
+
+    /// Takes what was deleted out of the journal too. What isn't taken out now, since someone reads it, is the next time.
+    fn wipe(&self) {
+        let wiped = self.lock().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        if let Err(error) = wiped {
+            tracing::warn!(%error, "secrets that are needed no more are still in the store's journal");
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {
@@ -365,11 +392,13 @@ impl Store {
 
     /// Registers a destination cluster, or changes its URIs.
     pub fn put_cluster(&self, group: GroupId, name: &str, uris: &Uris) -> Result<(), ServerError> {
-        let sealed = self.seal.seal(&text(uris)?);
+        let id = format!("{group}/{name}");
+        let sealed = self.seal.seal(&text(uris)?, &uris_of(&id));
         let row = params![DeploymentId::generate().to_string(), group.to_string(), name, sealed];
         let insert = "INSERT INTO clusters (id, group_id, name, uris) VALUES (?1, ?2, ?3, ?4)
             ON CONFLICT (group_id, name) DO UPDATE SET uris = excluded.uris, facts = NULL";
         self.lock().execute(insert, row)?;
+        self.wipe();
         Ok(())
     }
 
@@ -388,15 +417,17 @@ impl Store {
 
     fn read_clusters(&self, condition: &str, values: &[&str]) -> Result<Vec<Cluster>, ServerError> {
         let connection = self.reader();
-        let mut query =
-            connection.prepare_cached(&format!("SELECT id, name, uris, facts FROM clusters WHERE {condition}"))?;
+        let mut query = connection.prepare_cached(&format!(
+            "SELECT id, name, uris, facts, group_id || '/' || name FROM clusters WHERE {condition}"
+        ))?;
         let rows = query.query_map(rusqlite::params_from_iter(values), |r| {
-            Ok((id(&r.get::<_, String>(0)?)?, r.get(1)?, r.get::<_, String>(2)?, r.get::<_, Option<String>>(3)?))
+            let text = |column| r.get::<_, String>(column);
+            Ok((id(&text(0)?)?, r.get(1)?, text(2)?, r.get::<_, Option<String>>(3)?, text(4)?))
         })?;
         rows.map(|row| {
-            let (id, name, sealed, facts) = row?;
+            let (id, name, sealed, facts, place) = row?;
             let facts = facts.map(|facts| read(&facts)).transpose()?;
-            Ok(Cluster { id, name, uris: read(&self.seal.unseal(&sealed)?)?, facts })
+            Ok(Cluster { id, name, uris: read(&self.seal.unseal(&sealed, &uris_of(&place))?)?, facts })
         })
         .collect()
     }
@@ -408,7 +439,9 @@ impl Store {
     /// `false` if there is none of that name.
     pub fn delete_cluster(&self, group: GroupId, name: &str) -> Result<bool, ServerError> {
         let delete = "DELETE FROM clusters WHERE group_id = ?1 AND name = ?2";
-        Ok(self.lock().execute(delete, params![group.to_string(), name])? == 1)
+        let deleted = self.lock().execute(delete, params![group.to_string(), name])?;
+        self.wipe();
+        Ok(deleted == 1)
     }
 }
 
@@ -464,6 +497,62 @@ pub(crate) mod tests {
                 .expect("is explained");
             assert!(steps.iter().all(|step| !step.starts_with("SCAN")), "{query}: {steps:?}");
         }
+    }
+
+    /// What anyone finds who gets hold of the files.
+    fn bytes_of_all_files(dir: &Path) -> Vec<u8> {
+        let files = fs::read_dir(dir).expect("is listed").map(|file| file.expect("is one").path());
+        files.filter(|file| file.is_file()).flat_map(|file| fs::read(file).expect("is read")).collect()
+    }
+
+    #[test]
+    fn its_files_are_for_their_owner_only_whatever_the_directory_allows() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("sets");
+        let file = dir.path().join("limosa.db");
+        fs::write(&file, b"").expect("writes");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("sets");
+        let store = store(dir.path());
+        store.create_group(GroupId::generate(), OrgId::generate(), "g", Timestamp(0)).expect("creates");
+        for file in fs::read_dir(dir.path()).expect("is listed") {
+            let file = file.expect("is one");
+            let mode = file.metadata().expect("is there").permissions().mode() & 0o777;
+            assert_eq!(mode, 0o600, "{:?}", file.file_name());
+        }
+    }
+
+    #[test]
+    fn a_deleted_secret_is_in_no_file_any_more() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (store, group) = (store(dir.path()), GroupId::generate());
+        let uris = |uri: &str| Uris { standard: Secret::new(uri), vpc_peering: None, private_links: Vec::new() };
+        let sealed = |name: &str| -> String {
+            let query = "SELECT uris FROM clusters WHERE name = ?1";
+            store.lock().query_row(query, [name], |r| r.get(0)).expect("is there")
+        };
+        let is_there =
+            |sealed: &str| bytes_of_all_files(dir.path()).windows(sealed.len()).any(|part| part == sealed.as_bytes());
+        store.put_cluster(group, "c", &uris("mongodb://u:hunter2@h")).expect("puts");
+        let first = sealed("c");
+        assert!(is_there(&first));
+        store.put_cluster(group, "c", &uris("mongodb://u:hunter3@h")).expect("puts");
+        assert!(!is_there(&first), "what was replaced is still there");
+        let second = sealed("c");
+        assert!(is_there(&second) && store.delete_cluster(group, "c").expect("deletes"));
+        assert!(!is_there(&second), "what was deleted is still there");
+    }
+
+    #[test]
+    fn a_sealed_value_that_was_moved_does_not_open() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (store, group) = (store(dir.path()), GroupId::generate());
+        let uris = |uri: &str| Uris { standard: Secret::new(uri), vpc_peering: None, private_links: Vec::new() };
+        store.put_cluster(group, "theirs", &uris("mongodb://u:hunter2@h")).expect("puts");
+        store.put_cluster(group, "mine", &uris("mongodb://u:hunter3@h")).expect("puts");
+        let moved = "UPDATE clusters SET uris = (SELECT uris FROM clusters WHERE name = 'theirs') WHERE name = 'mine'";
+        store.lock().execute(moved, []).expect("moves");
+        assert!(store.cluster(group, "mine").is_err(), "one cluster's secret opens as another's");
+        assert!(store.cluster(group, "theirs").expect("opens").is_some());
     }
 
     #[test]
