@@ -215,7 +215,7 @@ impl Store {
         transaction.execute(ended, params![org, until.0])?;
         transaction.execute("DELETE FROM api_keys WHERE is_link = 1 AND ends_at <= ?1", [now.0])?;
         transaction.execute("UPDATE links SET public_key = ?2 WHERE org_id = ?1", params![org, key.public_key])?;
-        insert_key(&transaction, key, &self.seal.seal(key.ha1.expose()))?;
+        insert_key(&transaction, key, &sealed_ha1(&self.seal, key))?;
         Ok(transaction.commit()?)
     }
 
