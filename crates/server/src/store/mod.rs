@@ -513,7 +513,9 @@ pub(crate) mod tests {
         fs::write(&file, b"").expect("writes");
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("sets");
         let store = store(dir.path());
-        store.create_group(GroupId::generate(), OrgId::generate(), "g", &GroupSettings::default(), Timestamp(0)).expect("creates");
+        store
+            .create_group(GroupId::generate(), OrgId::generate(), "g", &GroupSettings::default(), Timestamp(0))
+            .expect("creates");
         for file in fs::read_dir(dir.path()).expect("is listed") {
             let file = file.expect("is one");
             let mode = file.metadata().expect("is there").permissions().mode() & 0o777;
