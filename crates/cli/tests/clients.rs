@@ -97,7 +97,13 @@ async fn go_clients_drive_a_whole_migration() {
     let mut command = Command::new("go");
     command.args(["test", "-count=1", "-v", "./..."]).current_dir(Path::new(CLIENTS).join("go"));
     let said = server.drive(command.env("LIMOSA_SOURCE_URI", source.uri()));
-    for name in ["TestEveryOperationAnswersAndRefuses", "TestWrongCredentialsAreRefused", "TestAWholeMigration"] {
+    for name in [
+        "TestEveryOperationAnswersAndRefuses",
+        "TestWrongCredentialsAreRefused",
+        "TestWhatSurroundsAMigration",
+        "TestSecretsAreRotated",
+        "TestAWholeMigration",
+    ] {
         assert!(said.contains(&format!("--- PASS: {name}")), "{said}");
     }
     equal(&source, &destination).await;

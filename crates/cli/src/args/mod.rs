@@ -55,7 +55,7 @@ pub(crate) enum Command {
     /// Register and list the clusters that can be a destination
     #[command(subcommand, after_help = help::CLUSTERS)]
     Clusters(Clusters),
-    /// Create and delete the link token with which agents join
+    /// Create, replace and delete the link token with which agents join
     #[command(subcommand, after_help = help::LINK)]
     Link(Link),
     /// Try whether webhooks and e-mail arrive

@@ -12,8 +12,8 @@ export function audit(place, session) {
   async function load() {
     const found = await get(`/api/limosa/v1/orgs/${session.orgId}/audit?itemsPerPage=${PER_PAGE}&pageNum=${page}`);
     const turn = (to) => () => { page = to; load().catch(failed); };
-    show(shown, table("Audit, newest first", ["Time", "Who", "From", "What", "On"], found.results.map((entry) =>
-      [time(entry.time), entry.actor, entry.address, entry.operation, entry.target])),
+    show(shown, table("Audit, newest first", ["Time", "Who", "From", "What", "On", "Outcome"], found.results.map((entry) =>
+      [time(entry.time), entry.actor, entry.address, entry.operation, entry.target, entry.outcome === "REFUSED" ? "refused" : "done"])),
       h("div", { class: "actions" },
         h("button", { type: "button", disabled: page === 1, onclick: turn(page - 1) }, "Newer"),
         h("span", { class: "hint" }, `Page ${page} of ${Math.max(1, Math.ceil(found.totalCount / PER_PAGE))}`),
