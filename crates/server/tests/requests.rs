@@ -169,7 +169,7 @@ async fn lists_come_in_pages() {
     let server = TestServer::start().await;
     let own = server.own("clusters");
     for n in 0..5 {
-        let body = json!({"name": format!("c{n}"), "uri": format!("mongodb://u:hidden@h{n}:1/?x")});
+        let body = json!({"name": format!("c{n}"), "uri": format!("mongodb://u:hidden@h{n}:1/?appName=x")});
         assert_eq!(server.call(Method::POST, &own, Some(body)).await.status, 201);
     }
     let names = |answer: &Answer| -> Vec<String> {
