@@ -290,11 +290,36 @@ pub(crate) fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     all.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
+/// Whether the cutover would be accepted, or why nobody can tell.
+pub(crate) fn readiness(migration: &Value) -> String {
+    let waiting = &migration["progress"]["waiting"]["code"];
+    match (migration["readyForCutover"] == true, waiting.as_str()) {
+        (true, _) => "ready".to_owned(),
+        (false, Some(code)) => code.to_owned(),
+        (false, None) => "-".to_owned(),
+    }
+}
+
+/// How long ago its host was heard of.
+pub(crate) fn report_age(migration: &Value) -> String {
+    migration["reportAgeSeconds"].as_i64().map_or_else(|| "-".to_owned(), |age| format!("{age} s ago"))
+}
+
 /// A migration, a fact a line.
 pub(crate) fn describe(value: &Value) -> String {
     let mut lines = Vec::new();
     let mut line = |name: &str, value: &Value| lines.push(format!("{name:22} {}", text(value)));
-    for name in ["id", "phase", "status", "phaseSince", "createdAt", "readyForCutover", "expiresAt", "lagTimeSeconds"] {
+    for name in [
+        "id",
+        "phase",
+        "status",
+        "phaseSince",
+        "createdAt",
+        "readyForCutover",
+        "expiresAt",
+        "lagTimeSeconds",
+        "reportAgeSeconds",
+    ] {
         line(name, &value[name]);
     }
     for (name, part) in [("source", "clusterName"), ("destination", "clusterName")] {
@@ -302,7 +327,12 @@ pub(crate) fn describe(value: &Value) -> String {
     }
     line("migrationHosts", &value["migrationHosts"]);
     if let Some(progress) = value["progress"].as_object() {
-        progress.iter().filter(|(_, v)| !v.is_null() && !v.is_array()).for_each(|(name, v)| line(name, v));
+        let plain = progress.iter().filter(|(_, v)| !v.is_null() && !v.is_array() && !v.is_object());
+        plain.for_each(|(name, v)| line(name, v));
+        let waiting = &progress.get("waiting").unwrap_or(&Value::Null);
+        if let (Some(code), Some(message)) = (waiting["code"].as_str(), waiting["message"].as_str()) {
+            line("waiting", &Value::String(format!("{code}: {message}")));
+        }
     }
     if let Some(failure) = value["failure"].as_object() {
         failure.iter().for_each(|(name, v)| line(&format!("failure.{name}"), v));

@@ -1,8 +1,9 @@
 //! A migration as the control plane keeps it.
 
 use crate::{
-    AgentId, Epoch, Failure, GroupId, Limits, MigrationId, NamespaceFilter, Progress, Timestamp,
+    AgentId, Epoch, ErrorCode, Failure, GroupId, Limits, MigrationId, NamespaceFilter, Progress, Timestamp,
     cutover::{CutoverOptions, Rehearsal, Reversal, Wishes},
+    progress::Waiting,
     protocol::Directive,
     wire::live_migration::HostnameSchemaType,
 };
@@ -180,6 +181,21 @@ pub struct Lease {
     pub until: Timestamp,
 }
 
+/// That something was heard of the agent that holds a migration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Heard {
+    /// When, last.
+    pub at: Timestamp,
+    /// The epoch of the newest report. Absent after a claim: what an earlier run said counts no more.
+    #[serde(default)]
+    pub epoch: Option<Epoch>,
+}
+
+/// A host that has reported nothing for longer than this is silent: what it said last isn't known to be true any more. It
+/// reports every second, so that this is ten in a row.
+pub const SILENT_SECONDS: i64 = 10;
+
 /// Which deployment is read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -258,6 +274,9 @@ pub struct Migration {
     /// What it carries from phase to phase.
     #[serde(default)]
     pub carried: Carried,
+    /// What was heard of its agent last; absent before the first claim.
+    #[serde(default)]
+    pub heard: Option<Heard>,
 }
 
 /// What must outlive a change of phase or of agent.
@@ -277,14 +296,53 @@ pub struct Carried {
 }
 
 impl Migration {
+    /// Seconds since its agent was heard of last.
+    pub fn report_age_seconds(&self, now: Timestamp) -> Option<i64> {
+        self.heard.map(|heard| now.seconds_since(heard.at).max(0))
+    }
+
+    /// For how many seconds an agent that should report hasn't, if that is too long.
+    pub fn silent_seconds(&self, now: Timestamp) -> Option<i64> {
+        let kind = self.phase.kind();
+        let reports = self.lease.is_some() && (crate::status::is_under_way(kind) || self.carried.to_remove);
+        self.report_age_seconds(now).filter(|age| reports && *age > SILENT_SECONDS)
+    }
+
+    /// Whether the current run has said how far it is, and lately.
+    pub fn is_known(&self, now: Timestamp) -> bool {
+        let spoke = self.heard.is_some_and(|heard| heard.epoch == Some(self.epoch));
+        spoke && crate::status::is_under_way(self.phase.kind()) && self.silent_seconds(now).is_none()
+    }
+
     /// `lagTimeSeconds` as clients see it.
-    pub fn lag_time_seconds(&self) -> Option<i64> {
-        if crate::status::has_lag(self.phase.kind()) { self.progress.lag_seconds } else { None }
+    pub fn lag_time_seconds(&self, now: Timestamp) -> Option<i64> {
+        let shown = crate::status::has_lag(self.phase.kind()) && self.is_known(now);
+        if shown { self.progress.lag_seconds } else { None }
     }
 
     /// `readyForCutover` as clients see it.
-    pub fn ready_for_cutover(&self) -> bool {
-        matches!(self.phase, Phase::Synced { .. })
+    pub fn ready_for_cutover(&self, now: Timestamp) -> bool {
+        matches!(self.phase, Phase::Synced { .. }) && self.is_known(now)
+    }
+
+    /// How far it is, as far as that is known: of a silent host only what never goes back, and that it is silent.
+    pub fn known_progress(&self, now: Timestamp) -> Progress {
+        let mut progress = self.progress.clone();
+        if let Some(seconds) = self.silent_seconds(now) {
+            progress.waiting = Some(Waiting { code: ErrorCode::HostSilent, message: self.silence(seconds) });
+        } else if progress.waiting.as_ref().is_some_and(|waiting| waiting.code == ErrorCode::HostSilent) {
+            progress.waiting = None;
+        }
+        if !self.is_known(now) {
+            (progress.lag_seconds, progress.oplog_window_seconds) = (None, None);
+            (progress.source_events_per_second, progress.applied_events_per_second) = (None, None);
+        }
+        progress
+    }
+
+    /// What is told of a silent host.
+    pub(crate) fn silence(&self, seconds: i64) -> String {
+        format!("the migration host {} has reported nothing for {seconds} s", self.migration_host)
     }
 
     /// Whether no agent will ever take it up again.

@@ -55,3 +55,22 @@ pub fn has_lag(phase: PhaseKind) -> bool {
         | PhaseKind::Cancelled => false,
     }
 }
+
+/// Whether an agent works on a migration in this phase, and reports.
+pub fn is_under_way(phase: PhaseKind) -> bool {
+    match phase {
+        PhaseKind::Preparing
+        | PhaseKind::Copying
+        | PhaseKind::BuildingIndexes
+        | PhaseKind::CatchingUp
+        | PhaseKind::Synced
+        | PhaseKind::CuttingOver
+        | PhaseKind::Finalizing => true,
+        PhaseKind::Scheduled
+        | PhaseKind::Complete
+        | PhaseKind::Paused
+        | PhaseKind::Failed
+        | PhaseKind::Expired
+        | PhaseKind::Cancelled => false,
+    }
+}

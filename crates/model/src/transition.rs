@@ -2,9 +2,10 @@
 //! and only then are the actions carried out.
 
 use crate::{
-    AgentId, Epoch, Failure, Limits, Migration, Phase, PhaseKind, Progress, Timestamp,
+    AgentId, Epoch, ErrorCode, Failure, Limits, Migration, Phase, PhaseKind, Progress, Timestamp,
     cutover::{CutoverOptions, Rehearsal, RehearsalState},
-    state::Lease,
+    progress::Waiting,
+    state::{Heard, Lease},
 };
 
 /// How long a synced migration waits for its cutover, unless configured otherwise.
@@ -98,6 +99,24 @@ pub enum IllegalTransition {
         /// What was asked.
         verb: &'static str,
     },
+    /// A user's request that nobody is known to hear.
+    #[error("it can't {verb}: its migration host {host} has reported nothing for {seconds} s")]
+    HostSilent {
+        /// Which.
+        host: String,
+        /// Since its last report.
+        seconds: i64,
+        /// What was asked.
+        verb: &'static str,
+    },
+    /// A user's request that depends on what the current run hasn't said yet.
+    #[error("it can't {verb}: its migration host {host} has taken it on and not reported yet how far it is")]
+    Unknown {
+        /// Which.
+        host: String,
+        /// What was asked.
+        verb: &'static str,
+    },
     /// The reporter doesn't hold the lease, or another does.
     #[error("the lease is held by another agent or a later epoch")]
     Fenced,
@@ -132,6 +151,7 @@ pub fn step(
             }
             next.epoch = migration.epoch.next();
             next.lease = Some(Lease { agent, epoch: next.epoch, until: now.plus_seconds(lease_seconds) });
+            next.heard = Some(Heard { at: now, epoch: None });
             if !migration.carried.to_remove {
                 actions.push(record("claimed", format!("agent {agent} with epoch {}", next.epoch.0)));
             }
@@ -142,6 +162,7 @@ pub fn step(
                 return Err(IllegalTransition::Fenced);
             }
             next.lease = Some(Lease { agent, epoch, until: now.plus_seconds(lease_seconds) });
+            next.heard = Some(Heard { at: now, epoch: Some(epoch) });
             tell_of_waiting(&migration.progress, &progress, &mut actions);
             tell_of_repairs(&migration.progress, &progress, &mut actions);
             next.progress = *progress;
@@ -172,6 +193,7 @@ pub fn step(
             // The one that is under way answers this request too.
             (Phase::Synced { .. }, Some(known)) if known.state == RehearsalState::Pending => {}
             (Phase::Synced { .. }, known) => {
+                is_heard(migration, now, "be rehearsed")?;
                 let number = known.as_ref().map_or(0, |known| known.number) + 1;
                 next.rehearsal = Some(Rehearsal { number, requested_at: now.rfc3339(), ..Rehearsal::default() });
                 actions.push(record("rehearsal", format!("number {number} asked for")));
@@ -191,7 +213,10 @@ pub fn step(
             }
         }
         Event::CutOver => match migration.phase {
-            Phase::Synced { .. } => next.phase = Phase::CuttingOver,
+            Phase::Synced { .. } => {
+                is_heard(migration, now, "be cut over")?;
+                next.phase = Phase::CuttingOver;
+            }
             Phase::CuttingOver | Phase::Finalizing => {}
             _ => return not_now("be cut over"),
         },
@@ -253,8 +278,12 @@ pub fn step(
                 next.phase = Phase::Expired;
                 next.lease = None;
             }
-            Some(at) => warn_of_end(&mut next, at, now, &mut actions),
-            None => {}
+            ends => {
+                if let Some(at) = ends {
+                    warn_of_end(&mut next, at, now, &mut actions);
+                }
+                tell_of_silence(&mut next, now, &mut actions);
+            }
         },
     }
     if next.phase.kind() != kind {
@@ -262,6 +291,31 @@ pub fn step(
         actions.push(record("phase", format!("{kind:?} to {:?}", next.phase.kind())));
     }
     Ok((next, actions))
+}
+
+/// Somebody's order is for an agent that is there and has said that it can carry it out.
+fn is_heard(migration: &Migration, now: Timestamp, verb: &'static str) -> Result<(), IllegalTransition> {
+    let host = || migration.migration_host.clone();
+    match migration.silent_seconds(now) {
+        Some(seconds) => Err(IllegalTransition::HostSilent { host: host(), seconds, verb }),
+        None if migration.is_known(now) => Ok(()),
+        None => Err(IllegalTransition::Unknown { host: host(), verb }),
+    }
+}
+
+/// A host is silent for so long that somebody should know: another one would have taken its migration over by now.
+pub const SILENCE_TOLD_SECONDS: i64 = 30;
+
+/// Tells once of a host that is silent; its next report ends it.
+fn tell_of_silence(next: &mut Migration, now: Timestamp, actions: &mut Vec<Action>) {
+    let Some(seconds) = next.silent_seconds(now).filter(|seconds| *seconds >= SILENCE_TOLD_SECONDS) else { return };
+    if next.progress.waiting.as_ref().is_some_and(|waiting| waiting.code == ErrorCode::HostSilent) {
+        return;
+    }
+    let mut told = next.progress.clone();
+    told.waiting = Some(Waiting { code: ErrorCode::HostSilent, message: next.silence(seconds) });
+    tell_of_waiting(&next.progress, &told, actions);
+    next.progress = told;
 }
 
 /// Seconds before the end of the time to cut over at which the user is warned, the last first.
@@ -358,7 +412,7 @@ fn reported(
             return None;
         }
         Phase::CuttingOver | Phase::Finalizing => {
-            let back = failure.is_some() && phase == PhaseKind::Synced;
+            let back = failure.is_some() && matches!(phase, PhaseKind::Synced | PhaseKind::CatchingUp);
             if !back
                 && !matches!(
                     phase,

@@ -34,6 +34,10 @@ pub(crate) struct Detail {
     pub phase: PhaseKind,
     pub progress: Progress,
     pub lag_time_seconds: Option<i64>,
+    pub ready_for_cutover: bool,
+    /// Absent from servers of the version before.
+    #[serde(default)]
+    pub report_age_seconds: Option<i64>,
     pub failure: Option<Reason>,
     pub expires_at: Option<String>,
     #[serde(default)]
@@ -93,6 +97,15 @@ impl Watched<'_> {
     pub async fn act(&self, verb: &str) -> Result<(), HttpError> {
         let path = self.profile.own(&format!("liveMigrations/{}/{verb}", self.id));
         self.client.call(Method::POST, &path, Some(json!({}))).await.map(drop)
+    }
+
+    /// Cuts over as soon as it is ready; `false` if it isn't any more by the time that the order arrives.
+    pub async fn cut_over_when_ready(&self) -> Result<bool, HttpError> {
+        match self.cut_over().await {
+            Ok(()) => Ok(true),
+            Err(HttpError::Refused(409, ..)) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     pub async fn cut_over(&self) -> Result<(), HttpError> {
@@ -175,7 +188,8 @@ impl Waits {
 
 /// Shows every change and, each second, how far it is; ends when the migration does.
 pub(crate) async fn to_the_end(watched: &Watched<'_>, ui: &mut Ui) -> Result<(), CliError> {
-    let mut phase = None;
+    let (mut phase, mut ready) = (None, false);
+    let mut waits = Waits::default();
     let mut shown: Option<Instant> = None;
     let mut cutover = watched.cutover;
     if ui.takes_the_screen() {
@@ -200,25 +214,27 @@ pub(crate) async fn to_the_end(watched: &Watched<'_>, ui: &mut Ui) -> Result<(),
         };
         answered = Instant::now();
         if phase != Some(now.phase) {
-            let back = phase == Some(PhaseKind::CuttingOver) && now.phase == PhaseKind::Synced;
+            let back = phase == Some(PhaseKind::CuttingOver)
+                && matches!(now.phase, PhaseKind::Synced | PhaseKind::CatchingUp);
             let reason = if back { watched.last_failure().await? } else { None };
             ui.show(Event::Phase { phase: now.phase, reason: reason.as_deref() });
             shown = None;
             phase = Some(now.phase);
-            if now.phase == PhaseKind::Synced {
-                let expires_at = now.expires_at.as_deref();
-                ui.show(Event::ReadyForCutover {
-                    profile: watched.profile_file,
-                    expires_at,
-                    by_itself: cutover == Cutover::WhenReady,
-                });
-                if cutover == Cutover::WhenReady {
-                    // Once: after a cutover that was taken back, someone must look first.
-                    cutover = Cutover::Manual;
-                    watched.cut_over().await?;
-                }
-            }
         }
+        if now.ready_for_cutover && !ready {
+            let expires_at = now.expires_at.as_deref();
+            ui.show(Event::ReadyForCutover {
+                profile: watched.profile_file,
+                expires_at,
+                by_itself: cutover == Cutover::WhenReady,
+            });
+        }
+        ready = now.ready_for_cutover;
+        // Once: after a cutover that was taken back, someone must look first.
+        if ready && cutover == Cutover::WhenReady && watched.cut_over_when_ready().await? {
+            cutover = Cutover::Manual;
+        }
+        waits.tell(&now.progress);
         if shown.is_none_or(|at| at.elapsed() >= SHOW_EVERY) || now.phase.is_final() {
             ui.show(Event::Progress {
                 phase: now.phase,

@@ -27,9 +27,12 @@ pub(crate) async fn run(given: Migrations) -> Result<(), CliError> {
             let answer = profile.client()?.call(Method::GET, &profile.own("liveMigrations"), None).await?;
             ui::answer(how.output, &answer, |answer| {
                 let rows = results(answer).iter().map(|row| {
-                    ["id", "phase", "status", "lagTimeSeconds", "createdAt"].map(|name| ui::text(&row[name])).to_vec()
+                    let [id, phase, status, lag, created] =
+                        ["id", "phase", "status", "lagTimeSeconds", "createdAt"].map(|name| ui::text(&row[name]));
+                    vec![id, phase, status, lag, ui::readiness(row), ui::report_age(row), created]
                 });
-                ui::table(&["ID", "PHASE", "STATUS", "LAG", "CREATED"], rows.collect())
+                let head = ["ID", "PHASE", "STATUS", "LAG", "CUTOVER", "REPORTED", "CREATED"];
+                ui::table(&head, rows.collect())
             });
             Ok(())
         }
@@ -199,7 +202,7 @@ async fn until_complete(watched: &Watched<'_>) -> Result<(), CliError> {
         match now.phase {
             PhaseKind::CuttingOver | PhaseKind::Finalizing => {}
             PhaseKind::Complete => return Ok(()),
-            PhaseKind::Synced => {
+            PhaseKind::Synced | PhaseKind::CatchingUp => {
                 let message = watched.last_failure().await?.unwrap_or_else(|| "the cutover was taken back".to_owned());
                 let (code, message) = message.split_once(": ").unwrap_or(("CUTOVER", &message));
                 let remedy =

@@ -1,7 +1,7 @@
 //! Draws a view. Whatever the terminal's size: what doesn't fit is left out from the bottom.
 
 use super::view::{Asking, View};
-use crate::ui::words;
+use crate::ui::{report_age, words};
 use indicatif::{HumanBytes, HumanCount};
 use limosa_model::{PhaseKind, Timestamp};
 use ratatui::{
@@ -30,8 +30,11 @@ fn colour(colour: Color) -> Style {
     if without { Style::new() } else { Style::new().fg(colour) }
 }
 
-fn mood(phase: Option<PhaseKind>) -> Style {
-    let style = match phase {
+/// The colour of where it is; green only for what is known to be well.
+fn mood(view: &View) -> Style {
+    let style = match view.phase() {
+        _ if view.is_unknown() => colour(Color::Red),
+        Some(PhaseKind::Synced) if !view.is_ready() => colour(Color::Yellow),
         Some(PhaseKind::Synced | PhaseKind::Complete) => colour(Color::Green),
         Some(PhaseKind::Failed | PhaseKind::Expired) => colour(Color::Red),
         Some(PhaseKind::Paused | PhaseKind::Cancelled | PhaseKind::Scheduled) => colour(Color::Yellow),
@@ -76,19 +79,26 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, view: &View) {
     let title = Line::from(vec![
         Span::styled(format!("{} → {}", view.source(), view.destination()), Style::new().add_modifier(Modifier::BOLD)),
         Span::raw("  "),
-        Span::styled(phase.map_or("", words).to_uppercase(), mood(phase)),
+        Span::styled(title_of(view).to_uppercase(), mood(view)),
         Span::raw(format!("  {}", view.detail["id"].as_str().unwrap_or_default())),
     ]);
     let at = phase.and_then(|phase| PHASES.iter().position(|known| *known == phase));
     let steps = PHASES.iter().enumerate().flat_map(|(n, phase)| {
         let (mark, style) = match at {
-            Some(at) if n < at => ("✓", colour(Color::Green)),
-            Some(at) if n == at => ("▶", mood(Some(*phase))),
+            Some(at) if n < at && !view.is_unknown() => ("✓", colour(Color::Green)),
+            Some(at) if n < at => ("✓", Style::new()),
+            Some(at) if n == at => ("▶", mood(view)),
             _ => ("·", Style::new().add_modifier(Modifier::DIM)),
         };
         [Span::styled(format!("{mark} {}", words(*phase)), style), Span::raw("  ")]
     });
     frame.render_widget(Paragraph::new(vec![title, Line::from_iter(steps)]), area);
+}
+
+/// Where it is, as far as that is known.
+fn title_of(view: &View) -> String {
+    let phase = view.phase().map_or("", words);
+    if view.is_unknown() { format!("{phase}?") } else { phase.to_owned() }
 }
 
 /// What to do now.
@@ -98,10 +108,11 @@ fn advice(view: &View) -> String {
     }
     let waiting = &view.detail["progress"]["waiting"];
     if let (Some(code), Some(message)) = (waiting["code"].as_str(), waiting["message"].as_str()) {
-        return format!("It stands still: {code}: {message}. It goes on by itself when this is mended.");
+        return format!("It is held up: {code}: {message}. It goes on by itself when this is mended.");
     }
     let text = match view.phase() {
         Some(PhaseKind::Scheduled) => "Waiting for the migration host.",
+        Some(PhaseKind::Synced) if !view.is_ready() => "Its host hasn't said yet whether it is ready.",
         Some(PhaseKind::Synced) => "Ready: stop the application's writes on the source, then press c to cut over.",
         Some(PhaseKind::CuttingOver | PhaseKind::Finalizing) => "Keep the application's writers stopped.",
         Some(PhaseKind::Paused) => "Paused: press p to go on, before the source's oplog has moved too far.",
@@ -132,7 +143,7 @@ fn draw_facts(frame: &mut Frame<'_>, area: Rect, view: &View) {
         ("changes applied", HumanCount(view.count("eventsApplied")).to_string()),
         ("change rate", format!("{}/s", HumanCount(last(&view.applied)))),
         ("spool", HumanBytes(view.count("spoolBytes")).to_string()),
-        ("host", host.to_owned()),
+        ("host", format!("{host}, heard of {}", report_age(&view.detail))),
         ("time for the cutover", left.unwrap_or_else(|| "-".to_owned())),
     ];
     let [left, right] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(area);
@@ -235,7 +246,7 @@ mod tests {
         let detail = json!({
             "id": "0123456789abcdef01234567", "phase": "synced", "readyForCutover": true, "lagTimeSeconds": 1,
             "source": {"clusterName": "old"}, "destination": {"clusterName": "new"}, "migrationHosts": ["mover1"],
-            "expiresAt": "2030-01-01T00:00:00Z",
+            "expiresAt": "2030-01-01T00:00:00Z", "reportAgeSeconds": 1,
             "progress": {"bytesCopied": 5, "bytesTotal": 10, "namespaces": [{"namespace": "app.c", "bytesTotal": 10}]},
         });
         let event = json!({"time": "2026-01-01T00:00:00Z", "kind": "created", "message": "on host mover1"});
@@ -251,6 +262,37 @@ mod tests {
                     terminal.backend().buffer().content().iter().map(ratatui::buffer::Cell::symbol).collect();
                 assert!(width < 80 || text.contains("old → new") && text.contains("SYNCED"), "{text}");
             }
+        }
+    }
+
+    fn drawn(view: &View) -> (String, Vec<Color>) {
+        let mut terminal = Terminal::new(TestBackend::new(120, 40)).expect("a terminal");
+        terminal.draw(|frame| draw(frame, view)).expect("draws");
+        let cells = terminal.backend().buffer().content();
+        (cells.iter().map(ratatui::buffer::Cell::symbol).collect(), cells.iter().map(|cell| cell.fg).collect())
+    }
+
+    #[test]
+    fn nothing_is_green_of_a_host_that_is_silent() {
+        let mut view = View::default();
+        let mut detail = json!({
+            "id": "0123456789abcdef01234567", "phase": "synced", "readyForCutover": true, "lagTimeSeconds": 0,
+            "source": {"clusterName": "old"}, "destination": {"clusterName": "new"}, "migrationHosts": ["mover1"],
+            "reportAgeSeconds": 1, "progress": {},
+        });
+        view.update(detail.clone(), Vec::new());
+        let (text, colours) = drawn(&view);
+        assert!(text.contains("SYNCED ") && colours.contains(&Color::Green), "{text}");
+        detail["readyForCutover"] = json!(false);
+        detail["lagTimeSeconds"] = json!(null);
+        detail["reportAgeSeconds"] = json!(43);
+        let message = "the migration host mover1 has reported nothing for 43 s";
+        detail["progress"] = json!({"waiting": {"code": "HOST_SILENT", "message": message}});
+        view.update(detail, Vec::new());
+        let (text, colours) = drawn(&view);
+        assert!(!colours.contains(&Color::Green), "{text}");
+        for wanted in ["SYNCED?", "HOST_SILENT", message, "mover1, heard of 43 s ago"] {
+            assert!(text.contains(wanted), "{wanted} is missing in {text}");
         }
     }
 }

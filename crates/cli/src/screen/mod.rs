@@ -105,10 +105,9 @@ pub(crate) async fn follow(watched: &Watched<'_>) -> Result<Left, CliError> {
         if view.phase().is_some_and(PhaseKind::is_final) {
             return Ok(Left::Over);
         }
-        if view.phase() == Some(PhaseKind::Synced) && cutover == Cutover::WhenReady {
-            // Once: after a cutover that was taken back, someone must look first.
+        // Once: after a cutover that was taken back, someone must look first.
+        if view.is_ready() && cutover == Cutover::WhenReady && watched.cut_over_when_ready().await? {
             cutover = Cutover::Manual;
-            watched.cut_over().await?;
         }
         terminal.draw(&view)?;
         tokio::select! {

@@ -65,6 +65,11 @@ impl View {
         self.detail["readyForCutover"] == true
     }
 
+    /// Whether its host says nothing: all that is shown is what was known last.
+    pub fn is_unknown(&self) -> bool {
+        self.is_lost || self.detail["progress"]["waiting"]["code"] == "HOST_SILENT"
+    }
+
     pub fn can_resume(&self) -> bool {
         self.phase() == Some(PhaseKind::Paused)
     }

@@ -40,6 +40,7 @@ fn fresh() -> Migration {
         rehearsal: None,
         carried: Default::default(),
         reversal: None,
+        heard: None,
         filter: crate::NamespaceFilter::default(),
     }
 }
@@ -290,4 +291,114 @@ fn who_can_neither_pause_nor_cancel_is_told_how_it_ends() {
         let told = user(&finalizing, event).expect_err("past the point of no return").to_string();
         assert!(told.contains("ends by itself as complete or taken back"), "{told}");
     }
+}
+
+/// What clients see of it at `now`: whether it is ready, and its lag.
+fn seen(m: &Migration, now: Timestamp) -> (bool, Option<i64>) {
+    (m.ready_for_cutover(now), m.lag_time_seconds(now))
+}
+
+fn synced(agent: AgentId) -> Migration {
+    let claimed = claim(&fresh(), agent, NOW).expect("free");
+    say(&claimed, agent, PhaseKind::Synced, NOW)
+}
+
+fn say(m: &Migration, agent: AgentId, phase: PhaseKind, now: Timestamp) -> Migration {
+    let progress = Box::new(Progress { lag_seconds: Some(0), oplog_window_seconds: Some(90_000), ..Progress::default() });
+    let event = Event::Report {
+        agent,
+        epoch: m.epoch,
+        phase,
+        progress,
+        failure: None,
+        lease_seconds: 20,
+        window_seconds: CUTOVER_WINDOW_SECONDS,
+    };
+    step(m, event, now).expect("holds the lease").0
+}
+
+#[test]
+fn of_a_silent_host_nothing_is_known_and_no_order_is_taken_for_it() {
+    let agent = AgentId::generate();
+    let m = synced(agent);
+    assert_eq!(seen(&m, NOW.plus_seconds(10)), (true, Some(0)));
+    let later = NOW.plus_seconds(43);
+    assert_eq!(seen(&m, later), (false, None));
+    assert_eq!(m.report_age_seconds(later), Some(43));
+    let known = m.known_progress(later);
+    assert_eq!((known.lag_seconds, known.oplog_window_seconds), (None, None));
+    let waiting = known.waiting.expect("says why");
+    assert_eq!(waiting.code, ErrorCode::HostSilent);
+    assert_eq!(waiting.message, "the migration host host has reported nothing for 43 s");
+    for (event, verb) in [(Event::CutOver, "be cut over"), (Event::Rehearse, "be rehearsed")] {
+        let refused = step(&m, event.clone(), later).expect_err("nobody hears it");
+        assert_eq!(refused, IllegalTransition::HostSilent { host: "host".to_owned(), seconds: 43, verb });
+        step(&m, event, NOW.plus_seconds(9)).expect("it is heard");
+    }
+}
+
+#[test]
+fn a_silence_is_told_once_and_ends_with_the_next_report() {
+    let agent = AgentId::generate();
+    let tick = |m: &Migration, seconds| step(m, Event::Tick, NOW.plus_seconds(seconds)).expect("is allowed");
+    let told = |actions: &[Action]| {
+        actions.iter().map(|Action::Record { kind, .. }| *kind).filter(|kind| *kind != "phase").collect::<Vec<_>>()
+    };
+    let m = synced(agent);
+    assert_eq!(tick(&m, 29), (m.clone(), Vec::new()));
+    let (silent, actions) = tick(&m, 30);
+    assert_eq!(told(&actions), ["waiting"]);
+    assert_eq!(tick(&silent, 31), (silent.clone(), Vec::new()));
+    let event = Event::Report {
+        agent,
+        epoch: silent.epoch,
+        phase: PhaseKind::Synced,
+        progress: Box::default(),
+        failure: None,
+        lease_seconds: 20,
+        window_seconds: 60,
+    };
+    let (_, actions) = step(&silent, event, NOW.plus_seconds(40)).expect("holds the lease");
+    assert_eq!(told(&actions), ["goesOn"]);
+    // One that is paused has nobody who should report.
+    let paused = user(&m, Event::Pause).expect("is allowed");
+    assert_eq!(paused.silent_seconds(NOW.plus_seconds(600)), None);
+    assert_eq!(tick(&paused, 600), (paused.clone(), Vec::new()));
+}
+
+#[test]
+fn what_an_earlier_run_said_makes_nothing_ready() {
+    let (a, b) = (AgentId::generate(), AgentId::generate());
+    let m = synced(a);
+    let later = NOW.plus_seconds(25);
+    let taken = claim(&m, b, later).expect("the lease lapsed");
+    assert_eq!((taken.phase.kind(), seen(&taken, later)), (PhaseKind::Synced, (false, None)));
+    let refused = step(&taken, Event::CutOver, later).expect_err("the new run hasn't said so");
+    assert!(matches!(refused, IllegalTransition::Unknown { .. }), "{refused:?}");
+    let again = say(&taken, b, PhaseKind::Synced, later);
+    assert_eq!(seen(&again, later), (true, Some(0)));
+    // A store of the version before has no such field: the next report brings it.
+    let mut stored = serde_json::to_value(&m).expect("is written");
+    stored.as_object_mut().expect("an object").remove("heard");
+    let stored: Migration = serde_json::from_value(stored).expect("is read");
+    assert_eq!(seen(&stored, NOW), (false, None));
+    assert_eq!(seen(&say(&stored, a, PhaseKind::Synced, NOW), NOW), (true, Some(0)));
+}
+
+#[test]
+fn a_cutover_that_the_engine_could_not_begin_goes_back_to_catching_up() {
+    let agent = AgentId::generate();
+    let cutting = user(&synced(agent), Event::CutOver).expect("synced");
+    assert_eq!(report(&cutting, agent, PhaseKind::CatchingUp).expect("late").phase, Phase::CuttingOver);
+    let event = Event::Report {
+        agent,
+        epoch: cutting.epoch,
+        phase: PhaseKind::CatchingUp,
+        progress: Box::default(),
+        failure: Some(Failure::new(ErrorCode::NotReady, "the lag is 40 s")),
+        lease_seconds: 20,
+        window_seconds: 60,
+    };
+    let (back, _) = step(&cutting, event, NOW).expect("holds the lease");
+    assert_eq!((back.phase.kind(), back.directive(agent, back.epoch)), (PhaseKind::CatchingUp, Directive::Run));
 }

@@ -2,7 +2,7 @@
 //! against; keys are in alphabetical order, as on the wire.
 
 use super::address::AddressOrBlock;
-use crate::{GroupId, Migration, Status, ValidationId};
+use crate::{GroupId, Migration, Status, Timestamp, ValidationId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -14,7 +14,7 @@ pub struct LiveMigrationResponse {
     #[serde(rename = "_id")]
     #[schema(pattern = "^([a-f0-9]{24})$", read_only, required = false)]
     pub id: String,
-    /// Seconds behind the source while replicating, else null.
+    /// Seconds behind the source while replicating; null otherwise, and whenever that isn't known.
     #[schema(read_only)]
     pub lag_time_seconds: Option<i64>,
     /// The one host that runs it.
@@ -28,13 +28,14 @@ pub struct LiveMigrationResponse {
     pub status: Option<Status>,
 }
 
-impl From<&Migration> for LiveMigrationResponse {
-    fn from(m: &Migration) -> Self {
+impl LiveMigrationResponse {
+    /// What is known of it at `now`.
+    pub fn at(m: &Migration, now: Timestamp) -> Self {
         Self {
             id: m.id.to_string(),
-            lag_time_seconds: m.lag_time_seconds(),
+            lag_time_seconds: m.lag_time_seconds(now),
             migration_hosts: vec![m.migration_host.clone()],
-            ready_for_cutover: m.ready_for_cutover(),
+            ready_for_cutover: m.ready_for_cutover(now),
             status: Some(m.phase.kind().into()),
         }
     }

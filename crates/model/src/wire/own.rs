@@ -128,7 +128,7 @@ pub struct MigrationDetail {
     pub include_namespaces: Vec<String>,
     /// Lag over time, oldest first.
     pub lag_history: Vec<LagSample>,
-    /// Seconds behind the source while replicating.
+    /// Seconds behind the source while replicating; absent whenever that isn't known.
     pub lag_time_seconds: Option<i64>,
     /// How much it may take of its clusters.
     pub limits: Limits,
@@ -142,6 +142,9 @@ pub struct MigrationDetail {
     pub progress: Progress,
     /// Whether the cutover would be accepted.
     pub ready_for_cutover: bool,
+    /// Seconds since its migration host was heard of last: it reports every second. After more than ten of them nothing is
+    /// known of a migration that is under way, and nothing is ready. Absent before a host has taken it on.
+    pub report_age_seconds: Option<i64>,
     /// Whether it was cancelled and what was copied is still to be removed from the destination.
     pub removal_pending: bool,
     /// The migration whose way back this one is.

@@ -14,12 +14,23 @@ const SHOWN_SECONDS: i64 = 86_400;
 type Metric = (&'static str, &'static str, &'static str, fn(&Migration, Timestamp) -> Option<i64>);
 
 const METRICS: &[Metric] = &[
-    ("lag_seconds", "gauge", "Seconds behind the source", |m, _| m.lag_time_seconds()),
+    (
+        "lag_seconds",
+        "gauge",
+        "For how long there has been a write of the source that isn't applied; absent while nobody knows",
+        |m, now| m.lag_time_seconds(now),
+    ),
+    ("report_age_seconds", "gauge", "Since when its migration host has reported nothing", |m, now| {
+        let works = limosa_model::status::is_under_way(m.phase.kind());
+        m.report_age_seconds(now).filter(|_| works)
+    }),
     ("bytes_to_copy", "gauge", "Bytes to copy, as the source estimates", |m, _| Some(m.progress.bytes_total as i64)),
     ("bytes_copied_total", "counter", "Bytes copied", |m, _| Some(m.progress.bytes_copied as i64)),
     ("documents_copied_total", "counter", "Documents copied", |m, _| Some(m.progress.documents_copied as i64)),
     ("events_applied_total", "counter", "Change events applied", |m, _| Some(m.progress.events_applied as i64)),
-    ("spool_bytes", "gauge", "Bytes in the spool", |m, _| Some(m.progress.spool_bytes as i64)),
+    ("spool_bytes", "gauge", "Bytes in the spool", |m, now| {
+        m.is_known(now).then_some(m.progress.spool_bytes as i64)
+    }),
     ("documents_repaired_total", "counter", "Documents that the verifier repaired", |m, _| {
         Some(m.progress.documents_repaired as i64)
     }),
@@ -27,10 +38,10 @@ const METRICS: &[Metric] = &[
         "oplog_window_seconds",
         "gauge",
         "How much further the source's oplog reaches back than where it is read",
-        |m, _| m.progress.oplog_window_seconds,
+        |m, now| m.known_progress(now).oplog_window_seconds,
     ),
-    ("ready_for_cutover", "gauge", "Whether the cutover would be accepted", |m, _| {
-        Some(i64::from(m.ready_for_cutover()))
+    ("ready_for_cutover", "gauge", "Whether the cutover would be accepted", |m, now| {
+        Some(i64::from(m.ready_for_cutover(now)))
     }),
     ("cutover_seconds_left", "gauge", "Until the time for the cutover is over", |m, now| match m.phase {
         Phase::Synced { expires_at } | Phase::Paused { expires_at: Some(expires_at), .. } => {

@@ -41,10 +41,13 @@ impl Occasion {
             _ => {}
         }
         let entered = |phase: PhaseKind| kind == "phase" && text.ends_with(&format!(" to {phase:?}"));
+        let back = [PhaseKind::CuttingOver, PhaseKind::Finalizing]
+            .iter()
+            .any(|from| kind == "phase" && text.starts_with(&format!("{from:?} ")));
+        if back && entered(PhaseKind::CatchingUp) {
+            return Some(Self::CutoverTakenBack);
+        }
         if entered(PhaseKind::Synced) {
-            let back = [PhaseKind::CuttingOver, PhaseKind::Finalizing]
-                .iter()
-                .any(|from| text.starts_with(&format!("{from:?} ")));
             return Some(if back { Self::CutoverTakenBack } else { Self::Ready });
         }
         [(PhaseKind::Failed, Self::Failed), (PhaseKind::Expired, Self::Expired), (PhaseKind::Complete, Self::Complete)]
@@ -92,6 +95,7 @@ impl Message {
             "migration": {
                 "id": migration.id, "groupId": migration.group_id, "source": source, "destination": destination,
                 "host": migration.migration_host, "phase": migration.phase.kind(),
+                "reportAgeSeconds": migration.report_age_seconds(Timestamp::now()),
             },
         }))
     }
@@ -137,6 +141,8 @@ mod tests {
         for (kind, text, expected) in [
             ("phase", "CatchingUp to Synced", Some(Occasion::Ready)),
             ("phase", "CuttingOver to Synced", Some(Occasion::CutoverTakenBack)),
+            ("phase", "CuttingOver to CatchingUp", Some(Occasion::CutoverTakenBack)),
+            ("phase", "Synced to CatchingUp", None),
             ("phase", "Copying to Failed", Some(Occasion::Failed)),
             ("phase", "Synced to Expired", Some(Occasion::Expired)),
             ("phase", "Finalizing to Complete", Some(Occasion::Complete)),

@@ -307,6 +307,7 @@ fn begin_way_back(call: &Call, of: MigrationId, from: TurningPoint) -> Result<()
         rehearsal: None,
         carried: Default::default(),
         reversal: Some(Reversal { of, from }),
+        heard: None,
         ..forth
     };
     let credentials = store.credentials(of)?;

@@ -78,6 +78,7 @@ fn detail(call: &Call, m: &Migration) -> Result<MigrationDetail, ApiError> {
         ends = (ends.1, ends.0);
     }
     let (source, destination) = ends;
+    let now = Timestamp::now();
     Ok(MigrationDetail {
         attempts: m.epoch.0,
         created_at: m.created_at.rfc3339(),
@@ -90,13 +91,14 @@ fn detail(call: &Call, m: &Migration) -> Result<MigrationDetail, ApiError> {
         id: m.id.to_string(),
         include_namespaces: m.filter.include.iter().cloned().map(String::from).collect(),
         lag_history: lags.map(|(at, seconds)| LagSample { seconds, time: at.rfc3339() }).collect(),
-        lag_time_seconds: m.lag_time_seconds(),
+        lag_time_seconds: m.lag_time_seconds(now),
         limits: m.limits,
         migration_hosts: vec![m.migration_host.clone()],
         phase: m.phase.kind(),
         phase_since: m.phase_since.rfc3339(),
-        progress: m.progress.clone(),
-        ready_for_cutover: m.ready_for_cutover(),
+        progress: m.known_progress(now),
+        ready_for_cutover: m.ready_for_cutover(now),
+        report_age_seconds: m.report_age_seconds(now),
         removal_pending: m.carried.to_remove,
         reversal_of: m.reversal.map(|reversal| reversal.of.to_string()),
         source,

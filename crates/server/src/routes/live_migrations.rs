@@ -11,7 +11,7 @@ use limosa_model::{
     ApiVersion, Epoch, GroupId, Limits, Migration, MigrationId, NamespaceFilter, Phase, Progress, Secret, Timestamp,
     filter::{InvalidPattern, NamespacePattern},
     state::{DestinationRef, SourceRef},
-    transition::Event,
+    transition::{Event, IllegalTransition},
     wire::{
         live_migration::{
             HostnameSchemaType, LiveMigrationRequest, LiveMigrationRequest20240530, LiveMigrationResponse, Source,
@@ -33,14 +33,14 @@ pub(crate) struct Request {
 }
 
 pub(crate) fn get(call: &Call) -> Result<Reply, ApiError> {
-    Ok(reply(&LiveMigrationResponse::from(&migration(call)?)))
+    Ok(reply(&LiveMigrationResponse::at(&migration(call)?, Timestamp::now())))
 }
 
 pub(crate) fn create(call: &Call) -> Result<Reply, ApiError> {
     let group = group(call)?;
     call.principal.owns_org()?;
     let migration = begin(call, group.id, Request::read(call, group.id)?)?;
-    Ok(Reply { status: StatusCode::CREATED, ..reply(&LiveMigrationResponse::from(&migration)) })
+    Ok(Reply { status: StatusCode::CREATED, ..reply(&LiveMigrationResponse::at(&migration, Timestamp::now())) })
 }
 
 /// Creates the migration that was asked for.
@@ -65,6 +65,7 @@ pub(crate) fn begin(call: &Call, group_id: GroupId, request: Request) -> Result<
         rehearsal: None,
         carried: Default::default(),
         reversal: None,
+        heard: None,
     };
     let (org, credentials) = (call.principal.org_id, request.credentials.as_ref());
     if let Some(active) = call.app.store.create_migration(org, &migration, credentials)? {
@@ -89,6 +90,9 @@ pub(crate) fn cut_over(call: &Call) -> Result<Reply, ApiError> {
 pub(crate) fn refused(migration: &Migration, error: NotChanged) -> ApiError {
     let id = migration.id.to_string();
     match error {
+        NotChanged::Illegal(why @ IllegalTransition::HostSilent { .. }) => {
+            ApiError::conflict("LIVE_MIGRATION_HOST_SILENT", format!("Live migration {id}: {why}."), &[&id])
+        }
         NotChanged::Illegal(why) => {
             ApiError::conflict("LIVE_MIGRATION_NOT_READY", format!("Live migration {id}: {why}."), &[&id])
         }

@@ -25,7 +25,7 @@ pub(super) fn sample(connection: &Connection, migration: &Migration, now: Timest
         bytes_copied: progress.bytes_copied,
         documents_copied: progress.documents_copied,
         events_applied: progress.events_applied,
-        lag_seconds: migration.lag_time_seconds(),
+        lag_seconds: migration.lag_time_seconds(now),
         oplog_window_seconds: progress.oplog_window_seconds,
         phase: migration.phase.kind(),
         spool_bytes: progress.spool_bytes,

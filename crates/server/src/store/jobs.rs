@@ -245,6 +245,11 @@ impl Store {
         read_migrations(&self.reader(), "final = 0 AND ends_at <= ?1", [until.0])
     }
 
+    /// Everyone's whose agent was heard of no more since then.
+    pub fn active_and_silent(&self, since: Timestamp) -> Result<Vec<Migration>, ServerError> {
+        read_migrations(&self.reader(), "final = 0 AND json_extract(body, '$.heard.at') < ?1", [since.0])
+    }
+
     /// Carries a transition out: state and events in one transaction, over just the version that was read. Where nothing
     /// changes but how far it is, the disk isn't waited for. A migration that nothing makes go on loses its credentials.
     pub fn change(&self, migration: MigrationId, event: Event, now: Timestamp) -> Result<Migration, NotChanged> {
@@ -445,7 +450,7 @@ fn record(
 
 /// Keeps a sample of the lag now and then.
 fn sample_lag(connection: &Connection, migration: &Migration, now: Timestamp) -> Result<(), rusqlite::Error> {
-    let Some(seconds) = migration.lag_time_seconds() else { return Ok(()) };
+    let Some(seconds) = migration.lag_time_seconds(now) else { return Ok(()) };
     let slot = now.0 / LAG_EVERY_MILLIS * LAG_EVERY_MILLIS;
     let id = migration.id.to_string();
     let insert = "INSERT OR IGNORE INTO lags VALUES (?1, ?2, ?3)";

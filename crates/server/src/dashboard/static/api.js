@@ -106,7 +106,8 @@ export function follow(load, show, { every = 2000, pushed = false } = {}) {
           throw error;
         }
       }
-      const calm = pushed && isTold() ? 10000 : every;
+      // A host that falls silent changes nothing that the server could tell of.
+      const calm = pushed && isTold() ? 5000 : every;
       const pause = failures ? Math.min(every * 2 ** (failures - 1), 10000) : calm;
       await new Promise((done) => { wake = done; timer = setTimeout(done, document.hidden ? Math.max(pause, 10000) : pause); });
     }

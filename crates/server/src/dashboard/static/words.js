@@ -14,9 +14,21 @@ export const phase = (kind) => NAMES[kind] ?? kind;
 /** A phase by the name that events have for it. */
 export const kindOf = (name) => (name ? name[0].toLowerCase() + name.slice(1) : name);
 
-/** good, busy, waiting or bad: the colour of a badge; its words say the same. */
-export function mood(kind) {
-  if (kind === "synced" || kind === "complete") return "good";
+/** Whether its host says nothing: then all that is shown is what was known last. */
+export const isSilent = (migration) => migration.progress.waiting?.code === "HOST_SILENT";
+
+/** Where it is, as far as that is known. */
+export function state(migration) {
+  if (isSilent(migration)) return "Not known: its host is silent";
+  return migration.phase === "synced" && !migration.readyForCutover ? "Not known yet" : phase(migration.phase);
+}
+
+/** good, busy, waiting or bad: the colour of a badge; its words say the same. Good is only what is known to be. */
+export function mood(migration) {
+  const kind = migration.phase;
+  if (isSilent(migration)) return "bad";
+  if (kind === "synced") return migration.readyForCutover ? "good" : "waiting";
+  if (kind === "complete") return "good";
   if (kind === "failed" || kind === "expired") return "bad";
   if (kind === "paused" || kind === "scheduled" || kind === "cancelled") return "waiting";
   return "busy";
@@ -45,6 +57,10 @@ export function span(seconds) {
   return `${Math.floor(s / 86400)} d ${Math.floor(s / 3600) % 24} h`;
 }
 
+/** When its host was heard of last. */
+export const heard = (migration) => (migration.reportAgeSeconds === null || migration.reportAgeSeconds === undefined
+  ? "never heard of" : `heard of ${span(migration.reportAgeSeconds)} ago`);
+
 const clock = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
 export const time = (text) => (text ? clock.format(new Date(text)) : "–");
 
@@ -67,6 +83,8 @@ export function progress(migration) {
 
 /** What to do now, in a sentence. */
 export function next(migration) {
+  if (isSilent(migration)) return `See whether the agent on ${migration.migrationHosts[0]} runs and reaches this server. Until it reports, nobody knows how far this is.`;
+  if (migration.phase === "synced" && !migration.readyForCutover) return "Nothing to do: its host looks where it is and says so in a moment.";
   switch (migration.phase) {
     case "scheduled": return `An agent on ${migration.migrationHosts[0]} takes it on as soon as it is free. If nothing happens, look whether one is running there.`;
     case "preparing": return "Nothing to do: connections are made, and the change stream is opened.";

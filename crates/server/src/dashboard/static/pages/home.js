@@ -2,7 +2,7 @@
 
 import { h, show } from "../dom.js";
 import { all, follow } from "../api.js";
-import { bytes, isOver, mood, phase, progress, since, span } from "../words.js";
+import { bytes, heard, isOver, mood, progress, since, span, state as stateOf } from "../words.js";
 
 const chosen = { group: "", state: "", text: "" };
 
@@ -39,13 +39,14 @@ function row(m) {
   return h("li", { class: "card job" },
     h("div", { class: "job-head" },
       h("a", { href: `#/migrations/${m.groupId}/${m.id}` }, name),
-      h("span", { class: `badge ${mood(m.phase)}` }, phase(m.phase))),
+      h("span", { class: `badge ${mood(m)}` }, stateOf(m))),
     h("div", { class: "job-bar" },
       h("progress", { max: "1", value: share, "aria-label": `Progress of ${name}` }, percent), h("span", {}, percent)),
     h("dl", { class: "facts" },
       fact("Status", m.status), fact("Lag", m.lagTimeSeconds === null ? "–" : span(m.lagTimeSeconds)),
+      m.progress.waiting && !isOver(m.phase) && fact("Held up", `${m.progress.waiting.code}: ${m.progress.waiting.message}`),
       fact("Copied", `${bytes(m.progress.bytesCopied)} of ${bytes(Math.max(m.progress.bytesTotal, m.progress.bytesCopied))}`),
-      fact("Host", m.migrationHosts.join(", ")), fact("Group", m.group), fact("In this phase", span(since(m.phaseSince)))));
+      fact("Host", isOver(m.phase) ? m.migrationHosts.join(", ") : `${m.migrationHosts.join(", ")}, ${heard(m)}`), fact("Group", m.group), fact("In this phase", span(since(m.phaseSince)))));
 }
 
 export function home(place) {

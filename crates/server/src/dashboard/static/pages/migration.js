@@ -4,7 +4,7 @@ import { field, h, say, show, table } from "../dom.js";
 import { ApiError, all, call, follow, get } from "../api.js";
 import { chart, rate } from "../chart.js";
 import { ask } from "../dialog.js";
-import { PHASES, bytes, carried, count, isOver, kindOf, mood, next, phase, progress, since, span, time, until } from "../words.js";
+import { PHASES, bytes, carried, count, heard, isOver, isSilent, kindOf, mood, next, phase, progress, since, span, state as stateOf, time, until } from "../words.js";
 
 /** How long it was in each phase so far, in seconds. */
 function durations(m, happened) {
@@ -23,7 +23,7 @@ function timeline(m, happened) {
   const at = PHASES.indexOf(m.phase);
   const spent = durations(m, happened);
   return h("ol", { class: "phases", "aria-label": "Phases" }, PHASES.map((kind, index) => {
-    const state = stopped ? "" : index < at || m.phase === "complete" ? "done" : index === at ? "now" : "";
+    const state = stopped || isSilent(m) ? "" : index < at || m.phase === "complete" ? "done" : index === at ? "now" : "";
     return h("li", { class: state, "aria-current": state === "now" ? "step" : null }, phase(kind),
       state === "done" && h("span", { class: "unseen" }, " (done)"),
       spent.has(kind) && h("small", {}, span(spent.get(kind))));
@@ -39,6 +39,11 @@ function limited({ maxSourceReadMbps: read, maxDestinationWriteMbps: write }) {
   return [bound("reads", read), bound("writes", write)].filter(Boolean).join(", ") || "no bound in Mbit/s";
 }
 
+function rates({ sourceEventsPerSecond: read, appliedEventsPerSecond: applied }) {
+  return read === undefined || read === null || applied === undefined || applied === null ? ""
+    : `${count(read)}/s read, ${count(applied)}/s applied, `;
+}
+
 function facts(m) {
   const p = m.progress;
   const share = `${Math.floor(progress(m) * 100)} %`;
@@ -46,7 +51,7 @@ function facts(m) {
     fact("Progress", share, `in this phase for ${span(since(m.phaseSince))}`),
     fact("Copied", bytes(p.bytesCopied), `of ${bytes(Math.max(p.bytesTotal, p.bytesCopied))}, ${count(p.documentsCopied)} documents`),
     fact("Lag", m.lagTimeSeconds === null ? "–" : span(m.lagTimeSeconds), "behind the source"),
-    fact("Changes applied", count(p.eventsApplied), `${bytes(p.spoolBytes)} waiting in the spool`),
+    fact("Changes applied", count(p.eventsApplied), `${rates(p)}${bytes(p.spoolBytes)} waiting in the spool`),
     m.expiresAt && fact("Time left for the cutover", span(until(m.expiresAt)), `until ${time(m.expiresAt)}`),
     p.oplogWindowSeconds !== undefined && p.oplogWindowSeconds !== null
       && fact("Source's oplog reaches back", span(p.oplogWindowSeconds), "further than where it is read"),
@@ -54,13 +59,14 @@ function facts(m) {
     m.progress.writePauseMillis !== null && m.progress.writePauseMillis !== undefined
       && fact("Write pause", `${count(p.writePauseMillis)} ms`, "at the cutover"),
     !isOver(m.phase) && fact("Load level", m.limits.loadLevel, limited(m.limits)),
-    fact("Host", m.migrationHosts.join(", "), m.attempts === 1 ? "first attempt" : `${m.attempts} attempts`));
+    fact("Host", m.migrationHosts.join(", "),
+      `${isOver(m.phase) ? "" : `${heard(m)}, `}${m.attempts === 1 ? "first attempt" : `${m.attempts} attempts`}`));
 }
 
 function waiting(m) {
   const found = m.progress.waiting;
   if (!found || isOver(m.phase)) return h("span", { hidden: true });
-  return h("section", { class: "card bad", "aria-labelledby": "waiting" }, h("h2", { id: "waiting" }, `It stands still: ${found.code}`),
+  return h("section", { class: "card bad", "aria-labelledby": "waiting" }, h("h2", { id: "waiting" }, `It is held up: ${found.code}`),
     h("p", {}, `${found.message}. It goes on by itself when this is mended.`),
     h("p", {}, h("a", { href: `/ui/errors/${found.code}`, target: "_blank", rel: "noopener" }, `More about ${found.code}`)));
 }
@@ -252,14 +258,14 @@ export function migration(place, session, group, id) {
     const back = happened.filter(({ kind }) => kind === "failure").at(-1);
     const takenBack = m.phase === "synced" && back
       && h("p", { class: "card bad" }, h("strong", {}, "The last cutover was taken back: "), back.message);
-    document.title = `${phase(m.phase)}: ${m.source.clusterName} → ${m.destination.clusterName} – Limosa`;
+    document.title = `${stateOf(m)}: ${m.source.clusterName} → ${m.destination.clusterName} – Limosa`;
     show(place,
       h("p", { class: "hint" }, h("a", { href: "#/" }, "Migrations"), ` / ${m.id}`),
       h("div", { class: "title" }, h("h1", {}, `${m.source.clusterName} → ${m.destination.clusterName}`),
-        h("span", { class: `badge ${mood(m.phase)}`, id: "phase", role: "status" }, phase(m.phase))),
+        h("span", { class: `badge ${mood(m)}`, id: "phase", role: "status" }, stateOf(m))),
       (m.includeNamespaces.length > 0 || m.excludeNamespaces.length > 0)
         && h("p", { class: "hint" }, `Namespaces: ${carried(m)}, as far as its agent's options admit them.`),
-      h("section", { class: `card next ${mood(m.phase)}`, "aria-labelledby": "next" },
+      h("section", { class: `card next ${mood(m)}`, "aria-labelledby": "next" },
         h("h2", { id: "next" }, "What to do now"), h("p", {}, next(m)), buttons(m, rehearsal, options)),
       waiting(m), takenBack || h("span", { hidden: true }), failure(m) ?? h("span", { hidden: true }),
       rehearsed(rehearsal), reported(m.phase === "complete" ? report : null, own),
