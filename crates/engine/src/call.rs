@@ -270,9 +270,10 @@ pub(crate) async fn tell_of_silence(source: &Calls, destination: &Calls, tracker
     let mut tick = tokio::time::interval(Duration::from_millis(500));
     loop {
         tick.tick().await;
-        for (calls, part) in [(source, Part::Reader), (destination, Part::Applier)] {
-            if let Some((since, failure)) = calls.silence() {
-                tracker.fails_since(part, since.into(), &failure);
+        for (calls, part) in [(source, Part::SourceCalls), (destination, Part::DestinationCalls)] {
+            match calls.silence() {
+                Some((since, failure)) => drop(tracker.fails_since(part, since.into(), &failure)),
+                None => tracker.works(part),
             }
         }
     }

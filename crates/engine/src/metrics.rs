@@ -159,6 +159,8 @@ impl Metrics {
             Part::Applier => "applier",
             Part::Source => "source",
             Part::Destination => "destination",
+            Part::SourceCalls => "source calls",
+            Part::DestinationCalls => "destination calls",
             Part::Majority => "majority",
             Part::Pace => "pace",
             Part::Scan | Part::Look => "verifier",

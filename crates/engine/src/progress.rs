@@ -34,6 +34,10 @@ pub(crate) enum Part {
     Applier,
     /// The source's change stream into the spool.
     Reader,
+    /// Calls to the source that are under way.
+    SourceCalls,
+    /// Calls to the destination that are under way.
+    DestinationCalls,
     /// The source's majority, without which no change stream shows a write.
     Majority,
     /// The speed at which the destination follows.
