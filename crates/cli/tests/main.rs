@@ -14,6 +14,7 @@ mod preflight;
 mod refused;
 mod restarts;
 mod service;
+mod silent;
 mod support;
 mod terminal;
 mod verify;

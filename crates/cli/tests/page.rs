@@ -47,13 +47,13 @@ impl Served {
         self.keys[name].as_str().expect("is there")
     }
 
-    async fn sign_in(&self, browser: &Browser) -> Result<(), Error> {
+    pub async fn sign_in(&self, browser: &Browser) -> Result<(), Error> {
         browser.fill("#name", self.key("publicKey")).await?;
         browser.fill("#secret", self.key("privateKey")).await?;
         browser.press("Sign in").await
     }
 
-    fn agent(&self, token: &str, source: &ReplicaSet) -> Process {
+    pub fn agent(&self, token: &str, source: &ReplicaSet) -> Process {
         let mut command = limosa();
         command.args(["agent", "--server", &self.url, "--host-name", "mover1", "--source"]);
         command.arg(format!("old={}", source.uri())).arg("--data-dir").arg(self.dir.path().join("agent"));

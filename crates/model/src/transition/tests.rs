@@ -189,7 +189,8 @@ fn the_timer_survives_an_agents_restart_and_warns_a_day_and_an_hour_before_its_e
     for before in [90_000, 86_400, 80_000, 3601, 3600, 10, 1] {
         let (next, actions) = tick(&now, before);
         now = next;
-        told.extend(actions.iter().map(|_| before));
+        // Its host says nothing all the time, which is told too.
+        told.extend(actions.iter().filter(|Action::Record { kind, .. }| *kind == "warning").map(|_| before));
     }
     assert_eq!(told, [86_400, 3600]);
     assert_eq!(tick(&now, 0).0.phase, Phase::Expired);
