@@ -141,8 +141,7 @@ async fn nothing_is_green_while_the_agent_is_stopped() -> Result<(), Error> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_green_while_the_majority_of_the_source_is_held_back() -> Result<(), Error> {
-    let (source, destination) =
-        tokio::join!(ReplicaSet::builder().members(3).arbiter().start(), ReplicaSet::start());
+    let (source, destination) = tokio::join!(ReplicaSet::builder().members(3).arbiter().start(), ReplicaSet::start());
     let (mut source, destination) = (source?, destination?);
     let ready = Ready::start(&source, &destination).await;
     let secondary = 1 - source.primary_index().await?;

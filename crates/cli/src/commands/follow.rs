@@ -214,8 +214,8 @@ pub(crate) async fn to_the_end(watched: &Watched<'_>, ui: &mut Ui) -> Result<(),
         };
         answered = Instant::now();
         if phase != Some(now.phase) {
-            let back = phase == Some(PhaseKind::CuttingOver)
-                && matches!(now.phase, PhaseKind::Synced | PhaseKind::CatchingUp);
+            let back =
+                phase == Some(PhaseKind::CuttingOver) && matches!(now.phase, PhaseKind::Synced | PhaseKind::CatchingUp);
             let reason = if back { watched.last_failure().await? } else { None };
             ui.show(Event::Phase { phase: now.phase, reason: reason.as_deref() });
             shown = None;

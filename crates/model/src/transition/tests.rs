@@ -305,7 +305,8 @@ fn synced(agent: AgentId) -> Migration {
 }
 
 fn say(m: &Migration, agent: AgentId, phase: PhaseKind, now: Timestamp) -> Migration {
-    let progress = Box::new(Progress { lag_seconds: Some(0), oplog_window_seconds: Some(90_000), ..Progress::default() });
+    let progress =
+        Box::new(Progress { lag_seconds: Some(0), oplog_window_seconds: Some(90_000), ..Progress::default() });
     let event = Event::Report {
         agent,
         epoch: m.epoch,

@@ -28,9 +28,7 @@ const METRICS: &[Metric] = &[
     ("bytes_copied_total", "counter", "Bytes copied", |m, _| Some(m.progress.bytes_copied as i64)),
     ("documents_copied_total", "counter", "Documents copied", |m, _| Some(m.progress.documents_copied as i64)),
     ("events_applied_total", "counter", "Change events applied", |m, _| Some(m.progress.events_applied as i64)),
-    ("spool_bytes", "gauge", "Bytes in the spool", |m, now| {
-        m.is_known(now).then_some(m.progress.spool_bytes as i64)
-    }),
+    ("spool_bytes", "gauge", "Bytes in the spool", |m, now| m.is_known(now).then_some(m.progress.spool_bytes as i64)),
     ("documents_repaired_total", "counter", "Documents that the verifier repaired", |m, _| {
         Some(m.progress.documents_repaired as i64)
     }),
