@@ -310,6 +310,28 @@ mod tests {
     }
 
     #[test]
+    fn a_malformed_uri_of_this_host_is_not_repeated() {
+        for text in limosa_testkit::uris::malformed(5, 10_000) {
+            let config = AgentConfig {
+                server_url: String::new(),
+                link_token: Secret::new(""),
+                host_name: String::new(),
+                group_name: String::new(),
+                sources: vec![("a".into(), Secret::new(text.as_str()))],
+                filter: NamespaceFilter::default(),
+                data_dir: PathBuf::new(),
+                tuning: Tuning::default(),
+                plain_http: false,
+                metrics_listen: None,
+            };
+            let (name, ca_certificate_path) = ("a".into(), Some("/ca.pem".into()));
+            let access = protocol::SourceAccess { name, credentials: None, ca_certificate_path, ssl: true };
+            let said = format!("{:?} {config:?}", source_uri(&config, &access));
+            assert_eq!(limosa_testkit::uris::leak(&said), None, "{text:?}: {said}");
+        }
+    }
+
+    #[test]
     fn plain_http_to_another_machine_must_be_asked_for() {
         let key = Secret::new("k");
         let refused = http::Client::new("http://mover.example.com:8080", "p", &key);

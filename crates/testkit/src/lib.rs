@@ -9,6 +9,7 @@ pub mod random;
 pub mod replica_set;
 pub mod tls;
 pub mod tool;
+pub mod uris;
 pub mod workload;
 
 pub use compare::compare;

@@ -17,27 +17,29 @@ pub(crate) fn refuse(error: &clap::Error) -> ExitCode {
     ExitCode::from(WRONG_USE)
 }
 
-/// `text` without values of options that hold secrets, and without lines that hold what looks like a URI.
+/// Options whose values hold secrets.
+const SECRETS: [&str; 5] = ["--source", "--destination", "--link-token", "--key", "--password"];
+
+/// `text`, unless it repeats what may hold a secret: then only which option it is about, why, and how it is used.
 fn hide(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for line in text.split_inclusive('\n') {
-        let holds = ["--source", "--destination", "--link-token", "--key", "--password"];
-        let value = line.find("invalid value '").zip(line.find("' for '--"));
-        match value {
-            Some((begin, end)) if holds.iter().any(|option| line[end..].contains(option)) => {
-                out.push_str(&line[..begin + "invalid value".len()]);
-                out.push_str(&line[end + 1..]);
-            }
-            _ if line.contains("://") || line.contains('@') => {
-                let is_first = line.starts_with("error:");
-                out.push_str(if is_first {
-                    "error: an argument is not in its place; it isn't shown, since it may hold a password\n"
-                } else {
-                    ""
-                });
-            }
-            _ => out.push_str(line),
+    let about = text.rfind("' for '--").map(|at| &text[at + "' for '".len()..]);
+    let about = about.and_then(|about| about.split_once('\''));
+    let is_secret = about.is_some_and(|(option, _)| SECRETS.iter().any(|secret| option.starts_with(secret)));
+    if !is_secret && !text.contains("://") && !text.contains('@') {
+        return text.to_owned();
+    }
+    let mut out = match about {
+        Some((option, why)) => {
+            let why = why.lines().next().unwrap_or_default();
+            format!("error: the value of '{option}' can't be read{why}")
         }
+        None => "error: an argument is not in its place".to_owned(),
+    };
+    out.push_str("\nWhat was given isn't shown: it may hold a password.\n");
+    for line in text.lines().filter(|line| line.starts_with("Usage:")) {
+        out.push('\n');
+        out.push_str(line);
+        out.push('\n');
     }
     out
 }
@@ -59,7 +61,22 @@ mod tests {
         ] {
             let error = Arguments::try_parse_from(["limosa"].iter().chain(given)).map(drop).expect_err("is refused");
             let said = hide(&error.render().to_string());
-            assert!(!said.contains("hunter2") && said.contains("error: "), "{given:?}: {said}");
+            assert!(!said.contains("hunter2") && said.starts_with("error: "), "{given:?}: {said}");
+        }
+    }
+
+    #[test]
+    fn no_malformed_uri_is_repeated_wherever_it_stands() {
+        for (number, text) in limosa_testkit::uris::malformed(99, 2_000).enumerate() {
+            let given: Vec<&str> = match number % 4 {
+                0 => vec!["limosa", "migrate", &text],
+                1 => vec!["limosa", "agent", "--server", "http://s", "--host-name", "h", "--source", &text],
+                2 => vec!["limosa", "check", "--source", &text, &text],
+                _ => vec!["limosa", "verify", "--source", "mongodb://h", "--destination", "mongodb://h", "--sample", &text],
+            };
+            let Err(error) = Arguments::try_parse_from(given) else { continue };
+            let said = hide(&error.render().to_string());
+            assert_eq!(limosa_testkit::uris::leak(&said), None, "{text:?}: {said}");
         }
     }
 }

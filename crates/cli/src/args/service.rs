@@ -93,7 +93,7 @@ fn named_uri(text: &str) -> Result<(String, Secret), String> {
     let uri = match uri.strip_prefix('@') {
         None => uri.to_owned(),
         Some(file) => {
-            let text = std::fs::read_to_string(file).map_err(|e| format!("{file}: {e}"))?;
+            let text = std::fs::read_to_string(file).map_err(|e| format!("the file after the @: {e}"))?;
             text.lines().next().unwrap_or_default().trim().to_owned()
         }
     };

@@ -147,4 +147,16 @@ mod tests {
             assert_eq!((shown.standard.as_deref(), shown.standard_srv), (Some(expected), None));
         }
     }
+
+    #[test]
+    fn an_answer_to_a_malformed_uri_holds_nothing_of_its_password() {
+        let mut refused = 0;
+        for text in limosa_testkit::uris::malformed(17, 10_000) {
+            let answer = read_uri("uri", &text);
+            refused += u32::from(answer.is_err());
+            let said = format!("{answer:?} {}", hosts(&Secret::new(text.as_str())));
+            assert_eq!(limosa_testkit::uris::leak(&said), None, "{text:?}: {said}");
+        }
+        assert!(refused > 3_000, "only {refused} were refused");
+    }
 }
