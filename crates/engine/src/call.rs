@@ -42,7 +42,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(3);
 const LOOK_FOR: Duration = Duration::from_secs(4);
 
 /// Looks in a row that don't find it: one may come between the server's end of it and the answer.
-const UNSEEN: u32 = 2;
+const UNSEEN: u32 = 3;
 
 /// How long a server that answers nothing at all is waited for.
 const SILENT_FOR: Duration = Duration::from_secs(45);

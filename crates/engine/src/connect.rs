@@ -56,6 +56,8 @@ pub(crate) struct Given {
     pub uri: Uri,
     /// Options that would have changed what is read or written, or how long it is waited for.
     pub overridden: Vec<&'static str>,
+    /// It says `compressors`, and names none that is built in.
+    is_plain: bool,
 }
 
 /// Reads a URI. A failure says the rule and the position, and nothing of the URI.
@@ -71,7 +73,7 @@ pub(crate) fn read(side: Side, uri: &Secret) -> Result<Given, Failure> {
     let mut overridden: Vec<&'static str> = uri.option_names().filter(|name| would_matter(&uri, name)).collect();
     overridden.dedup();
     OVERRIDDEN.iter().for_each(|name| uri.remove_option(name));
-    keep_known_compressors(&mut uri);
+    let is_plain = keep_known_compressors(&mut uri);
     for (name, bounds) in [
         ("serverSelectionTimeoutMS", CONTACT_MILLIS),
         ("connectTimeoutMS", CONTACT_MILLIS),
@@ -81,18 +83,19 @@ pub(crate) fn read(side: Side, uri: &Secret) -> Result<Given, Failure> {
             uri.remove_option(name);
         }
     }
-    Ok(Given { uri, overridden })
+    Ok(Given { uri, overridden, is_plain })
 }
 
-/// One that isn't built in would end everything; the server takes of the rest what it knows.
-fn keep_known_compressors(uri: &mut Uri) {
-    let Some(said) = uri.option("compressors") else { return };
+/// One that isn't built in would end everything; the server takes of the rest what it knows. Returns whether none is left.
+fn keep_known_compressors(uri: &mut Uri) -> bool {
+    let Some(said) = uri.option("compressors") else { return false };
     let known: Vec<&str> = said.split(',').filter(|name| COMPRESSORS.contains(name)).collect();
     let known = known.join(",");
     uri.remove_option("compressors");
     if !known.is_empty() {
         uri.add_option("compressors", &known);
     }
+    known.is_empty()
 }
 
 /// Whether an option says something else than what is done anyway.
@@ -123,6 +126,9 @@ pub(crate) async fn options(side: Side, given: &Given) -> Result<ClientOptions, 
     options.read_concern = None;
     options.write_concern = Some(WriteConcern::majority());
     options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
+    if given.is_plain {
+        options.compressors = Some(Vec::new());
+    }
     options.max_pool_size = Some(MOST_CONNECTIONS);
     options.min_pool_size = None;
     options.max_idle_time = Some(IDLE);
