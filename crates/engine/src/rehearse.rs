@@ -147,8 +147,12 @@ async fn finalize(
         }
     }
     if !built.is_empty() {
-        let evidence =
-            format!("they are built in the write pause, since the destination is of {}.{}, not of 6.0 or later: {}", destination.level.0, destination.level.1, built.join(", "));
+        let evidence = format!(
+            "they are built in the write pause, since the destination is of {}.{}, not of 6.0 or later: {}",
+            destination.level.0,
+            destination.level.1,
+            built.join(", ")
+        );
         plan.findings.push(Finding::warning(ErrorCode::UniqueBuiltAtCutover, "destination", evidence));
     }
     let would = format!("{unique} indexes become unique, {others} get their expiry");

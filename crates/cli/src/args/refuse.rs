@@ -72,7 +72,16 @@ mod tests {
                 0 => vec!["limosa", "migrate", &text],
                 1 => vec!["limosa", "agent", "--server", "http://s", "--host-name", "h", "--source", &text],
                 2 => vec!["limosa", "check", "--source", &text, &text],
-                _ => vec!["limosa", "verify", "--source", "mongodb://h", "--destination", "mongodb://h", "--sample", &text],
+                _ => vec![
+                    "limosa",
+                    "verify",
+                    "--source",
+                    "mongodb://h",
+                    "--destination",
+                    "mongodb://h",
+                    "--sample",
+                    &text,
+                ],
             };
             let Err(error) = Arguments::try_parse_from(given) else { continue };
             let said = hide(&error.render().to_string());
