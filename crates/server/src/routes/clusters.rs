@@ -154,7 +154,10 @@ mod tests {
         for text in limosa_testkit::uris::malformed(17, 10_000) {
             let answer = read_uri("uri", &text);
             refused += u32::from(answer.is_err());
-            let said = format!("{answer:?} {}", hosts(&Secret::new(text.as_str())));
+            let uris = Uris { standard: Secret::new(text.as_str()), vpc_peering: None, private_links: Vec::new() };
+            let id = limosa_model::DeploymentId::generate();
+            let shown = addresses(&Cluster { id, name: "c".to_owned(), uris, facts: None });
+            let said = format!("{answer:?} {:?} {:?}", shown.standard, shown.standard_srv);
             assert_eq!(limosa_testkit::uris::leak(&said), None, "{text:?}: {said}");
         }
         assert!(refused > 3_000, "only {refused} were refused");
