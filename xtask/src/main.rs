@@ -5,6 +5,7 @@ mod bench;
 mod check;
 mod demo;
 mod soak;
+mod supply_chain;
 
 use clap::{Parser, Subcommand};
 use limosa_testkit::{Error, mongod, tool};
@@ -42,6 +43,8 @@ enum Verb {
     Bench(bench::Arguments),
     /// Formatting, lints, documentation, licences.
     Check,
+    /// List all components with versions and licences, in the format CycloneDX, into target/.
+    Sbom,
     /// Fetch a mongod into the cache and say where it is.
     Mongod {
         /// Which.
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Verb::Soak { minutes, seed } => soak::soak(minutes, seed),
         Verb::Bench(arguments) => bench::run_benches(&arguments),
         Verb::Check => check::run_checks(),
+        Verb::Sbom => supply_chain::write_sbom().map(|file| println!("{}", file.display())),
         Verb::Mongod { version } => mongod::ensure(&version).map(|binary| println!("{}", binary.path.display())),
     };
     match done {

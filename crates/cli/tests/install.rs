@@ -103,8 +103,10 @@ fn packages(root: &Path, program: &Path) {
     assert_eq!(installed, "limosa installed\nlimosa-agent installed\nlimosa-server installed\n");
     let user = inside(root, "getent passwd limosa");
     assert!(user.trim_end().ends_with(":/var/lib/limosa:/usr/sbin/nologin"), "{user}");
-    let group: u32 = inside(root, "id --group limosa").trim().parse().expect("a number");
-    for role in ["server", "agent"] {
+    let user = inside(root, "getent passwd limosa-agent");
+    assert!(user.trim_end().ends_with(":/var/lib/limosa-agent:/usr/sbin/nologin"), "{user}");
+    for (role, user) in [("server", "limosa"), ("agent", "limosa-agent")] {
+        let group: u32 = inside(root, &format!("id --group {user}")).trim().parse().expect("a number");
         let settings = fs::metadata(root.join(format!("etc/limosa/{role}.env"))).expect("is there");
         assert_eq!((settings.uid(), settings.gid(), settings.permissions().mode() & 0o777), (0, group, 0o640));
         let mut verify = Command::new("systemd-analyze");

@@ -5,6 +5,7 @@ mod clients;
 mod cutover;
 mod docs;
 mod faults;
+mod flood;
 mod install;
 mod measure;
 mod migrate;

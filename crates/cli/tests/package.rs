@@ -46,6 +46,7 @@ fn the_packages_unpack_and_their_units_are_sound() {
         "usr/share/zsh/vendor-completions/_limosa",
         "usr/share/fish/vendor_completions.d/limosa.fish",
         "usr/lib/sysusers.d/limosa-server.conf",
+        "usr/lib/sysusers.d/limosa-agent.conf",
     ] {
         assert!(root.join(file).is_file(), "{file}");
     }

@@ -130,6 +130,10 @@ impl Process {
         Self(command.stdout(Stdio::null()).stderr(log).spawn().expect("starts"))
     }
 
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
     pub fn kill(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
