@@ -1,14 +1,14 @@
 //! One piece of work under way: the engine, its reports, and the lease that it stands on.
 
 use crate::{Agent, http::HttpError, source_uri};
-use limosa_engine::{EngineReport, Outcome, Settings, Steering};
+use limosa_engine::{Claim, EngineReport, Outcome, Settings, Steering};
 use limosa_model::{
-    Epoch, ErrorCode, Failure, MigrationId, PhaseKind, ValidationId,
+    Epoch, ErrorCode, Failure, MigrationId, PhaseKind, Secret, ValidationId,
     protocol::{ClusterFacts, Directive, MigrationAssignment, Ordered, Report, ValidationAssignment, ValidationReport},
 };
 use std::{
     sync::{
-        Arc,
+        Arc, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -72,10 +72,10 @@ impl Reporter {
     async fn send(&mut self, now: &EngineReport) -> Result<Ordered, HttpError> {
         let began = Instant::now();
         let path = format!("/{}/migrations/{}/report", self.agent.id, self.id);
-        let EngineReport { phase, progress, failure, rehearsal, record } = now.clone();
+        let EngineReport { phase, progress, failure, rehearsal, record, identities } = now.clone();
         let record = record.filter(|_| phase == PhaseKind::Complete).map(|record| *record);
         let destination = self.destination.clone();
-        let report = Report { epoch: self.epoch, phase, progress, failure, rehearsal, destination, record };
+        let report = Report { epoch: self.epoch, phase, progress, failure, rehearsal, destination, record, identities };
         let ordered: Ordered = self.agent.post(&path, &report).await?;
         self.destination = None;
         self.renewed = began;
@@ -99,7 +99,7 @@ async fn carry_out(
     let mut reporter = Reporter { agent: Arc::clone(&agent), id, epoch: given.epoch, renewed, destination };
     let (seen, mut facts) = oneshot::channel();
     // Beside the migration: nothing waits for what is only shown.
-    if given.reversal_from.is_none() {
+    if given.reversal_from.is_none() && may_write(&agent, &given.destination_uri).is_ok() {
         let uri = given.destination_uri.clone();
         tokio::spawn(async move { seen.send(limosa_engine::facts(&uri).await.ok()) });
     }
@@ -185,7 +185,13 @@ async fn report_end(reporter: &mut Reporter, last: &EngineReport, leaving: &Atom
 }
 
 fn settings(agent: &Agent, given: MigrationAssignment) -> Result<Settings, Failure> {
-    let (mut source_uri, mut destination_uri) = (source_uri(&agent.config, &given.source)?, given.destination_uri);
+    let (mut source_uri, mut destination_uri) = (source_uri(&agent.config, &given.source)?, given.destination_uri.clone());
+    match given.reversal_from {
+        // It writes to a source: that is for the engine to allow, by what this host and both clusters know.
+        Some(_) => agent.config.bounds.destination(&destination_uri, &[])?,
+        None => may_write(agent, &destination_uri)?,
+    }
+    let claim = claim(agent, &given, &destination_uri);
     if given.reversal_from.is_some() {
         std::mem::swap(&mut source_uri, &mut destination_uri);
     }
@@ -207,7 +213,35 @@ fn settings(agent: &Agent, given: MigrationAssignment) -> Result<Settings, Failu
         steering: Steering::default(),
         metrics: agent.metrics.clone(),
         reversal_from: given.reversal_from,
+        claim,
     })
+}
+
+/// Whether the agent connects to a destination at all, and opens the files that its URI names.
+fn may_write(agent: &Agent, uri: &Secret) -> Result<(), Failure> {
+    agent.config.bounds.destination(uri, &agent.config.sources)
+}
+
+fn claim(agent: &Agent, given: &MigrationAssignment, destination_uri: &Secret) -> Claim {
+    let bounds = &agent.config.bounds;
+    let read_only = match bounds.names_all(destination_uri) {
+        true => Vec::new(),
+        false => agent.sources.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect(),
+    };
+    Claim {
+        host: host(&agent.config.host_name),
+        replaces: given.replaces.clone(),
+        pinned: given.identities.clone(),
+        read_only,
+        allow_reverse: bounds.allow_reverse,
+        reversal_of: given.reversal_of,
+    }
+}
+
+/// How other hosts call this one.
+fn host(name: &str) -> String {
+    let own = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|text| text.trim().to_owned());
+    if name == "localhost" { own().unwrap_or_else(|| name.to_owned()) } else { name.to_owned() }
 }
 
 /// Carries a preflight out and reports its findings until they are taken.
@@ -222,9 +256,15 @@ pub(crate) async fn validate(agent: Arc<Agent>, given: ValidationAssignment) {
         filter: given.filter,
         recopies: 0,
         reversal_from: None,
+        reversal_of: None,
         cancelled: false,
+        replaces: given.replaces,
+        identities: None,
     };
-    let destination = limosa_engine::facts(&assignment.destination_uri).await.ok();
+    let destination = match may_write(&agent, &assignment.destination_uri) {
+        Ok(()) => limosa_engine::facts(&assignment.destination_uri).await.ok(),
+        Err(_) => None,
+    };
     let findings = match settings(&agent, assignment) {
         Ok(settings) => limosa_engine::preflight(&settings).await,
         Err(failure) => vec![failure.into()],

@@ -2,8 +2,11 @@
 //! one migration at a time.
 
 mod assignment;
+mod bounds;
 pub mod http;
 mod metrics;
+
+pub use bounds::{Bounds, Files};
 
 use base64::{
     Engine,
@@ -15,14 +18,14 @@ use reqwest::Method;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     fs,
     future::Future,
     io::Write,
     net::SocketAddr,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 use tokio::task::JoinSet;
@@ -53,6 +56,8 @@ pub struct AgentConfig {
     pub plain_http: bool,
     /// Where `/metrics` is served, to anyone who can connect; nowhere if absent.
     pub metrics_listen: Option<SocketAddr>,
+    /// What the control plane can order it to do.
+    pub bounds: Bounds,
 }
 
 /// Why an agent ended.
@@ -82,6 +87,8 @@ pub(crate) struct Agent {
     pub client: http::Client,
     pub lease: Duration,
     pub metrics: Metrics,
+    /// `replicaSetId`s of all sources that were ever reached.
+    pub sources: Mutex<BTreeSet<String>>,
 }
 
 /// How long a lease that someone else may hold under this agent's id is waited for, and how often it is tried.
@@ -89,6 +96,11 @@ const LEASE_RUNS: Duration = Duration::from_secs(60);
 const TRY_EVERY: Duration = Duration::from_secs(2);
 
 impl Agent {
+    fn know(&self, deployments: &[protocol::Deployment]) {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        sources.extend(deployments.iter().map(|deployment| deployment.cluster_id.to_string()));
+    }
+
     /// Presents itself. One that held a migration before it had a secret waits until its lease is over.
     async fn join(&self, join: &protocol::Join) -> Result<protocol::Joined, http::HttpError> {
         let began = Instant::now();
@@ -185,7 +197,11 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send)
         secret: Some(secret),
         deployments: deployments.clone(),
     };
-    let mut agent = Agent { config, id, client, lease: Duration::ZERO, metrics };
+    let mut agent = Agent { config, id, client, lease: Duration::ZERO, metrics, sources: Mutex::default() };
+    agent.know(&deployments);
+    for line in agent.config.bounds.words() {
+        tracing::info!("{line}");
+    }
     let joined = agent.join(&join).await?;
     agent.lease = Duration::from_secs(joined.lease_seconds);
     let agent = Arc::new(agent);
@@ -201,6 +217,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send)
         }
         if described.elapsed() >= REFRESH || deployments.len() < agent.config.sources.len() {
             deployments = describe(&agent.config).await;
+            agent.know(&deployments);
             described = Instant::now();
         }
         if running.as_ref().is_some_and(assignment::Running::is_finished) {
@@ -252,6 +269,7 @@ pub(crate) fn source_uri(config: &AgentConfig, access: &protocol::SourceAccess) 
         uri.add_option("tls", "true");
     }
     if let Some(file) = &access.ca_certificate_path {
+        config.bounds.file("caCertificatePath", file)?;
         uri.add_option("tlsCAFile", file);
     }
     Ok(uri.to_secret())
@@ -274,6 +292,7 @@ mod tests {
             tuning: Tuning::default(),
             plain_http: false,
             metrics_listen: None,
+            bounds: Bounds { files: Files::Any, ..Bounds::default() },
         };
         let mut access =
             protocol::SourceAccess { name: "a".into(), credentials: None, ca_certificate_path: None, ssl: false };

@@ -1,5 +1,6 @@
 //! The program as its users run it: real processes, real servers.
 
+mod again;
 mod apart;
 mod clients;
 mod cutover;

@@ -78,6 +78,53 @@ async fn what_a_source_holds_is_judged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_carried_over_is_named_and_what_is_only_called_alike_is_carried() {
+    let (source, destination) = tokio::join!(ReplicaSet::start(), ReplicaSet::start());
+    let (source, destination) = (source.expect("starts"), destination.expect("starts"));
+    let (from, to) = (source.client().await, destination.client().await);
+    let names = ["percona_stats", "mongosync_notes", "__mdb_internal_of_ours"];
+    let tools = ["percona_clustersync_mongodb", "mongosync_reserved_for_internal_use"];
+    for db in names.iter().chain(&tools) {
+        from.database(db).collection("c").insert_one(doc! {"_id": 1}).await.expect("inserts");
+    }
+    from.database("admin").collection("settings").insert_one(doc! {"_id": 1}).await.expect("inserts");
+    run(&from, "admin", doc! {"create": "shown", "viewOn": "settings", "pipeline": []}).await;
+    let function = doc! {"_id": "add", "value": bson::Bson::JavaScriptCode("function(a) { return a }".to_owned())};
+    from.database("percona_stats").collection("system.js").insert_one(function).await.expect("inserts");
+    let (status, findings) = check(&source.uri(), &destination.uri());
+    assert_eq!(status, 0, "{findings:#?}");
+    for (subject, evidence) in [
+        (tools[0], "Percona"),
+        (tools[1], "mongosync"),
+        ("admin.settings", "collection admin.settings"),
+        ("admin.shown", "view admin.shown"),
+        ("percona_stats.system.js", "stored functions"),
+    ] {
+        finds(&findings, "NOT_CARRIED_OVER", "WARNING", subject, evidence);
+    }
+    assert_eq!(findings.iter().filter(|f| f["code"] == "NOT_CARRIED_OVER").count(), 5, "{findings:#?}");
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut command = migrate(&source.uri(), &destination.uri(), &dir.path().join("state"));
+    let (status, said, errors) = finish(command.args(["--cutover", "when-ready"]));
+    assert_eq!(status, 0, "{said} {errors}");
+    compare(&from, &to, &names).await.expect("equal");
+    let report = std::fs::read(dir.path().join("state/report.json")).expect("is kept");
+    let report: Value = serde_json::from_slice(&report).expect("JSON");
+    for told in tools.iter().chain(&["admin.settings", "admin.shown", "percona_stats.system.js"]) {
+        assert!(errors.contains(told), "at the start, {told}: {errors}");
+        assert!(report["leftBehind"].to_string().contains(told), "in the report, {told}: {report}");
+    }
+    // What is Limosa's own is nobody else's.
+    let third = ReplicaSet::start().await.expect("starts");
+    third.client().await.database("__limosa").collection("notes").insert_one(doc! {"_id": 1}).await.expect("inserts");
+    for (a, b, side) in [(&third, &destination, "source"), (&source, &third, "destination")] {
+        let (status, findings) = check(&a.uri(), &b.uri());
+        assert_eq!(status, 2, "{findings:#?}");
+        finds(&findings, "RESERVED_DATABASE", "ERROR", "__limosa.notes", side);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn versions_and_what_follows_from_them_are_judged() {
     let (old, newer) = tokio::join!(ReplicaSet::builder().version("5.0.4").start(), ReplicaSet::start());
     let (old, newer) = (old.expect("starts"), newer.expect("starts"));

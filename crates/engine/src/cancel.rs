@@ -4,6 +4,7 @@
 use crate::{
     Outcome, Settings, catalog,
     checkpoint::{Stage, Store},
+    claims,
     cluster::{Cluster, Side},
     copy::plan,
     cutover, kept,
@@ -36,7 +37,10 @@ pub(crate) async fn carry_out(
                     },
                 }
             }
-            Directive::Cancel { .. } => break,
+            Directive::Cancel { .. } => {
+                claims::end_soon(settings).await;
+                break;
+            }
             Directive::Run | Directive::CutOver | Directive::Pause | Directive::Stop => return Outcome::Stopped,
         }
     }
@@ -64,6 +68,10 @@ async fn remove_copied(settings: &Settings) -> Result<(), Failure> {
     let destination = Cluster::connect(Side::Destination, &settings.destination_uri).await?;
     let destination = destination.held_by(settings.migration_id, settings.epoch.0);
     let store = Store::new(&destination, settings.migration_id, settings.epoch);
+    // What another took the place of is the other's now.
+    if claims::own(&store).await?.is_some_and(|claim| claim.state != claims::State::Live) {
+        return Ok(());
+    }
     // Whoever had it before may not be dead.
     store.take_over(settings.agent_id, 1).await?;
     let mapped: HashSet<_> = store.mapped().await?.into_values().collect();
@@ -84,5 +92,5 @@ async fn remove_copied(settings: &Settings) -> Result<(), Failure> {
             cutover::drop_namespace(&destination, &limosa_model::Namespace::new(&entry.ns.db, name)).await?;
         }
     }
-    Ok(())
+    claims::end(&store).await.map(drop)
 }

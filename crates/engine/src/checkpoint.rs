@@ -1,14 +1,21 @@
 //! What a new agent needs to go on, kept on the destination in `__limosa` and written with majority, so that what it
 //! says outlives any single server.
 
-use crate::{catalog::Uuid, cluster::Cluster, definition, error, failpoint};
+use crate::{catalog::Uuid, claims, cluster::Cluster, definition, error, failpoint};
 use bson::{Binary, Bson, Document, Timestamp, doc, oid::ObjectId, spec::BinarySubtype};
 use limosa_model::{AgentId, Epoch, ErrorCode, Failure, MigrationId};
 use mongodb::ClientSession;
 use std::collections::HashMap;
 
+/// An epoch that no holder has: what carries it is written by nobody any more.
+const CLOSED: i64 = i64::MAX;
+
 /// The database that belongs to Limosa on every destination.
 pub(crate) const DATABASE: &str = "__limosa";
+
+/// All collections in it: what else is there was put there by somebody else.
+pub(crate) const COLLECTIONS: &[&str] =
+    &["claims", "collections", "fences", "migrations", "ranges", "reversible"];
 
 /// How far a migration is, as far as a resume is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,7 +33,7 @@ pub(crate) enum Stage {
 }
 
 impl Stage {
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Begun => "begun",
             Self::Planned => "planned",
@@ -107,7 +114,7 @@ impl Store {
         &self.destination
     }
 
-    async fn run(&self, mut command: Document) -> Result<Document, Failure> {
+    pub async fn run(&self, mut command: Document) -> Result<Document, Failure> {
         command.insert("writeConcern", doc! {"w": "majority"});
         let db = self.destination.db(DATABASE);
         let mut pause = crate::retry::Backoff::default();
@@ -127,7 +134,7 @@ impl Store {
         Ok(reply)
     }
 
-    async fn read(&self, collection: &str, filter: Document) -> Result<Vec<Document>, Failure> {
+    pub async fn read(&self, collection: &str, filter: Document) -> Result<Vec<Document>, Failure> {
         let command = doc! {"find": collection, "filter": filter, "readConcern": {"level": "majority"}};
         let mut pause = crate::retry::Backoff::default();
         loop {
@@ -167,10 +174,25 @@ impl Store {
         }
         let reply = self.run(doc! {"update": "fences", "updates": updates, "ordered": false}).await?;
         if reply.contains_key("writeErrors") {
-            return Err(self.fenced());
+            return Err(claims::why_fenced(self, self.fenced()).await);
+        }
+        // Taken meanwhile: fences that were made just now aren't among those that were closed.
+        let claim = claims::own(self).await?;
+        if claim.is_some_and(|claim| claim.state != claims::State::Live) {
+            return Err(claims::why_fenced(self, self.fenced()).await);
         }
         failpoint::reach(failpoint::FENCES_RAISED, &self.id).await;
         Ok(sessions)
+    }
+
+    /// Keeps every holder of `migration`, now and later, from changing the checkpoint and the data.
+    pub async fn close(&self, migration: &str) -> Result<(), Failure> {
+        let fences = self.read("fences", doc! {"_id.migration": migration}).await?;
+        self.end_sessions(&fences).await?;
+        let close = |q: Document| doc! {"q": q, "u": {"$set": {"epoch": CLOSED}}, "multi": true};
+        self.run(doc! {"update": "fences", "updates": [close(doc! {"_id.migration": migration})]}).await?;
+        self.run(doc! {"update": "migrations", "updates": [close(doc! {"_id": migration})]}).await?;
+        self.end_sessions(&fences).await
     }
 
     /// A holder that was killed in a transaction leaves it open, and it would block its documents for a minute.

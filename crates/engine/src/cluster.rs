@@ -9,7 +9,7 @@ use crate::{
     throttle::Reads,
 };
 use bson::{Document, Timestamp, doc};
-use limosa_model::{DeploymentId, ErrorCode, Failure, Secret, protocol};
+use limosa_model::{ClusterIdentity, DeploymentId, ErrorCode, Failure, Secret, protocol};
 use mongodb::{
     Client, ClientSession,
     error::Error,
@@ -84,6 +84,8 @@ pub(crate) struct Cluster {
     pub level: Release,
     /// The replica set's own id: equal for two URIs that lead to one cluster.
     pub set_id: String,
+    /// The replica set's name.
+    pub set_name: String,
     /// In another region, by the time that an answer takes.
     pub is_far: bool,
     /// Who holds the migration; goes with every definition that is given to it.
@@ -122,8 +124,15 @@ impl Cluster {
         if !given.overridden.is_empty() {
             tracing::info!(%side, options = given.overridden.join(", "), "set by Limosa, whatever the URI says");
         }
+        let set_name = set_name.to_owned();
         let calls = Calls::new(side, client.clone(), level);
-        Ok(Self { side, client, calls, options, version, level, set_id, is_far, holder: None, reads: Reads::default() })
+        let reads = Reads::default();
+        Ok(Self { side, client, calls, options, version, level, set_id, set_name, is_far, holder: None, reads })
+    }
+
+    /// What it is, whatever URI leads to it.
+    pub fn identity(&self) -> ClusterIdentity {
+        ClusterIdentity { set_id: self.set_id.clone(), set_name: self.set_name.clone() }
     }
 
     /// The same, for the holder of a migration's lease; its definitions carry this, so that a successor can end them.
@@ -216,6 +225,13 @@ impl Cluster {
 
     /// Names of the databases with user data.
     pub async fn databases(&self) -> Result<Vec<String>, Failure> {
+        let mut all = self.all_databases().await?;
+        all.retain(|name| !limosa_model::filter::is_internal(name));
+        Ok(all)
+    }
+
+    /// Names of all databases that the user may see.
+    pub async fn all_databases(&self) -> Result<Vec<String>, Failure> {
         let reply = self
             .db("admin")
             .run_command(doc! {"listDatabases": 1, "nameOnly": true, "authorizedDatabases": true})
@@ -225,7 +241,6 @@ impl Cluster {
         Ok(databases
             .iter()
             .filter_map(|d| d.as_document()?.get_str("name").ok().map(str::to_owned))
-            .filter(|name| !limosa_model::filter::is_internal(name))
             .collect())
     }
 }

@@ -119,6 +119,9 @@ pub(crate) async fn cut_over(
     {
         return Err(NotCutOver::BackToSynced(finding.failure()));
     }
+    if choices.reversible {
+        reversal::promise(&source, &destination, replicator.store.id()).await?;
+    }
     if choices.block_source_writes {
         sequence.enter(Step::BlockWrites).await?;
         replicator.store.set_writes_blocked(true).await?;

@@ -3,9 +3,12 @@
 
 use crate::Settings;
 use fjall::Database;
-use limosa_model::{ErrorCode, Failure, MigrationId};
+use limosa_model::{ErrorCode, Failure, Identities, MigrationId, cutover::TurningPoint};
+use serde::{Deserialize, Serialize};
 use std::{
-    fs, io,
+    fmt::Display,
+    fs,
+    io::{self, Write},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     time::Duration,
@@ -13,6 +16,10 @@ use std::{
 
 const SPOOL: &str = "spool";
 const NOTES: &str = "verify";
+
+/// What this host knows of the migrations that it ran, one file each. It stays when the rest goes: a reverse migration is
+/// carried out only where its file says that the migration before it was completed here.
+const KNOWN: &str = "migrations";
 
 /// A file that says that the database beside it was made to the end.
 const MADE: &str = "made";
@@ -28,6 +35,45 @@ pub(crate) fn spool(settings: &Settings) -> PathBuf {
 /// What the verifier has found.
 pub(crate) fn notes(settings: &Settings) -> PathBuf {
     settings.data_dir.join(NOTES).join(settings.migration_id.to_string())
+}
+
+/// Between which clusters a migration was begun here, and where a reverse migration would begin once it was complete.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Known {
+    pub identities: Identities,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub turning_point: Option<TurningPoint>,
+    pub complete: bool,
+}
+
+fn known_file(data_dir: &Path, id: &str) -> PathBuf {
+    data_dir.join(KNOWN).join(format!("{id}.json"))
+}
+
+/// What was noted with [`know`]; `None` if nothing was.
+pub(crate) fn known(data_dir: &Path, id: &str) -> Result<Option<Known>, Failure> {
+    let file = known_file(data_dir, id);
+    let unreadable = |e: &dyn Display| Failure::new(ErrorCode::LocalStorage, format!("{}: {e}", file.display()));
+    match fs::read(&file) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(unreadable(&e)),
+        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|e| unreadable(&e)),
+    }
+}
+
+/// Notes it for good: whole or not at all.
+pub(crate) fn know(data_dir: &Path, id: &str, known: &Known) -> Result<(), Failure> {
+    let file = known_file(data_dir, id);
+    let written = || -> io::Result<()> {
+        create(&data_dir.join(KNOWN))?;
+        let draft = file.with_extension("new");
+        let mut made = fs::File::create(&draft)?;
+        made.write_all(&serde_json::to_vec(known)?)?;
+        made.sync_all()?;
+        fs::rename(&draft, &file)
+    };
+    written().map_err(|e| Failure::new(ErrorCode::LocalStorage, format!("{}: {e}", file.display())))
 }
 
 /// Makes such a directory.

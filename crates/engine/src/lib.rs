@@ -8,6 +8,7 @@ mod call;
 mod cancel;
 mod catalog;
 mod checkpoint;
+mod claims;
 mod cluster;
 mod connect;
 mod copy;
@@ -20,10 +21,12 @@ pub mod failpoint;
 mod indexes;
 mod kept;
 mod lag;
+mod left_behind;
 mod meter;
 mod metrics;
 mod migration;
 mod oplog;
+mod ownership;
 mod pace;
 mod preflight;
 mod pressure;
@@ -47,7 +50,7 @@ pub use steering::Steering;
 pub use verify::standalone::{VerifyOptions, VerifyProgress};
 
 use limosa_model::{
-    AgentId, Epoch, Failure, Finding, MigrationId, NamespaceFilter, PhaseKind, Progress, Secret,
+    AgentId, Epoch, Failure, Finding, Identities, MigrationId, NamespaceFilter, PhaseKind, Progress, Secret,
     cutover::{Rehearsal, TurningPoint},
     protocol,
     report::Record,
@@ -86,6 +89,25 @@ pub struct Settings {
     pub metrics: Metrics,
     /// For a way back: nothing is copied, the destination is what the source was at this time.
     pub reversal_from: Option<TurningPoint>,
+    /// Whose it is, and what it may write.
+    pub claim: Claim,
+}
+
+/// What a migration's place on its destination is decided by.
+#[derive(Clone, Debug, Default)]
+pub struct Claim {
+    /// The name of the host that runs it: the destination tells others who holds it.
+    pub host: String,
+    /// Migrations that write the same namespaces to the destination and are to be replaced by this one.
+    pub replaces: Vec<MigrationId>,
+    /// What both clusters were when it was claimed first, if the control plane knows; the data directory knows as well.
+    pub pinned: Option<Identities>,
+    /// `replicaSetId`s of clusters that are written by a reverse migration only.
+    pub read_only: Vec<String>,
+    /// Whether a reverse migration is carried out at all.
+    pub allow_reverse: bool,
+    /// The migration that a reverse migration leads back from.
+    pub reversal_of: Option<MigrationId>,
 }
 
 /// Where the migration is; the newest one is what counts.
@@ -101,6 +123,8 @@ pub struct EngineReport {
     pub rehearsal: Option<Rehearsal>,
     /// Once complete: what its report is made of.
     pub record: Option<Box<Record>>,
+    /// What both clusters are, once it was begun.
+    pub identities: Option<Identities>,
 }
 
 impl EngineReport {
@@ -113,6 +137,7 @@ impl EngineReport {
             failure: None,
             rehearsal: None,
             record: None,
+            identities: None,
         }
     }
 }
@@ -155,6 +180,12 @@ pub async fn forget(data_dir: &Path, id: MigrationId) {
 /// Everything to know before the migration starts; it can when none is an error. Writes nothing anywhere.
 pub async fn preflight(settings: &Settings) -> Vec<Finding> {
     preflight::preflight(settings).await
+}
+
+/// When a migration was completed, if both clusters, the options and the record on the destination are what they were then.
+/// An error says what isn't. Writes nothing anywhere.
+pub async fn completed(settings: &Settings) -> Result<String, Failure> {
+    ownership::completed(settings).await
 }
 
 /// What an agent announces of a source deployment.

@@ -6,6 +6,7 @@ use crate::{
     call, cancel,
     catalog::{self, Entry, Kind},
     checkpoint::{Checkpoint, Stage, Store},
+    claims::{self, Standing},
     cluster::{Cluster, Side},
     copy::{
         plan::{self, CopyRange},
@@ -16,9 +17,9 @@ use crate::{
     cutover::{self, NotCutOver},
     failpoint,
     indexes::{self, Properties},
-    kept,
+    kept, left_behind,
     meter::{self, Meter},
-    oplog, preflight, pressure,
+    oplog, ownership, preflight, pressure,
     progress::{Part, Tracker},
     record, rehearse,
     replicate::{LateWrites, Replicator},
@@ -65,13 +66,20 @@ pub(crate) async fn run(
         }
     });
     let mut stop = orders.clone();
-    let outcome = tokio::select! {
-        ended = persist(&settings, &mut orders, &tracker) => match ended {
-            Ok(()) => Outcome::Complete,
-            Err(failure) if failure.code == ErrorCode::Fenced => Outcome::Stopped,
-            Err(failure) => Outcome::Failed(failure),
-        },
-        _ = stop.wait_for(|order| matches!(order, Directive::Pause | Directive::Stop | Directive::Cancel { .. })) => Outcome::Stopped,
+    let ended = tokio::select! {
+        ended = persist(&settings, &mut orders, &tracker) => Some(ended),
+        _ = stop.wait_for(|order| matches!(order, Directive::Pause | Directive::Stop | Directive::Cancel { .. })) => None,
+    };
+    let outcome = match ended {
+        None => Outcome::Stopped,
+        Some(Ok(())) => Outcome::Complete,
+        Some(Err(failure)) if failure.code == ErrorCode::Fenced => Outcome::Stopped,
+        Some(Err(failure)) => {
+            if failure.code == ErrorCode::DestinationTaken {
+                claims::say_stopped(&settings).await;
+            }
+            Outcome::Failed(failure)
+        }
     };
     if outcome != Outcome::Complete
         && matches!(tracker.phase(), PhaseKind::CuttingOver | PhaseKind::Finalizing)
@@ -125,7 +133,28 @@ async fn migrate(
         return Err(failure);
     }
     let store = Store::new(&destination, settings.migration_id, settings.epoch);
-    let checkpoint = begin(settings, &source, &destination, &store).await?;
+    let settings = &ownership::with_what_is_known(settings)?;
+    ownership::allowed(settings, &destination)?;
+    if let Some(from) = settings.reversal_from
+        && store.load().await?.is_none()
+    {
+        reversal::prove(settings, &source, &destination, from).await?;
+        reversal::let_writes_in(&destination).await;
+    }
+    let standing = claims::take(settings, &source, &destination, &store).await?;
+    if let Standing::Complete(claim) = standing {
+        return ownership::complete_already(settings, &store, &claim, tracker).await;
+    }
+    let checkpoint = match begin(settings, &source, &destination, &store).await {
+        Ok(checkpoint) => checkpoint,
+        Err(failure) => {
+            if matches!(standing, Standing::Begins) && !retry::may_be_mended(failure.code) {
+                claims::release(&store).await?;
+            }
+            return Err(failure);
+        }
+    };
+    ownership::note(settings, &source, &destination, tracker)?;
     let seen = meter::same_history(&source, &checkpoint).await?;
     tracker.measure_again();
     let workers = WORKERS + Throttle::most_workers(settings.tuning.copy_workers) * IN_FLIGHT;
@@ -216,7 +245,7 @@ async fn migrate(
         }
         follow(&source, &mut replicator, orders, tracker, settings).await?;
         failpoint::reach(failpoint::CUT_OVER, &store.id()).await;
-        store.set_stage(Stage::Complete).await
+        ownership::complete(settings, &source, &store, tracker).await
     };
     // The reader goes on meanwhile: the source's oplog doesn't wait.
     let replicate = async {
@@ -243,7 +272,13 @@ async fn migrate(
     let throttle = settings.steering.throttle();
     let pressure = pressure::watch(source.clone(), destination.clone(), throttle, tracker.clone());
     tokio::select! {
-        done = replicate => done?,
+        done = replicate => if let Err(failure) = done {
+            return Err(match failure.code {
+                ErrorCode::Fenced => claims::why_fenced(&store, failure).await,
+                _ => failure,
+            });
+        },
+        lost = claims::watch(&store) => return Err(lost),
         never = pressure => match never {},
         never = watching => match never {},
         never = silence => match never {},
@@ -312,6 +347,10 @@ async fn begin(
         return begun
             .ok_or_else(|| Failure::new(ErrorCode::Internal, "the checkpoint was not kept by the destination"));
     }
+    for finding in left_behind::findings(source, &settings.filter).await? {
+        tracing::warn!(%finding, "not carried over");
+    }
+    claims::evict(store).await?;
     if settings.drop_destination_data {
         for entry in catalog::list(destination, &settings.filter).await? {
             if !entry.ns.coll.starts_with(catalog::BUCKETS) {

@@ -5,10 +5,11 @@ use crate::{
     Settings,
     catalog::{self, Entry, Kind},
     checkpoint::Store,
+    claims,
     cluster::{Cluster, Side},
     connect,
     copy::plan,
-    error, indexes, privileges,
+    error, indexes, left_behind, ownership, privileges,
     raw::as_i64,
 };
 use bson::{Document, Timestamp, doc};
@@ -77,7 +78,12 @@ async fn everything_else(
     let now = limosa_model::Timestamp::now();
     let mut findings = Vec::new();
     findings.extend(compatibility(source, destination));
+    findings.extend(ownership::allowed(settings, destination).err().map(Finding::from));
     findings.extend(destination_free(settings, destination).await?);
+    for cluster in [source, destination] {
+        findings.extend(left_behind::foreign(cluster).await?);
+    }
+    findings.extend(left_behind::findings(source, &settings.filter).await?);
     findings.extend(oplog(source).await?);
     for cluster in [source, destination] {
         findings.extend(clock(cluster, now).await?);
@@ -221,6 +227,9 @@ async fn destination_writable(destination: &Cluster) -> Result<(), Failure> {
 /// Nothing is in the way on the destination, unless it is to be dropped or this migration put it there.
 async fn destination_free(settings: &Settings, destination: &Cluster) -> Result<Option<Finding>, Failure> {
     let store = Store::new(destination, settings.migration_id, settings.epoch);
+    if let Some(finding) = claims::in_the_way(&store, &settings.filter, &settings.claim.replaces).await? {
+        return Ok(Some(finding));
+    }
     if settings.drop_destination_data || store.load().await?.is_some() {
         return Ok(None);
     }

@@ -8,7 +8,7 @@ use crate::{
     pace::Pace,
 };
 use bson::Timestamp;
-use limosa_model::{Failure, PhaseKind, Progress, cutover::Rehearsal, progress::Waiting, report::Record};
+use limosa_model::{Failure, Identities, PhaseKind, Progress, cutover::Rehearsal, progress::Waiting, report::Record};
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -125,6 +125,16 @@ impl Tracker {
     /// Keeps what the report is made of for the end.
     pub fn record(&self, record: Record) {
         self.state().report.record = Some(Box::new(record));
+    }
+
+    /// What was kept with [`Self::record`].
+    pub fn recorded(&self) -> Option<Record> {
+        self.state().report.record.as_deref().cloned()
+    }
+
+    /// Tells between which clusters it goes.
+    pub fn identify(&self, identities: Identities) {
+        self.state().report.identities = Some(identities);
     }
 
     pub fn phase(&self) -> PhaseKind {

@@ -1,6 +1,6 @@
 //! What a migration's report is made of and only its engine knows.
 
-use crate::{Settings, cutover::Done, indexes, replicate::Replicator, reversal, verify::metadata::SIDE_BY_SIDE};
+use crate::{Settings, cutover::Done, indexes, left_behind, replicate::Replicator, reversal, verify::metadata::SIDE_BY_SIDE};
 use futures::{StreamExt, TryStreamExt};
 use limosa_model::{
     Failure,
@@ -55,6 +55,7 @@ pub(crate) async fn of(
             false => None,
         },
         brought_over: done.brought_over,
+        left_behind: left_behind::findings(source, &settings.filter).await?.into_iter().map(|f| f.evidence).collect(),
         cutover_steps: done
             .steps
             .into_iter()

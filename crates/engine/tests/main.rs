@@ -8,6 +8,7 @@ mod filter;
 mod hazards;
 mod limits;
 mod network;
+mod owner;
 mod path;
 mod random;
 mod random_faults;

@@ -49,6 +49,7 @@ pub fn settings(source: &ReplicaSet, destination: &ReplicaSet, dir: &std::path::
         steering: limosa_engine::Steering::default(),
         metrics: limosa_engine::Metrics::default(),
         reversal_from: None,
+        claim: limosa_engine::Claim { allow_reverse: true, ..limosa_engine::Claim::default() },
     }
 }
 
@@ -79,6 +80,19 @@ impl Run {
     /// The same, without a failure that is still told.
     pub async fn reach_quietly(&mut self, phase: PhaseKind) -> EngineReport {
         self.see(phase, |report| report.failure.is_none()).await
+    }
+
+    /// The same; how it ended if it ended before.
+    pub async fn reach_or_end(&mut self, phase: PhaseKind) -> Option<Outcome> {
+        let (reports, task) = (&mut self.reports, &mut self.task);
+        let waited = tokio::time::timeout(Duration::from_secs(120), async {
+            tokio::select! {
+                biased;
+                ended = task => Some(ended.expect("doesn't panic")),
+                reached = reports.wait_for(|r| r.phase == phase) => reached.map(|_| ()).map_or(None, |()| None),
+            }
+        });
+        waited.await.expect("comes to one of both")
     }
 
     async fn see(&mut self, phase: PhaseKind, wanted: impl Fn(&EngineReport) -> bool) -> EngineReport {
@@ -138,6 +152,11 @@ impl Run {
 
     pub fn report(&self) -> EngineReport {
         self.reports.borrow().clone()
+    }
+
+    /// What is reported, also after the end.
+    pub fn reports(&self) -> watch::Receiver<EngineReport> {
+        self.reports.clone()
     }
 
     pub fn order(&self, directive: Directive) {

@@ -72,6 +72,22 @@ codes! {
     UnsupportedVersion = "UNSUPPORTED_VERSION", false, "Use source and destination of 4.4 or later, the destination not older than the source.";
     /// The destination holds data that is not ours.
     DestinationNotEmpty = "DESTINATION_NOT_EMPTY", false, "Choose an empty destination, exclude the namespaces, or ask to drop the destination's data.";
+    /// Another migration that isn't over writes the same namespaces there.
+    DestinationInUse = "DESTINATION_IN_USE", false, "End that migration with 'limosa migrations cancel'; if it can't be reached any more, name its id with --replace-migration.";
+    /// Another migration took the destination.
+    DestinationTaken = "DESTINATION_TAKEN", false, "Cancel this migration: it writes nothing any more. What it copied belongs to the one that the message names.";
+    /// The migration's record on the destination is gone.
+    CheckpointLost = "CHECKPOINT_LOST", false, "Put the destination back as it was, or begin a new migration with another state directory.";
+    /// Something on the source is left behind.
+    NotCarriedOver = "NOT_CARRIED_OVER", false, "Nothing, if you don't need it on the destination; else copy it there yourself, or rename it on the source.";
+    /// Other data than Limosa's is in Limosa's database.
+    ReservedDatabase = "RESERVED_DATABASE", false, "Move the collections that the message names out of the database __limosa: it belongs to Limosa.";
+    /// The agent doesn't write to that destination.
+    DestinationNotAllowed = "DESTINATION_NOT_ALLOWED", false, "Start the agent with --allow-destination for that host, if it is to write there.";
+    /// The agent doesn't open that file.
+    FileNotAllowed = "FILE_NOT_ALLOWED", false, "Put the file below a directory that the agent is started with as --allow-files-below.";
+    /// A reverse migration that nothing proves, or that the agent isn't to carry out.
+    ReverseNotAllowed = "REVERSE_NOT_ALLOWED", false, "Start the agent that carried the migration out with --allow-reverse, on its own data directory.";
     /// The credentials lack a privilege.
     InsufficientPrivileges = "INSUFFICIENT_PRIVILEGES", false, "Grant the roles named in the message; docs/operating.md lists them all.";
     /// A kind of collection that can't be carried over.

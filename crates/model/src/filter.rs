@@ -119,6 +119,12 @@ impl NamespaceFilter {
             && !self.exclude.iter().any(|p| p.matches(db, coll))
     }
 
+    /// Whether `db.coll` is chosen, be it something that is never carried or not.
+    pub fn chooses(&self, db: &str, coll: &str) -> bool {
+        (self.include.is_empty() || self.include.iter().any(|p| p.matches(db, coll)))
+            && !self.exclude.iter().any(|p| p.matches(db, coll))
+    }
+
     /// What both admit: this one's choice, within what `outer` leaves to choose from. `None` if that is nothing.
     pub fn within(&self, outer: &Self) -> Option<Self> {
         let include = match (self.include.as_slice(), outer.include.as_slice()) {
@@ -141,6 +147,13 @@ impl NamespaceFilter {
         Some(Self { include, exclude: outer.exclude.iter().chain(more).cloned().collect() })
     }
 
+    /// Whether some namespace may be admitted by both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let Some(both) = self.within(other) else { return false };
+        let is_left = |pattern: &NamespacePattern| !both.exclude.iter().any(|out| out.meet(pattern).as_ref() == Some(pattern));
+        both.include.is_empty() || both.include.iter().any(is_left)
+    }
+
     /// Whether some namespace of `db` may be admitted.
     pub fn admits_database(&self, db: &str) -> bool {
         !is_internal(db)
@@ -149,10 +162,32 @@ impl NamespaceFilter {
     }
 }
 
+/// Limosa's own database.
+pub const OWN_DATABASE: &str = "__limosa";
+
+/// The databases in which other migration tools keep their state, with the tool.
+const OF_TOOLS: &[(&str, &str)] = &[
+    ("__mdb_internal_migration_verifier", "migration-verifier"),
+    ("__mdb_internal_mongosync", "mongosync"),
+    ("__mdb_internal_mongosync_verifier_dst", "mongosync"),
+    ("__mdb_internal_mongosync_verifier_src", "mongosync"),
+    ("migration_verification_metadata", "migration-verifier"),
+    ("mongosync_reserved_for_internal_use", "mongosync"),
+    ("mongosync_reserved_for_verification_dst_metadata", "mongosync"),
+    ("mongosync_reserved_for_verification_src_metadata", "mongosync"),
+    ("percona_clustersync_mongodb", "Percona ClusterSync for MongoDB"),
+    ("percona_link_mongodb", "Percona Link for MongoDB"),
+    ("percona_mongolink", "Percona MongoLink"),
+];
+
+/// The migration tool to which the database belongs. Whole names count: an application's own may begin alike.
+pub fn tool_of(db: &str) -> Option<&'static str> {
+    OF_TOOLS.iter().find(|(name, _)| *name == db).map(|(_, tool)| *tool)
+}
+
 /// Databases that belong to the server or to a migration tool.
 pub fn is_internal(db: &str) -> bool {
-    matches!(db, "admin" | "local" | "config")
-        || ["__limosa", "__mdb_internal", "mongosync_", "percona_"].iter().any(|prefix| db.starts_with(prefix))
+    matches!(db, "admin" | "local" | "config" | OWN_DATABASE) || tool_of(db).is_some()
 }
 
 #[cfg(test)]
@@ -200,6 +235,35 @@ mod tests {
                 let admitted = both.as_ref().is_some_and(|both| both.admits(db, coll));
                 assert_eq!(admitted, inner.admits(db, coll) && outer.admits(db, coll), "{db}.{coll}");
             }
+        }
+    }
+
+    #[test]
+    fn databases_of_tools_are_known_by_their_whole_names() {
+        let all = NamespaceFilter::default();
+        for db in ["percona_stats", "mongosync_notes", "__mdb_internal_x", "__limosa2"] {
+            assert!(all.admits(db, "c") && tool_of(db).is_none(), "{db}");
+        }
+        for db in ["percona_mongolink", "mongosync_reserved_for_internal_use", "__mdb_internal_mongosync"] {
+            assert!(!all.admits(db, "c") && tool_of(db).is_some(), "{db}");
+        }
+    }
+
+    #[test]
+    fn filters_overlap_unless_nothing_is_admitted_by_both() {
+        let cases = [
+            (filter(&[], &[]), filter(&["a.*"], &[]), true),
+            (filter(&[], &["a.*"]), filter(&["a.*"], &[]), false),
+            (filter(&["a.c"], &["a.*"]), filter(&[], &[]), false),
+            (filter(&["a.*"], &["a.c"]), filter(&["a.c"], &[]), false),
+            (filter(&["a.*"], &["a.d"]), filter(&["a.c"], &[]), true),
+            (filter(&["a.*"], &["a.c"]), filter(&["a.*"], &[]), true),
+            (filter(&["a.*"], &[]), filter(&["b.*"], &[]), false),
+            (filter(&["a.c", "b.*"], &[]), filter(&["a.d", "b.x"], &[]), true),
+        ];
+        for (one, other, expected) in cases {
+            assert_eq!(one.overlaps(&other), expected, "{one:?} and {other:?}");
+            assert_eq!(other.overlaps(&one), expected, "{other:?} and {one:?}");
         }
     }
 

@@ -15,7 +15,7 @@ use crate::plain::{MESSAGE, NAME, make_plain};
 use crate::progress::NAMESPACES;
 use crate::report::Record;
 use crate::{
-    AgentId, DeploymentId, Epoch, Failure, Finding, GroupId, MigrationId, NamespaceFilter, PhaseKind, Progress, Secret,
+    AgentId, DeploymentId, Epoch, Failure, Finding, GroupId, Identities, MigrationId, NamespaceFilter, PhaseKind, Progress, Secret,
     ValidationId,
 };
 use serde::{Deserialize, Serialize};
@@ -156,9 +156,18 @@ pub struct MigrationAssignment {
     /// read is written.
     #[serde(default)]
     pub reversal_from: Option<TurningPoint>,
+    /// The migration that a reverse migration leads back from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reversal_of: Option<MigrationId>,
     /// It is over: all that is left is to remove what was copied.
     #[serde(default)]
     pub cancelled: bool,
+    /// Migrations whose place on the destination it takes.
+    #[serde(default)]
+    pub replaces: Vec<MigrationId>,
+    /// What its clusters were when it was claimed first; source and destination as the engine has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identities: Option<Identities>,
 }
 
 /// A preflight to carry out and report.
@@ -176,6 +185,9 @@ pub struct ValidationAssignment {
     /// Which namespaces it would carry, within the agent's own options.
     #[serde(default)]
     pub filter: NamespaceFilter,
+    /// Migrations whose place on the destination it would take.
+    #[serde(default)]
+    pub replaces: Vec<MigrationId>,
 }
 
 /// What an agent saw of the destination that it was given.
@@ -211,6 +223,9 @@ pub struct Report {
     /// With `Complete`: what the migration's report is made of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record: Option<Record>,
+    /// What both clusters are, once it was begun. The first report that has it counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identities: Option<Identities>,
 }
 
 impl Report {

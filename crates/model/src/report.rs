@@ -31,6 +31,8 @@ pub struct Record {
     pub repaired: Vec<RepairedDocument>,
     /// Definitions that differed when the cutover began and were brought over in it.
     pub brought_over: Vec<String>,
+    /// What the source has that is never carried over, in words.
+    pub left_behind: Vec<String>,
     /// The cutover's steps.
     pub cutover_steps: Vec<CutoverStep>,
     /// Where the way back begins, if there is to be one.
@@ -153,6 +155,11 @@ pub struct MigrationReport {
     pub cutover_steps: Vec<CutoverStep>,
     /// Definitions that the cutover brought over.
     pub brought_over: Vec<String>,
+    /// What the source had that is never carried over, in words: databases of other tools, collections in `admin`, stored
+    /// functions.
+    #[serde(default)]
+    #[schema(required = false)]
+    pub left_behind: Vec<String>,
     /// Each namespace: documents, bytes, indexes, digest.
     pub namespaces: Vec<NamespaceReport>,
     /// The first documents that were repaired.
@@ -194,6 +201,7 @@ impl MigrationReport {
             predicted_pause_millis: migration.rehearsal.as_ref().and_then(|r| r.predicted_pause_millis),
             cutover_steps: record.cutover_steps,
             brought_over: record.brought_over,
+            left_behind: record.left_behind,
             namespaces: record.namespaces,
             repaired: record.repaired,
             failure,
@@ -251,6 +259,7 @@ impl MigrationReport {
             line(format!("\nRepaired: {} _id {id}{path}: {how}", repaired.namespace));
         }
         self.brought_over.iter().for_each(|text| line(format!("\nBrought over at the cutover: {text}")));
+        self.left_behind.iter().for_each(|text| line(format!("\nNot carried over: {text}")));
         line("\n## Configuration\n".to_owned());
         self.configuration.iter().for_each(|(name, value)| line(format!("- {name}: {value}")));
         line(format!("\nSHA-256 of the JSON document: {}", self.sha256));

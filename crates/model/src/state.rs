@@ -1,7 +1,7 @@
 //! A migration as the control plane keeps it.
 
 use crate::{
-    AgentId, Epoch, ErrorCode, Failure, GroupId, Limits, MigrationId, NamespaceFilter, Progress, Timestamp,
+    AgentId, Epoch, ErrorCode, Failure, GroupId, Identities, Limits, MigrationId, NamespaceFilter, Progress, Timestamp,
     cutover::{CutoverOptions, Rehearsal, Reversal, Wishes},
     progress::Waiting,
     protocol::Directive,
@@ -291,6 +291,12 @@ pub struct Carried {
     pub oplog_warned: Option<i64>,
     /// How often the user asked for the copy to be made again.
     pub recopies: i64,
+    /// Migrations whose place on the destination it takes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub replaces: Vec<MigrationId>,
+    /// What its clusters were when an agent claimed it first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identities: Option<Identities>,
     /// It was cancelled, and what was copied is still to be removed: some agent has to, however long that takes to come.
     pub to_remove: bool,
 }

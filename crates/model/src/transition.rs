@@ -2,7 +2,7 @@
 //! and only then are the actions carried out.
 
 use crate::{
-    AgentId, Epoch, ErrorCode, Failure, Limits, Migration, Phase, PhaseKind, Progress, Timestamp,
+    AgentId, Epoch, ErrorCode, Failure, Identities, Limits, Migration, Phase, PhaseKind, Progress, Timestamp,
     cutover::{CutoverOptions, Rehearsal, RehearsalState},
     progress::Waiting,
     state::{Heard, Lease},
@@ -50,6 +50,15 @@ pub enum Event {
         epoch: Epoch,
         /// What it found.
         rehearsal: Rehearsal,
+    },
+    /// The agent that holds the migration has found out between which clusters it goes.
+    Identified {
+        /// Who.
+        agent: AgentId,
+        /// Its epoch.
+        epoch: Epoch,
+        /// What both clusters are.
+        identities: Box<Identities>,
     },
     /// The user asks for the cutover.
     CutOver,
@@ -212,6 +221,18 @@ pub fn step(
                 next.rehearsal = Some(Rehearsal { requested_at, ended_at, state: RehearsalState::Done, ..rehearsal });
             }
         }
+        Event::Identified { agent, epoch, identities } => {
+            let held = migration.lease.as_ref().is_some_and(|lease| lease.agent == agent && lease.epoch == epoch);
+            if !held {
+                return Err(IllegalTransition::Fenced);
+            }
+            // For good: a later agent is held to it.
+            if next.carried.identities.is_none() {
+                let Identities { source, destination } = &*identities;
+                actions.push(record("identified", format!("from {source} to {destination}")));
+                next.carried.identities = Some(*identities);
+            }
+        }
         Event::CutOver => match migration.phase {
             Phase::Synced { .. } => {
                 is_heard(migration, now, "be cut over")?;
@@ -229,6 +250,9 @@ pub fn step(
             _ => return not_now("be paused"),
         },
         Event::Resume { .. } if !kind.may_resume() => return not_now("be resumed"),
+        Event::Resume { recopy: true } if migration.reversal.is_some() => {
+            return not_now("have its copy made again: a reverse migration copies nothing");
+        }
         Event::Resume { recopy } => {
             if kind == PhaseKind::Failed || recopy {
                 // It will be synced anew, and has its whole time from then.

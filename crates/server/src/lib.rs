@@ -191,6 +191,14 @@ impl Server {
         self.bootstrap.as_ref()
     }
 
+    /// Registers a cluster with the first group, for a caller in this process who has proven himself that the URI leads to
+    /// the cluster that migrations under way have: a request could not change its hosts.
+    pub fn know_cluster(&self, name: &str, uri: &limosa_model::Secret) -> Result<(), ServerError> {
+        let Some(group) = self.bootstrap.as_ref().map(|keys| keys.group_id) else { return Ok(()) };
+        let uris = store::Uris { standard: uri.clone(), vpc_peering: None, private_links: Vec::new() };
+        self.app.store.put_cluster(group, name, &uris)
+    }
+
     /// Serves until `shutdown`; requests under way are finished, and people are told of what happened until then.
     pub async fn serve_until(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), ServerError> {
         let ticking = tokio::spawn(scheduler::tick(Arc::clone(&self.app)));

@@ -513,12 +513,12 @@ fn own() -> Vec<Route> {
             .gives(Answer::page::<RegisteredCluster>()),
         Route::new(Method::POST, OWN_CLUSTERS, "registerCluster", clusters::register)
             .about("Register a destination, or change its URIs")
-            .role(GROUP_OWNER)
+            .role(OWNER)
             .takes_body::<RegisterCluster>()
             .gives(Answer::one::<RegisteredCluster>(StatusCode::CREATED)),
         Route::new(Method::DELETE, OWN_CLUSTER, "deleteCluster", clusters::delete)
             .about("Forget a destination")
-            .role(GROUP_OWNER)
+            .role(OWNER)
             .gives(Answer::nothing(StatusCode::NO_CONTENT)),
         Route::new(Method::GET, OWN_JOBS, "listLiveMigrations", jobs::list)
             .about("Return the group's migrations, newest first")
@@ -679,4 +679,38 @@ pub(crate) fn build(app: Arc<App>) -> Router {
         .layer(CatchPanicLayer::custom(middleware::panicked))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&app), metrics::measure))
         .with_state(app)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fmt::Write, path::Path};
+
+    const BEGIN: &str = "<!-- Made of the route table by a test of the server: LIMOSA_WRITE_DOCS=1. -->\n";
+    const END: &str = "<!-- End of the route table. -->\n";
+
+    /// Every operation with the weakest role that may ask for it.
+    fn role_table() -> String {
+        let mut table = "| operation | request | role |\n|---|---|---|\n".to_owned();
+        let mut rows: Vec<&Route> = routes().iter().filter(|route| !route.operation.is_empty()).collect();
+        rows.sort_by_key(|route| (route.role, route.operation));
+        for route in rows {
+            let role = if route.role.is_empty() { "any key" } else { route.role };
+            let _ = writeln!(table, "| `{}` | `{} {}` | {role} |", route.operation, route.method, route.path);
+        }
+        table
+    }
+
+    #[test]
+    fn the_documented_roles_are_those_of_the_route_table() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/security.md");
+        let page = std::fs::read_to_string(&file).expect("is there");
+        let (before, rest) = page.split_once(BEGIN).expect("the table's beginning");
+        let (known, after) = rest.split_once(END).expect("the table's end");
+        if std::env::var_os("LIMOSA_WRITE_DOCS").is_some() {
+            std::fs::write(&file, format!("{before}{BEGIN}{}{END}{after}", role_table())).expect("writes");
+        } else {
+            assert_eq!(known, role_table(), "run the test with LIMOSA_WRITE_DOCS=1");
+        }
+    }
 }

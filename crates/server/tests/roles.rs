@@ -1,6 +1,7 @@
 //! Who may do what, from where, and what is kept of it.
 
 use crate::support::{Answer, TestServer, sign};
+use limosa_model::{PhaseKind, Secret, protocol::Directive};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -239,4 +240,133 @@ async fn requests_are_counted_and_too_many_are_held_up() {
     assert!(refused.header("retry-after").parse::<u32>().is_ok_and(|s| (1..=60).contains(&s)), "{refused:?}");
     // Other resources are counted apart.
     assert_eq!(server.get(&server.group("clusters")).await.status, 200);
+}
+
+/// A key with this role in the server's group.
+async fn key_of_group(server: &TestServer, role: &str) -> (Value, String, String) {
+    let body = json!({"desc": "a test's", "roles": [role]});
+    let made = server.call(Method::POST, &server.group("apiKeys"), Some(body)).await;
+    assert_eq!(made.status, 200, "{made:?}");
+    let made = made.json();
+    let text = |name: &str| made[name].as_str().expect("is there").to_owned();
+    (made.clone(), text("publicKey"), text("privateKey"))
+}
+
+#[tokio::test]
+async fn a_group_owner_changes_nothing_that_takes_the_role_that_creating_takes() {
+    let server = TestServer::start().await;
+    let _agent = server.agent().await;
+    let migration = server.migration().await.replace("/api/atlas/v2", "/api/limosa/v1");
+    let owner = key_of_group(&server, "GROUP_OWNER").await;
+    let refused = [
+        (Method::POST, server.own("clusters"), json!({"name": "new", "uri": "mongodb://evil:1/"})),
+        (Method::POST, server.own("clusters"), json!({"name": "another", "uri": "mongodb://evil:1/"})),
+        (Method::DELETE, server.own("clusters/new"), Value::Null),
+        (Method::PUT, format!("{migration}/cutover/options"), json!({"reversible": true})),
+        (Method::POST, format!("{migration}/cancel"), json!({"dropCopied": true})),
+    ];
+    for (method, path, body) in refused {
+        let answer = by(&server, &owner, method.clone(), &path, Some(body).filter(|b| !b.is_null())).await;
+        assert_eq!(answer.error(), (401, "USER_UNAUTHORIZED".to_owned()), "{method} {path}");
+    }
+    let allowed = [
+        (Method::PUT, format!("{migration}/cutover/options"), json!({"blockSourceWrites": true})),
+        (Method::POST, format!("{migration}/cancel"), json!({})),
+    ];
+    for (method, path, body) in allowed {
+        assert_eq!(by(&server, &owner, method.clone(), &path, Some(body)).await.status, 200, "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_that_a_migration_uses_keeps_leading_where_it_leads() {
+    let server = TestServer::start().await;
+    let mut agent = server.agent().await;
+    let migration = server.migration().await;
+    let put = async |uri: &str| {
+        server.call(Method::POST, &server.own("clusters"), Some(json!({"name": "new", "uri": uri}))).await
+    };
+    let refused = async |uri: &str| {
+        let answer = put(uri).await;
+        assert_eq!(answer.error(), (409, "CLUSTER_IN_USE".to_owned()), "{uri}");
+        assert!(!answer.text.contains("hidden"), "{answer:?}");
+    };
+    let elsewhere = ["mongodb://user:hidden@127.0.0.2:1/", "mongodb://user:hidden@127.0.0.1:1/?tlsInsecure=true"];
+    for uri in elsewhere {
+        refused(uri).await;
+    }
+    agent.claim().await;
+    let renewed = "mongodb://user:renewed@127.0.0.1:1/";
+    assert_eq!(put(renewed).await.status, 201);
+    // A failed one can be resumed, and would read what is registered then.
+    assert_eq!(agent.report(&migration, PhaseKind::Failed, None).await, Directive::Stop);
+    refused(elsewhere[0]).await;
+    let detail = migration.replace("/api/atlas/v2", "/api/limosa/v1");
+    let steer = async |verb: &str| server.call(Method::POST, &format!("{detail}/{verb}"), Some(json!({}))).await.status;
+    assert_eq!(steer("resume").await, 200);
+    let given = agent.heartbeat(true).await.migration.expect("it waits");
+    assert_eq!(given.destination_uri, Secret::new(renewed));
+    assert_eq!(steer("cancel").await, 200);
+    assert_eq!(put(elsewhere[0]).await.status, 201);
+}
+
+/// What the documented role of each operation that changes something keeps out, one operation after the other.
+#[tokio::test]
+async fn every_operation_keeps_out_who_lacks_its_documented_role() {
+    let server = TestServer::start().await;
+    let _agent = server.agent().await;
+    let migration = server.migration().await;
+    let id = migration.rsplit('/').next().expect("an id").to_owned();
+    let mut keys = Vec::new();
+    for role in ["ORG_MEMBER", "ORG_READ_ONLY", "ORG_GROUP_CREATOR"] {
+        keys.push((role, key(&server, &[role]).await));
+    }
+    for role in ["GROUP_READ_ONLY", "GROUP_OWNER"] {
+        keys.push((role, key_of_group(&server, role).await));
+    }
+    let cluster = json!({"name": "x", "uri": "mongodb://h:1/"});
+    let bodies = json!({
+        "createGroupLiveMigration": server.request_body(), "createLiveMigration": server.request_body(),
+        "validateGroupLiveMigrations": server.request_body(), "validateLiveMigration": server.request_body(),
+        "registerCluster": cluster, "createGroup": {"name": "y", "orgId": server.keys.org_id},
+        "createOrgApiKey": {"desc": "x", "roles": ["ORG_OWNER"]}, "createGroupApiKey": {"desc": "x", "roles": ["GROUP_OWNER"]},
+        "addGroupApiKey": [{"roles": ["GROUP_OWNER"]}], "createOrgAccessEntry": [{"ipAddress": "127.0.0.1"}],
+        "createOrgServiceAccount":
+            {"name": "x", "description": "x", "roles": ["ORG_OWNER"], "secretExpiresAfterHours": 8},
+    });
+    let document = server.get("/api/openapi.json").await.json();
+    let mut judged = 0;
+    for (template, operations) in document["paths"].as_object().expect("paths") {
+        let path = template
+            .replace("{groupId}", &server.keys.group_id.to_string())
+            .replace("{orgId}", &server.keys.org_id.to_string())
+            .replace("{liveMigrationId}", &id)
+            .replace("{clusterName}", "nothing");
+        let path = path.split('{').map(|part| part.split_once('}').map_or(part, |(_, rest)| rest));
+        let path = path.collect::<Vec<_>>().join("0123456789abcdef01234567");
+        for (method, operation) in operations.as_object().expect("operations") {
+            let needed = operation["x-rolesRequirements"][0].as_str().unwrap_or_default();
+            let name = operation["operationId"].as_str().unwrap_or_default();
+            if method == "get" || needed.is_empty() {
+                continue;
+            }
+            let allowed: &[&str] = match needed {
+                "Organization Owner" => &[],
+                "Project Owner" => &["GROUP_OWNER"],
+                "Organization Project Creator" => &["ORG_GROUP_CREATOR"],
+                other => panic!("{name} needs {other:?}: say here who has that"),
+            };
+            let method: Method = method.to_ascii_uppercase().parse().expect("a method");
+            for (role, key) in keys.iter().filter(|(role, _)| !allowed.contains(role)) {
+                let body = bodies.get(name).cloned().or_else(|| operation.get("requestBody").map(|_| json!({})));
+                let answer = by(&server, key, method.clone(), &path, body).await;
+                if answer.status == 400 && bodies.get(name).is_none() {
+                    continue; // its body isn't known here
+                }
+                assert_eq!(answer.status, 401, "{role} may {name} ({method} {path}): {answer:?}");
+                judged += 1;
+            }
+        }
+    }
+    assert!(judged >= 80, "only {judged} were judged");
 }

@@ -13,7 +13,7 @@ pub(crate) use refuse::refuse;
 pub(crate) use service::{Agent, Server};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use limosa_model::{NamespaceFilter, Secret, cutover::CutoverOptions, filter::NamespacePattern};
+use limosa_model::{MigrationId, NamespaceFilter, Secret, cutover::CutoverOptions, filter::NamespacePattern};
 use parse::{percent, seconds, seconds_or_none, secret};
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -117,6 +117,10 @@ pub(crate) struct Ends {
     /// Drop what the destination holds under the namespaces to be migrated, before the copy
     #[arg(long)]
     pub drop_destination_data: bool,
+    /// Take the place of this migration, which writes the same namespaces to the destination and isn't over: it stops for
+    /// good; may be given several times
+    #[arg(long = "replace-migration", value_name = "MIGRATION_ID")]
+    pub replaces: Vec<MigrationId>,
 }
 
 /// Which namespaces.

@@ -5,6 +5,7 @@ use super::{
     parse::{seconds, secret},
 };
 use clap::Args;
+use limosa_agent::{Bounds, Files};
 use limosa_model::Secret;
 use limosa_server::RequestLimits;
 use std::{net::SocketAddr, path::PathBuf};
@@ -80,9 +81,34 @@ pub(crate) struct Agent {
     #[command(flatten)]
     pub namespaces: Namespaces,
     #[command(flatten)]
+    pub bounds: BoundsArgs,
+    #[command(flatten)]
     pub log: LogArgs,
     #[command(flatten)]
     pub tuning: TuningArgs,
+}
+
+/// What the server may order the agent to do.
+#[derive(Args)]
+#[command(next_help_heading = "Bounds")]
+pub(crate) struct BoundsArgs {
+    /// Write to this destination only; may be given several times. Without it: to any but the agent's own sources
+    #[arg(long = "allow-destination", value_name = "HOST[:PORT]")]
+    allow_destination: Vec<String>,
+    /// Open files below this directory when a request or a registered URI names them; may be given several times. Without it:
+    /// none
+    #[arg(long = "allow-files-below", value_name = "DIR")]
+    allow_files_below: Vec<PathBuf>,
+    /// Carry out reverse migrations, which write to the source of a migration that this agent completed
+    #[arg(long)]
+    allow_reverse: bool,
+}
+
+impl BoundsArgs {
+    pub fn bounds(self) -> Bounds {
+        let files = Files::Below(self.allow_files_below);
+        Bounds { destinations: self.allow_destination, files, allow_reverse: self.allow_reverse }
+    }
 }
 
 fn named_uri(text: &str) -> Result<(String, Secret), String> {

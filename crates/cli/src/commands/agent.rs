@@ -7,6 +7,8 @@ use limosa_agent::AgentConfig;
 pub(crate) async fn run(given: args::Agent) -> Result<(), CliError> {
     let mut interrupt = Interrupt::listen()?;
     ui::say(&format!("joining {} as {}", given.server, given.host_name));
+    let bounds = given.bounds.bounds();
+    bounds.words().iter().for_each(|line| ui::say(&format!("  {line}")));
     let config = AgentConfig {
         server_url: given.server,
         link_token: given.link_token,
@@ -18,6 +20,7 @@ pub(crate) async fn run(given: args::Agent) -> Result<(), CliError> {
         tuning: given.tuning.tuning(),
         plain_http: given.plain_http,
         metrics_listen: given.metrics_listen,
+        bounds,
     };
     Ok(limosa_agent::run(config, async move { interrupt.came().await }).await?)
 }

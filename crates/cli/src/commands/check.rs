@@ -22,7 +22,12 @@ pub(crate) async fn run(given: args::Check) -> Result<(), CliError> {
 
 /// Everything to know before. Writes nothing.
 pub(crate) async fn preflight(ends: &args::Ends, id: MigrationId) -> Vec<Finding> {
-    let settings = Settings {
+    limosa_engine::preflight(&settings(ends, id)).await
+}
+
+/// What the engine is to look at.
+pub(super) fn settings(ends: &args::Ends, id: MigrationId) -> Settings {
+    Settings {
         migration_id: id,
         epoch: Epoch(0),
         agent_id: AgentId::generate(),
@@ -36,6 +41,6 @@ pub(crate) async fn preflight(ends: &args::Ends, id: MigrationId) -> Vec<Finding
         steering: limosa_engine::Steering::default(),
         metrics: limosa_engine::Metrics::default(),
         reversal_from: None,
-    };
-    limosa_engine::preflight(&settings).await
+        claim: limosa_engine::Claim { replaces: ends.replaces.clone(), ..limosa_engine::Claim::default() },
+    }
 }

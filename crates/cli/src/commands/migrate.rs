@@ -13,7 +13,7 @@ use crate::{
     ui::{self, Event, Ui},
 };
 use limosa_agent::{
-    AgentConfig,
+    AgentConfig, Bounds, Files,
     http::{Client, HttpError},
 };
 use limosa_model::{ErrorCode, Failure, Finding, MigrationId, PhaseKind, Secret};
@@ -93,6 +93,8 @@ async fn migrate(given: &Migrate, ui: &mut Ui) -> Result<(), CliError> {
         most_connections: limosa_server::MOST_CONNECTIONS,
         public_url: None,
     })?;
+    // The state directory proved it to be the cluster that it was.
+    server.know_cluster(DESTINATION, &given.ends.destination)?;
     let profile = Profile::of(&server, &state.profile)?;
     profile.write(&state.profile)?;
     let client = profile.client()?;
@@ -216,6 +218,8 @@ fn agent(given: &Migrate, profile: &Profile, link_token: Secret) -> AgentConfig 
         tuning: given.tuning.tuning(),
         plain_http: false,
         metrics_listen: None,
+        // Whoever orders it to do something has this state directory's keys: it is the one who started it.
+        bounds: Bounds { files: Files::Any, allow_reverse: true, ..Bounds::default() },
     }
 }
 
@@ -265,6 +269,10 @@ async fn drive(
     ui: &mut Ui,
     interrupt: &mut Interrupt,
 ) -> Result<(), CliError> {
+    let over = match known.as_ref().filter(|known| known.phase == PhaseKind::Complete) {
+        Some(known) => Some(rerun::completed(given, known, given.state_dir.join("agent")).await?),
+        None => None,
+    };
     let id = match &known {
         Some(known) => {
             if matches!(known.phase, PhaseKind::Failed | PhaseKind::Paused) {
@@ -286,8 +294,13 @@ async fn drive(
     interruptible(interrupt, follow::to_the_end(&watched, ui)).await??;
     super::report::keep(&watched, ui).await?;
     match watched.way_back().await? {
-        Some(back) => follow_back(&watched, &back, ui, interrupt).await,
-        None => Ok(()),
+        Some(back) if !back.phase.is_final() || back.phase == PhaseKind::Failed => {
+            follow_back(&watched, &back, ui, interrupt).await
+        }
+        Some(_) | None => {
+            over.iter().for_each(|line| ui::say(line));
+            Ok(())
+        }
     }
 }
 
@@ -298,9 +311,6 @@ async fn follow_back(
     ui: &mut Ui,
     interrupt: &mut Interrupt,
 ) -> Result<(), CliError> {
-    if back.phase.is_final() && back.phase != PhaseKind::Failed {
-        return Ok(());
-    }
     let (id, profile) = (back.id, forth.profile_file.display());
     ui::say(&format!("the way back is open: the destination's changes go to the source's cluster, by migration {id}"));
     ui::say(&format!("  to close it: limosa migrations cancel {id} --profile {profile}"));
@@ -340,8 +350,9 @@ async fn create(given: &Migrate, profile: &Profile, client: &Client) -> Result<M
         "destination": {"groupId": profile.group_id, "clusterName": DESTINATION, "hostnameSchemaType": "PUBLIC"},
         "migrationHosts": [HOST],
         "dropDestinationData": given.ends.drop_destination_data,
+        "replaceMigrations": given.ends.replaces,
     });
-    let created: Value = client.call(Method::POST, &profile.atlas("liveMigrations"), Some(body)).await?;
-    let id = created["_id"].as_str().and_then(|id| id.parse().ok());
-    id.ok_or_else(|| HttpError::Malformed("a created migration has no _id".to_owned()).into())
+    let created: Value = client.call(Method::POST, &profile.own("liveMigrations"), Some(body)).await?;
+    let id = created["id"].as_str().and_then(|id| id.parse().ok());
+    id.ok_or_else(|| HttpError::Malformed("a created migration has no id".to_owned()).into())
 }

@@ -2,10 +2,15 @@
 //! cutover too; what only a beginning takes is not passed over in silence. Another cluster or other namespaces are refused
 //! where they are read.
 
-use super::follow::{Detail, Watched};
+use super::{
+    check,
+    follow::{Detail, Watched},
+};
 use crate::{args::Migrate, error::CliError, ui};
 use limosa_agent::http::HttpError;
-use limosa_model::{PhaseKind, cutover::CutoverOptions};
+use limosa_engine::Settings;
+use limosa_model::{Failure, PhaseKind, cutover::CutoverOptions};
+use std::path::PathBuf;
 
 /// Makes the options hold for the migration, `known` if it was there before, as far as they still can.
 pub(super) async fn apply(given: &Migrate, watched: &Watched<'_>, known: Option<&Detail>) -> Result<(), CliError> {
@@ -24,6 +29,15 @@ pub(super) async fn apply(given: &Migrate, watched: &Watched<'_>, known: Option<
         unheard(given, known).iter().for_each(|line| ui::say(line));
     }
     Ok(())
+}
+
+/// What the same command does once the migration is complete: nothing, and it says so. Anything but the same command is
+/// refused.
+pub(super) async fn completed(given: &Migrate, known: &Detail, data_dir: PathBuf) -> Result<String, CliError> {
+    let settings = Settings { data_dir, ..check::settings(&given.ends, known.id) };
+    let refused = |failure: Failure| CliError::Refused(vec![failure.into()]);
+    let at = limosa_engine::completed(&settings).await.map_err(refused)?;
+    Ok(format!("this migration was completed on {at}; nothing was done"))
 }
 
 fn too_late(held: CutoverOptions) -> String {

@@ -1,7 +1,7 @@
 //! Bodies of what Atlas's API lacks.
 
 use super::live_migration::{Destination, HostName, LiveMigrationRequest20240530, Source, ValidationStatus};
-use crate::{Finding, GroupId, Limits, PhaseKind, Progress, Status, ValidationId};
+use crate::{Finding, GroupId, Limits, MigrationId, PhaseKind, Progress, Status, ValidationId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -66,6 +66,11 @@ pub struct MigrationRequest {
     /// The one host whose agent is to run it.
     #[schema(value_type = Vec<HostName>, min_items = 1, max_items = 1)]
     pub migration_hosts: Vec<String>,
+    /// Migrations that write the same namespaces to the destination: they stop, and this one takes their place. By id, as
+    /// the error `DESTINATION_IN_USE` names them.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>, required = false, max_items = 100)]
+    pub replace_migrations: Vec<MigrationId>,
     /// What is read.
     pub source: Source,
 }

@@ -9,10 +9,10 @@ use crate::{
 };
 use axum::http::StatusCode;
 use limosa_model::{
-    AgentId, Finding, GroupId, Migration, MigrationId, Phase, PhaseKind, Secret, Timestamp,
+    AgentId, Finding, GroupId, Identities, Migration, MigrationId, Phase, PhaseKind, Secret, Timestamp,
     cutover::{CutoverOptions, Reversal, TurningPoint, Wishes},
     protocol,
-    state::{DestinationRef, SourceRef},
+    state::{Carried, DestinationRef, SourceRef},
     transition::Event,
     wire::live_migration::{AvailableClustersDeployment, LiveImportAvailableProject},
 };
@@ -23,6 +23,9 @@ const LEASE_SECONDS: i64 = 20;
 
 /// How often agents come.
 const HEARTBEAT_SECONDS: u64 = 2;
+
+/// How many that are over are told of, the newest first.
+const MOST_REPLACED: usize = 500;
 
 /// How long an agent counts as there after it was last heard of.
 const SEEN_SECONDS: i64 = 60;
@@ -200,8 +203,25 @@ fn assignment(call: &Call, migration: &Migration) -> Result<Option<protocol::Mig
         drop_destination_data: migration.drop_destination_data && migration.reversal.is_none(),
         filter: migration.filter.clone(),
         reversal_from: migration.reversal.map(|reversal| reversal.from),
+        reversal_of: migration.reversal.map(|reversal| reversal.of),
         cancelled: migration.carried.to_remove,
+        replaces: replaced(call, migration)?,
+        identities: migration.carried.identities.clone(),
     }))
+}
+
+/// Whose place on the destination it takes: those that were named, and those that this server knows to be over.
+fn replaced(call: &Call, migration: &Migration) -> Result<Vec<MigrationId>, ApiError> {
+    let mut all = migration.carried.replaces.clone();
+    if migration.epoch.0 <= 1 && migration.reversal.is_none() {
+        let over = [PhaseKind::Cancelled, PhaseKind::Expired];
+        let (known, _) = call.app.store.migrations(migration.group_id, &over, 0, MOST_REPLACED)?;
+        let same = known.into_iter().filter(|other| {
+            other.is_over_for_good() && other.reversal.is_none() && other.destination == migration.destination
+        });
+        all.extend(same.map(|other| other.id));
+    }
+    Ok(all)
 }
 
 fn validation(
@@ -227,6 +247,7 @@ fn validation(
         destination_uri,
         drop_destination_data: part("dropDestinationData").as_bool().unwrap_or(false),
         filter: serde_json::from_value(part("filter")).unwrap_or_default(),
+        replaces: serde_json::from_value(part("replaces")).unwrap_or_default(),
     }))
 }
 
@@ -238,7 +259,13 @@ pub(crate) fn report(call: &Call) -> Result<Reply, ApiError> {
     let current = call.app.store.migration_of(call.principal.org_id, id)?.ok_or_else(|| ApiError::resource(text))?;
     let mut report: protocol::Report = call.parse()?;
     report.make_plain();
-    let protocol::Report { epoch, phase, progress, failure, rehearsal, destination, record } = report;
+    let protocol::Report { epoch, phase, progress, failure, rehearsal, destination, record, identities } = report;
+    if let Some(identities) = identities.filter(|_| current.carried.identities.is_none()) {
+        let event = Event::Identified { agent: agent.id, epoch, identities: Box::new(identities) };
+        if let Err(NotChanged::Store(error)) = call.app.store.change(id, event, Timestamp::now()) {
+            return Err(error.into());
+        }
+    }
     let progress = Box::new(progress);
     let is_way_back = current.reversal.is_some();
     let holds = current.lease.as_ref().is_some_and(|lease| lease.agent == agent.id && lease.epoch == epoch);
@@ -305,7 +332,11 @@ fn begin_way_back(call: &Call, of: MigrationId, from: TurningPoint) -> Result<()
         phase_since: now,
         cutover: CutoverOptions::default(),
         rehearsal: None,
-        carried: Default::default(),
+        // The same two clusters: a URI that was changed meanwhile leads nowhere else.
+        carried: Carried {
+            identities: forth.carried.identities.as_ref().map(Identities::reversed),
+            ..Carried::default()
+        },
         reversal: Some(Reversal { of, from }),
         heard: None,
         ..forth

@@ -28,7 +28,7 @@ pub(crate) fn list(call: &Call) -> Result<Reply, ApiError> {
 
 pub(crate) fn register(call: &Call) -> Result<Reply, ApiError> {
     let group = group(call)?;
-    call.principal.owns_group(group.id)?;
+    call.principal.owns_org()?;
     let wanted: RegisterCluster = call.parse()?;
     read_uri("uri", &wanted.uri)?;
     wanted.vpc_peering_uri.iter().try_for_each(|uri| read_uri("vpcPeeringUri", uri))?;
@@ -38,6 +38,11 @@ pub(crate) fn register(call: &Call) -> Result<Reply, ApiError> {
         vpc_peering: wanted.vpc_peering_uri.map(Secret::new),
         private_links: wanted.private_links.into_iter().map(|l| (l.private_link_id, Secret::new(l.uri))).collect(),
     };
+    if let Some(known) = call.app.store.cluster(group.id, &wanted.name)?
+        && !uris.lead_where(&known.uris)
+    {
+        refuse_in_use(call, group.id, &wanted.name, "Its URIs may change in user and password alone until then.")?;
+    }
     call.app.store.put_cluster(group.id, &wanted.name, &uris)?;
     let cluster = find(call, group.id, &wanted.name)?;
     Ok(Reply { status: StatusCode::CREATED, ..reply(&shown(&cluster)) })
@@ -55,19 +60,20 @@ fn find(call: &Call, group: GroupId, name: &str) -> Result<Cluster, ApiError> {
     call.app.store.cluster(group, name)?.ok_or_else(|| no_cluster(name, group))
 }
 
+/// Refuses where a migration that an agent may still claim has it as one of its ends; a failed one can be resumed.
+fn refuse_in_use(call: &Call, group: GroupId, name: &str, more: &str) -> Result<(), ApiError> {
+    let Some(user) = call.app.store.user_of_cluster(group, name)? else { return Ok(()) };
+    let id = user.to_string();
+    let detail = format!("Cluster {name} is in use by live migration {id}, which is not over. {more}");
+    Err(ApiError::conflict("CLUSTER_IN_USE", detail.trim_end(), &[name, &id]))
+}
+
 /// A destination of a migration that isn't over stays.
 pub(crate) fn delete(call: &Call) -> Result<Reply, ApiError> {
     let group = group(call)?;
-    call.principal.owns_group(group.id)?;
+    call.principal.owns_org()?;
     let name = call.param("clusterName");
-    let active = call.app.store.active_of_org(call.principal.org_id)?;
-    if let Some(active) =
-        active.iter().find(|m| m.destination.group_id == group.id && m.destination.cluster_name == name)
-    {
-        let id = active.id.to_string();
-        let detail = format!("Cluster {name} is the destination of live migration {id}, which is not over.");
-        return Err(ApiError::conflict("CLUSTER_IN_USE", detail, &[name, &id]));
-    }
+    refuse_in_use(call, group.id, name, "")?;
     if call.app.store.delete_cluster(group.id, name)? {
         Ok(Reply::with(StatusCode::NO_CONTENT, None))
     } else {

@@ -11,6 +11,10 @@ use limosa_model::{Migration, Timestamp, cutover::CutoverOptions, transition::Ev
 /// Holds for the next cutover, whoever asks for it and by which API.
 pub(crate) fn choose(call: &Call) -> Result<Reply, ApiError> {
     let options: CutoverOptions = call.parse()?;
+    if options.reversible {
+        // It makes a migration that writes to the source's cluster.
+        call.principal.owns_org()?;
+    }
     Ok(reply(&change(call, Event::ChooseCutover(options))?.cutover))
 }
 

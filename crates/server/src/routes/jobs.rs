@@ -117,6 +117,10 @@ pub(crate) fn resume(call: &Call) -> Result<Reply, ApiError> {
 
 pub(crate) fn cancel(call: &Call) -> Result<Reply, ApiError> {
     let CancelRequest { drop_copied } = call.parse()?;
+    if drop_copied {
+        // It deletes what creating the migration wrote.
+        call.principal.owns_org()?;
+    }
     act(call, Event::Cancel { drop_copied })
 }
 

@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use limosa_model::{
     ApiVersion, Epoch, GroupId, Limits, Migration, MigrationId, NamespaceFilter, Phase, Progress, Secret, Timestamp,
     filter::{InvalidPattern, NamespacePattern},
-    state::{DestinationRef, SourceRef},
+    state::{Carried, DestinationRef, SourceRef},
     transition::{Event, IllegalTransition},
     wire::{
         live_migration::{
@@ -28,6 +28,8 @@ pub(crate) struct Request {
     pub host: String,
     pub drop_destination_data: bool,
     pub filter: NamespaceFilter,
+    /// Migrations whose place on the destination it takes.
+    pub replaces: Vec<MigrationId>,
     /// User and password as JSON, where the agent's own are not to be used.
     pub credentials: Option<Secret>,
 }
@@ -63,7 +65,7 @@ pub(crate) fn begin(call: &Call, group_id: GroupId, request: Request) -> Result<
         phase_since: now,
         cutover: limosa_model::cutover::CutoverOptions::default(),
         rehearsal: None,
-        carried: Default::default(),
+        carried: Carried { replaces: request.replaces, ..Carried::default() },
         reversal: None,
         heard: None,
     };
@@ -120,7 +122,7 @@ impl Request {
                 source,
             }
         };
-        Self::check(call, group, request, NamespaceFilter::default())
+        Self::check(call, group, request, NamespaceFilter::default(), Vec::new())
     }
 
     /// The body of create and validate in Limosa's own part of the API.
@@ -130,7 +132,8 @@ impl Request {
             include: patterns("includeNamespaces", &request.include_namespaces)?,
             exclude: patterns("excludeNamespaces", &request.exclude_namespaces)?,
         };
-        Self::check(call, group, request.into(), filter)
+        let replaces = request.replace_migrations.clone();
+        Self::check(call, group, request.into(), filter, replaces)
     }
 
     fn check(
@@ -138,6 +141,7 @@ impl Request {
         group: GroupId,
         request: LiveMigrationRequest20240530,
         filter: NamespaceFilter,
+        replaces: Vec<MigrationId>,
     ) -> Result<Self, ApiError> {
         let wanted = request.destination;
         if wanted.group_id != group {
@@ -160,7 +164,7 @@ impl Request {
         let (source, credentials) = source(request.source)?;
         announced(call, &source, &host)?;
         let drop_destination_data = request.drop_destination_data;
-        Ok(Self { source, destination, host, drop_destination_data, filter, credentials })
+        Ok(Self { source, destination, host, drop_destination_data, filter, replaces, credentials })
     }
 }
 

@@ -33,6 +33,7 @@ fn begin(call: &Call, group_id: GroupId, request: &Request) -> Result<Validation
     let kept = json!({
         "source": request.source, "destination": request.destination,
         "dropDestinationData": request.drop_destination_data, "filter": request.filter,
+        "replaces": request.replaces,
     });
     let validation = Validation {
         id: ValidationId::generate().to_string(),

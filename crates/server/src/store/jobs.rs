@@ -193,6 +193,15 @@ impl Store {
         Ok(!read_migrations(&self.lock(), condition, [of.to_string()])?.is_empty())
     }
 
+    /// The newest migration that has this destination and that an agent may still claim: one that isn't over, one that
+    /// failed and can be resumed, or one of which something is still to be removed.
+    pub fn user_of_cluster(&self, group: GroupId, name: &str) -> Result<Option<MigrationId>, ServerError> {
+        let condition = "group_id = ?1 AND (final = 0 OR phase = 'failed')
+            AND json_extract(body, '$.destination.clusterName') = ?2";
+        let found = read_migrations(&self.lock(), condition, [group.to_string().as_str(), name])?;
+        Ok(found.first().map(|migration| migration.id))
+    }
+
     /// A group's in these phases, newest first: `size` of them after the `first`, and how many there are.
     pub fn migrations(
         &self,

@@ -9,6 +9,7 @@ mod keys;
 mod outbox;
 mod reports;
 mod sealed;
+mod uri;
 
 pub(crate) use accounts::{AccountSecret, ServiceAccount};
 pub(crate) use audit::Audit;
@@ -225,6 +226,25 @@ impl Uris {
                 self.private_links.iter().find(|(id, _)| Some(id.as_str()) == private_link).map(|(_, uri)| uri)
             }
         }
+    }
+}
+
+impl Uris {
+    /// Whether each of them leads where the one of `known` that is asked for in the same way does.
+    pub fn lead_where(&self, known: &Self) -> bool {
+        let same = |a: Option<&Secret>, b: Option<&Secret>| match (a, b) {
+            (Some(a), Some(b)) => uri::lead_to_the_same(a.expose(), b.expose()),
+            // Nothing that is in use was asked for in this way.
+            (Some(_), None) => true,
+            (None, Some(_)) => false,
+            (None, None) => true,
+        };
+        let links = known.private_links.iter().all(|(id, uri)| {
+            same(self.private_links.iter().find(|(own, _)| own == id).map(|(_, uri)| uri), Some(uri))
+        });
+        links
+            && same(Some(&self.standard), Some(&known.standard))
+            && same(self.vpc_peering.as_ref(), known.vpc_peering.as_ref())
     }
 }
 

@@ -1,0 +1,3 @@
+//! An agent as its control plane meets it.
+
+mod hostile;

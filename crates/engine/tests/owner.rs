@@ -1,0 +1,230 @@
+//! One destination, one migration: who holds it is written there, and nobody else writes.
+
+use crate::support::{Pair, Run, settings};
+use bson::{Document, doc};
+use limosa_engine::{Outcome, Settings};
+use limosa_model::{
+    MigrationId, PhaseKind,
+    cutover::{CutoverOptions, TurningPoint, Wishes},
+    protocol::Directive,
+};
+use limosa_testkit::compare;
+use mongodb::Client;
+
+async fn seed(client: &Client, db: &str) {
+    let documents: Vec<Document> = (0..500).map(|n| doc! {"_id": n, "n": n}).collect();
+    client.database(db).collection("c").insert_many(documents).await.expect("inserts");
+}
+
+/// The failure's code and message.
+#[track_caller]
+fn failed(outcome: Outcome) -> (&'static str, String) {
+    match outcome {
+        Outcome::Failed(failure) => (failure.code.name(), failure.message),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn another(of: &Settings, dir: &std::path::Path) -> Settings {
+    Settings { migration_id: MigrationId::generate(), data_dir: dir.to_owned(), ..of.clone() }
+}
+
+async fn count(client: &Client, db: &str) -> u64 {
+    client.database(db).collection::<Document>("c").count_documents(doc! {}).await.expect("counts")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_in_use_is_refused_to_another_migration_until_the_first_is_over() {
+    let Pair { source, destination, from, to } = Pair::start().await;
+    seed(&from, "app").await;
+    let (one, two) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let first = settings(&source, &destination, one.path());
+    let mut run = Run::start(&first);
+    run.reach(PhaseKind::Synced).await;
+    let second = Settings { drop_destination_data: true, ..another(&first, two.path()) };
+    let (code, message) = failed(Run::start(&second).end().await);
+    assert_eq!(code, "DESTINATION_IN_USE", "{message}");
+    assert!(message.contains(&first.migration_id.to_string()), "{message}");
+    assert_eq!(count(&to, "app").await, 500, "nothing was dropped");
+    from.database("app").collection("c").insert_one(doc! {"_id": "late"}).await.expect("inserts");
+    run.cut_over().await;
+    compare(&from, &to, &["app"]).await.expect("equal");
+    // It is over: the next one may come.
+    Run::start(&second).cut_over().await;
+    compare(&from, &to, &["app"]).await.expect("equal");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_complete_migration_that_is_run_again_is_complete_and_writes_nothing() {
+    let Pair { source, destination, from, to } = Pair::start().await;
+    seed(&from, "app").await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut settings = settings(&source, &destination, dir.path());
+    let first = Run::start(&settings).cut_over_and_tell().await;
+    let kept = to.database("app").collection("c");
+    kept.insert_one(doc! {"_id": "the application's"}).await.expect("inserts");
+    // Its end was never told to anyone: another agent takes it up.
+    settings.epoch = settings.epoch.next();
+    let run = Run::start(&settings);
+    let reports = run.reports();
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(30), run.end()).await;
+    assert_eq!(ended.expect("it is over at once"), Outcome::Complete);
+    let again = reports.borrow().record.clone().expect("is told again");
+    assert_eq!(first.record.expect("is told").namespaces, again.namespaces);
+    assert_eq!(count(&to, "app").await, 501);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replaced_migration_stops_at_once_says_so_and_never_writes_again() {
+    let Pair { source, destination, from, to } = Pair::start().await;
+    seed(&from, "app").await;
+    let (one, two) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let mut first = settings(&source, &destination, one.path());
+    let mut run = Run::start(&first);
+    run.reach(PhaseKind::Synced).await;
+    let mut second = Settings { drop_destination_data: true, ..another(&first, two.path()) };
+    second.claim.replaces = vec![first.migration_id];
+    let taking = Run::start(&second);
+    let (code, message) = failed(run.end().await);
+    assert_eq!(code, "DESTINATION_TAKEN", "{message}");
+    assert!(message.contains(&second.migration_id.to_string()), "{message}");
+    taking.cut_over().await;
+    compare(&from, &to, &["app"]).await.expect("equal");
+    // The application writes there; whatever is left of the first one changes nothing of it.
+    to.database("app").collection("c").insert_one(doc! {"_id": "the application's"}).await.expect("inserts");
+    first.epoch = first.epoch.next();
+    assert_eq!(failed(Run::start(&first).end().await).0, "DESTINATION_TAKEN");
+    first.epoch = first.epoch.next();
+    let run = Run::start(&first);
+    run.order(Directive::Cancel { drop_copied: true });
+    assert_eq!(run.end().await, Outcome::Cancelled);
+    assert_eq!(count(&to, "app").await, 501);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_that_begin_at_once_one_gets_the_destination() {
+    let Pair { source, destination, from, to } = Pair::start().await;
+    seed(&from, "app").await;
+    seed(&from, "other").await;
+    let dirs: Vec<_> = (0..5).map(|_| tempfile::tempdir().expect("a directory")).collect();
+    let all: Vec<Settings> = dirs.iter().map(|dir| settings(&source, &destination, dir.path())).collect();
+    // What doesn't overlap isn't in the way.
+    let only = |name: &str, settings: &Settings| {
+        let mut settings = settings.clone();
+        settings.filter.include = vec![name.parse().expect("a pattern")];
+        settings
+    };
+    let runs: Vec<Run> = all[..4].iter().map(|settings| Run::start(&only("app.*", settings))).collect();
+    Run::start(&only("other.*", &all[4])).cut_over().await;
+    let mut left = Vec::new();
+    for mut run in runs {
+        match run.reach_or_end(PhaseKind::Synced).await {
+            Some(outcome) => assert_eq!(failed(outcome).0, "DESTINATION_IN_USE"),
+            None => left.push(run),
+        }
+    }
+    assert_eq!(left.len(), 1);
+    left.pop().expect("one is left").cut_over().await;
+    compare(&from, &to, &["app", "other"]).await.expect("equal");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_migration_leaves_the_destination_to_others() {
+    let Pair { source, destination, from, to } = Pair::start().await;
+    seed(&from, "app").await;
+    for drop_copied in [true, false] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let settings = Settings { drop_destination_data: true, ..settings(&source, &destination, dir.path()) };
+        let mut run = Run::start(&settings);
+        run.reach(PhaseKind::Synced).await;
+        run.order(Directive::Cancel { drop_copied });
+        assert_eq!(run.end().await, Outcome::Cancelled);
+        assert_eq!(count(&to, "app").await, if drop_copied { 0 } else { 500 });
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let last = settings(&source, &destination, dir.path());
+    assert_eq!(failed(Run::start(&last).end().await).0, "DESTINATION_NOT_EMPTY");
+    // Refused before it began: it holds nothing.
+    let last = Settings { drop_destination_data: true, ..another(&last, dir.path()) };
+    Run::start(&last).cut_over().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_cluster_and_a_lost_record_are_refused() {
+    let Pair { source, destination, from, to } = Pair::start().await;
+    let other = limosa_testkit::ReplicaSet::start().await.expect("starts");
+    seed(&from, "app").await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut first = settings(&source, &destination, dir.path());
+    let mut run = Run::start(&first);
+    run.reach(PhaseKind::Synced).await;
+    run.kill().await;
+    first.epoch = first.epoch.next();
+    let uri = limosa_model::Secret::new(other.uri());
+    for (recopies, moved) in [
+        (0, Settings { destination_uri: uri.clone(), ..first.clone() }),
+        (1, Settings { destination_uri: uri.clone(), recopies: 1, ..first.clone() }),
+        (0, Settings { source_uri: uri.clone(), ..first.clone() }),
+    ] {
+        let (code, message) = failed(Run::start(&moved).end().await);
+        assert_eq!(code, "CONFIGURATION_CHANGED", "recopies {recopies}: {message}");
+    }
+    // An agent on another host has no file of its own: what the control plane noted holds there.
+    let empty = tempfile::tempdir().expect("a directory");
+    let mut elsewhere = Settings { destination_uri: uri, data_dir: empty.path().to_owned(), ..first.clone() };
+    elsewhere.claim.pinned = run_identities(&first, dir.path());
+    assert_eq!(failed(Run::start(&elsewhere).end().await).0, "CONFIGURATION_CHANGED");
+    to.database("__limosa").drop().await.expect("drops");
+    assert_eq!(failed(Run::start(&first).end().await).0, "CHECKPOINT_LOST");
+    assert_eq!(count(&other.client().await, "app").await, 0);
+}
+
+/// What the data directory says of a migration.
+fn run_identities(settings: &Settings, dir: &std::path::Path) -> Option<limosa_model::Identities> {
+    let file = dir.join("migrations").join(format!("{}.json", settings.migration_id));
+    let known: serde_json::Value = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
+    serde_json::from_value(known["identities"].clone()).ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reverse_migration_that_nothing_proves_writes_nothing_to_the_source() {
+    let Pair { source, destination, from, to } = Pair::start().await;
+    seed(&from, "app").await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let forth = settings(&source, &destination, dir.path());
+    let reversible = CutoverOptions { block_source_writes: false, reversible: true };
+    forth.steering.set(Wishes { cutover: reversible, ..Wishes::default() });
+    let record = Run::start(&forth).cut_over_and_tell().await.record.expect("is told");
+    let point = record.turning_point.expect("there is one");
+    let hostile = limosa_testkit::ReplicaSet::start().await.expect("starts");
+    let empty = tempfile::tempdir().expect("a directory");
+    let back = Settings {
+        source_uri: forth.destination_uri.clone(),
+        destination_uri: forth.source_uri.clone(),
+        reversal_from: Some(point),
+        steering: limosa_engine::Steering::default(),
+        ..another(&forth, dir.path())
+    };
+    let not_asked = {
+        let mut settings = back.clone();
+        settings.claim.allow_reverse = false;
+        settings
+    };
+    let earlier = TurningPoint { time: point.time - 100, ..point };
+    let cases = [
+        ("without --allow-reverse", not_asked),
+        ("from another cluster", Settings { source_uri: limosa_model::Secret::new(hostile.uri()), ..back.clone() }),
+        ("on another host", Settings { data_dir: empty.path().to_owned(), ..back.clone() }),
+        ("from another time", Settings { reversal_from: Some(earlier), ..back.clone() }),
+        ("with its copy made again", Settings { recopies: 1, ..back.clone() }),
+    ];
+    hostile.client().await.database("app").collection("c").insert_one(doc! {"_id": "evil"}).await.expect("inserts");
+    for (what, settings) in cases {
+        let (code, message) = failed(Run::start(&settings).end().await);
+        assert_eq!(code, "REVERSE_NOT_ALLOWED", "{what}: {message}");
+        assert_eq!(count(&from, "app").await, 500, "{what}");
+    }
+    to.database("app").collection("c").insert_one(doc! {"_id": "new"}).await.expect("inserts");
+    Run::start(&back).cut_over().await;
+    assert_eq!(count(&from, "app").await, 501);
+}
