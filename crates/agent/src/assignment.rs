@@ -185,7 +185,8 @@ async fn report_end(reporter: &mut Reporter, last: &EngineReport, leaving: &Atom
 }
 
 fn settings(agent: &Agent, given: MigrationAssignment) -> Result<Settings, Failure> {
-    let (mut source_uri, mut destination_uri) = (source_uri(&agent.config, &given.source)?, given.destination_uri.clone());
+    let (mut source_uri, mut destination_uri) =
+        (source_uri(&agent.config, &given.source)?, given.destination_uri.clone());
     match given.reversal_from {
         // It writes to a source: that is for the engine to allow, by what this host and both clusters know.
         Some(_) => agent.config.bounds.destination(&destination_uri, &[])?,

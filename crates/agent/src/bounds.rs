@@ -46,7 +46,9 @@ impl Bounds {
         if !self.destinations.is_empty() {
             return match hosts.iter().find(|host| !self.names(host)) {
                 None => Ok(()),
-                Some(host) => refused(format!("the destination has the host {host}, which no --allow-destination names")),
+                Some(host) => {
+                    refused(format!("the destination has the host {host}, which no --allow-destination names"))
+                }
             };
         }
         let is_own = |source: &Secret| {
@@ -82,7 +84,8 @@ impl Bounds {
         let Files::Below(directories) = &self.files else { return Ok(()) };
         let real = fs::canonicalize(Path::new(path)).ok();
         let below = |directory: &PathBuf| {
-            fs::canonicalize(directory).is_ok_and(|directory| real.as_ref().is_some_and(|real| real.starts_with(directory)))
+            fs::canonicalize(directory)
+                .is_ok_and(|directory| real.as_ref().is_some_and(|real| real.starts_with(directory)))
         };
         if directories.iter().any(below) {
             return Ok(());
@@ -122,7 +125,8 @@ fn hosts(uri: &Uri) -> Vec<String> {
 }
 
 fn parsed(uri: &Secret) -> Result<Uri, Failure> {
-    let malformed = |fault| Failure::new(ErrorCode::MalformedUri, format!("the destination URI can't be read: {fault}"));
+    let malformed =
+        |fault| Failure::new(ErrorCode::MalformedUri, format!("the destination URI can't be read: {fault}"));
     Uri::parse(uri).map_err(malformed)
 }
 
@@ -136,7 +140,8 @@ mod tests {
 
     #[test]
     fn destinations_are_those_that_were_named() {
-        let named = |all: &[&str]| Bounds { destinations: all.iter().map(|&s| s.to_owned()).collect(), ..Bounds::default() };
+        let named =
+            |all: &[&str]| Bounds { destinations: all.iter().map(|&s| s.to_owned()).collect(), ..Bounds::default() };
         let sources = vec![("old".to_owned(), Secret::new("mongodb://u:p@Old:27017/?replicaSet=rs"))];
         let to = |bounds: &Bounds, uri: &str| code(bounds.destination(&Secret::new(uri), &sources));
         let refused = Some("DESTINATION_NOT_ALLOWED");
@@ -146,10 +151,14 @@ mod tests {
             assert_eq!(to(&any, own), refused, "{own}");
         }
         let one = named(&["new", "other:27018", "cluster.example.com"]);
-        for allowed in ["mongodb://new:1,NEW:2", "mongodb://u:p@other:27018", "mongodb+srv://cluster.example.com/?tls=true"] {
+        for allowed in
+            ["mongodb://new:1,NEW:2", "mongodb://u:p@other:27018", "mongodb+srv://cluster.example.com/?tls=true"]
+        {
             assert_eq!(to(&one, allowed), None, "{allowed}");
         }
-        for not in ["mongodb://other", "mongodb://new:1,evil:1", "mongodb://new@evil", "mongodb+srv://cluster.evil.com/new"] {
+        for not in
+            ["mongodb://other", "mongodb://new:1,evil:1", "mongodb://new@evil", "mongodb+srv://cluster.evil.com/new"]
+        {
             assert_eq!(to(&one, not), refused, "{not}");
         }
         // Whoever starts the agent may name one of its sources.

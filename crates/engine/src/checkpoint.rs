@@ -14,8 +14,7 @@ const CLOSED: i64 = i64::MAX;
 pub(crate) const DATABASE: &str = "__limosa";
 
 /// All collections in it: what else is there was put there by somebody else.
-pub(crate) const COLLECTIONS: &[&str] =
-    &["claims", "collections", "fences", "migrations", "ranges", "reversible"];
+pub(crate) const COLLECTIONS: &[&str] = &["claims", "collections", "fences", "migrations", "ranges", "reversible"];
 
 /// How far a migration is, as far as a resume is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

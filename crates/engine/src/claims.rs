@@ -221,9 +221,8 @@ pub(crate) async fn in_the_way(
     let (claims, checkpoints) = (store.read(CLAIMS, doc! {}).await?, store.read("migrations", doc! {}).await?);
     let replaces: Vec<String> = replaces.iter().map(MigrationId::to_string).collect();
     let holders = holders(claims, &checkpoints)?;
-    Ok(refusal(store.id(), filter, &replaces, &holders).map(|failure| {
-        Finding::error(failure.code, "destination", failure.message)
-    }))
+    Ok(refusal(store.id(), filter, &replaces, &holders)
+        .map(|failure| Finding::error(failure.code, "destination", failure.message)))
 }
 
 /// All migrations that may write: live claims, and checkpoints that the version before left without one.
@@ -340,7 +339,8 @@ async fn insert_in(
     }
     if !claim.replaces.is_empty() {
         let set = doc! {"state": "replaced", "stateSince": DateTime::now(), "replacedBy": &claim.id};
-        let replaced = doc! {"q": {"_id": {"$in": &claim.replaces}, "state": "live"}, "u": {"$set": set}, "multi": true};
+        let replaced =
+            doc! {"q": {"_id": {"$in": &claim.replaces}, "state": "live"}, "u": {"$set": set}, "multi": true};
         db.run_command(doc! {"update": CLAIMS, "updates": [replaced]}).session(&mut *session).await?;
     }
     let document = bson::serialize_to_document(claim).map_err(Error::custom)?;

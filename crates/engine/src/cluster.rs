@@ -238,10 +238,7 @@ impl Cluster {
             .await
             .map_err(|e| self.failure(&e))?;
         let databases = reply.get_array("databases").map(Vec::as_slice).unwrap_or_default();
-        Ok(databases
-            .iter()
-            .filter_map(|d| d.as_document()?.get_str("name").ok().map(str::to_owned))
-            .collect())
+        Ok(databases.iter().filter_map(|d| d.as_document()?.get_str("name").ok().map(str::to_owned)).collect())
     }
 }
 

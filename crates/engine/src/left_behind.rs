@@ -30,7 +30,8 @@ pub(crate) async fn findings(source: &Cluster, filter: &NamespaceFilter) -> Resu
             for (name, _) in collections(source, &db, doc! {"name": {"$gte": "system.", "$lt": "system/"}}).await? {
                 let known = name.starts_with(BUCKETS) || OF_THE_SERVER.contains(&name.as_str());
                 if !known && filter.chooses(&db, &name) {
-                    let what = if name == "system.js" { "stored functions" } else { "a collection of the server's kind" };
+                    let what =
+                        if name == "system.js" { "stored functions" } else { "a collection of the server's kind" };
                     findings.push(told(&format!("{db}.{name}"), &format!("{db}.{name} holds {what}")));
                 }
             }
@@ -53,7 +54,11 @@ pub(crate) async fn foreign(cluster: &Cluster) -> Result<Option<Finding>, Failur
         .map(|name| format!("{OWN_DATABASE}.{name}"))
         .collect();
     let Some(first) = foreign.first() else { return Ok(None) };
-    let evidence = format!("the {} has collections in Limosa's own database that aren't Limosa's: {}", cluster.side, foreign.join(", "));
+    let evidence = format!(
+        "the {} has collections in Limosa's own database that aren't Limosa's: {}",
+        cluster.side,
+        foreign.join(", ")
+    );
     Ok(Some(Finding::error(ErrorCode::ReservedDatabase, first, evidence)))
 }
 

@@ -146,8 +146,7 @@ pub(crate) async fn complete_already(
 ) -> Result<(), Failure> {
     claims::finish(store).await?;
     let record = claim.record().unwrap_or_default();
-    let known =
-        Known { identities: claim.identities.clone(), turning_point: record.turning_point, complete: true };
+    let known = Known { identities: claim.identities.clone(), turning_point: record.turning_point, complete: true };
     kept::know(&settings.data_dir, store.id(), &known)?;
     tracker.record(record);
     tracker.identify(claim.identities.clone());

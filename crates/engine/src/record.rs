@@ -1,6 +1,8 @@
 //! What a migration's report is made of and only its engine knows.
 
-use crate::{Settings, cutover::Done, indexes, left_behind, replicate::Replicator, reversal, verify::metadata::SIDE_BY_SIDE};
+use crate::{
+    Settings, cutover::Done, indexes, left_behind, replicate::Replicator, reversal, verify::metadata::SIDE_BY_SIDE,
+};
 use futures::{StreamExt, TryStreamExt};
 use limosa_model::{
     Failure,

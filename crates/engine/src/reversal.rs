@@ -83,7 +83,8 @@ pub(crate) async fn prove(
         id.is_some() && named.as_deref().is_none_or(|named| id == Some(named))
     });
     let id = claim.and_then(|claim| claim.get_str("_id").ok());
-    let id = id.ok_or_else(|| unproven("the cluster that it reads has no record of a migration that was completed then"))?;
+    let id =
+        id.ok_or_else(|| unproven("the cluster that it reads has no record of a migration that was completed then"))?;
     let identities = |document: &Document| -> Option<Identities> {
         bson::deserialize_from_document(document.get_document("identities").ok()?.clone()).ok()
     };

@@ -150,7 +150,8 @@ impl NamespaceFilter {
     /// Whether some namespace may be admitted by both.
     pub fn overlaps(&self, other: &Self) -> bool {
         let Some(both) = self.within(other) else { return false };
-        let is_left = |pattern: &NamespacePattern| !both.exclude.iter().any(|out| out.meet(pattern).as_ref() == Some(pattern));
+        let is_left =
+            |pattern: &NamespacePattern| !both.exclude.iter().any(|out| out.meet(pattern).as_ref() == Some(pattern));
         both.include.is_empty() || both.include.iter().any(is_left)
     }
 

@@ -15,8 +15,8 @@ use crate::plain::{MESSAGE, NAME, make_plain};
 use crate::progress::NAMESPACES;
 use crate::report::Record;
 use crate::{
-    AgentId, DeploymentId, Epoch, Failure, Finding, GroupId, Identities, MigrationId, NamespaceFilter, PhaseKind, Progress, Secret,
-    ValidationId,
+    AgentId, DeploymentId, Epoch, Failure, Finding, GroupId, Identities, MigrationId, NamespaceFilter, PhaseKind,
+    Progress, Secret, ValidationId,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

@@ -403,7 +403,8 @@ impl TestAgent<'_> {
         let path = format!("/api/limosa/v1/agents/{}/migrations/{id}/report", self.id);
         let (progress, record) = (Progress::default(), Some(record));
         let (phase, failure, rehearsal, destination) = (PhaseKind::Complete, None, None, None);
-        let report = Report { epoch: self.epoch, phase, progress, failure, rehearsal, destination, record, identities: None };
+        let report =
+            Report { epoch: self.epoch, phase, progress, failure, rehearsal, destination, record, identities: None };
         self.post_raw(&path, &report).await
     }
 
@@ -411,7 +412,8 @@ impl TestAgent<'_> {
         let id = migration.rsplit('/').next().expect("an id");
         let failure = (phase == PhaseKind::Failed).then(|| Failure::new(ErrorCode::HistoryLost, "the oplog rolled"));
         let (rehearsal, destination, record) = (None, None, None);
-        let report = Report { epoch: self.epoch, phase, progress, failure, rehearsal, destination, record, identities: None };
+        let report =
+            Report { epoch: self.epoch, phase, progress, failure, rehearsal, destination, record, identities: None };
         let path = format!("/{}/migrations/{id}/report", self.id);
         self.post::<Ordered>(&path, &report).await.directive
     }

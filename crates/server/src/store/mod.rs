@@ -239,9 +239,10 @@ impl Uris {
             (None, Some(_)) => false,
             (None, None) => true,
         };
-        let links = known.private_links.iter().all(|(id, uri)| {
-            same(self.private_links.iter().find(|(own, _)| own == id).map(|(_, uri)| uri), Some(uri))
-        });
+        let links = known
+            .private_links
+            .iter()
+            .all(|(id, uri)| same(self.private_links.iter().find(|(own, _)| own == id).map(|(_, uri)| uri), Some(uri)));
         links
             && same(Some(&self.standard), Some(&known.standard))
             && same(self.vpc_peering.as_ref(), known.vpc_peering.as_ref())
