@@ -342,6 +342,7 @@ mod tests {
                 tuning: Tuning::default(),
                 plain_http: false,
                 metrics_listen: None,
+                bounds: Bounds::default(),
             };
             let (name, ca_certificate_path) = ("a".into(), Some("/ca.pem".into()));
             let access = protocol::SourceAccess { name, credentials: None, ca_certificate_path, ssl: true };
