@@ -231,7 +231,8 @@ impl Host {
             };
             let (phase, failure) = (PhaseKind::CatchingUp, None);
             let (rehearsal, destination, record) = (None, None, None);
-            let report = protocol::Report { epoch, phase, progress, failure, rehearsal, destination, record, identities: None };
+            let report =
+                protocol::Report { epoch, phase, progress, failure, rehearsal, destination, record, identities: None };
             self.post(&format!("/{}/migrations/{migration}/report", self.id), &report)?;
             if second >= WARM_UP {
                 taken.extend([beaten, due.elapsed()].map(|took| took.as_secs_f64() * 1000.0));
