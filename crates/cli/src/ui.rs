@@ -64,6 +64,8 @@ pub(crate) enum Event<'a> {
     Progress {
         phase: PhaseKind,
         lag_time_seconds: Option<i64>,
+        /// How long ago its host was heard of.
+        report_age_seconds: Option<i64>,
         #[serde(flatten)]
         progress: &'a Progress,
     },
@@ -135,7 +137,7 @@ impl Ui {
                 self.tell(&format!("migration {id} {verb}; API {url}, profile {}", profile.display()));
             }
             Event::Phase { phase, reason } => self.enter(phase, reason),
-            Event::Progress { phase, lag_time_seconds, progress } => self.progress(phase, lag_time_seconds, progress),
+            Event::Progress { phase, lag_time_seconds, progress, .. } => self.progress(phase, lag_time_seconds, progress),
             Event::ReadyForCutover { profile, expires_at, by_itself } => {
                 say("ready for cutover: the destination follows the source");
                 if !by_itself {

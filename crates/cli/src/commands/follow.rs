@@ -239,6 +239,7 @@ pub(crate) async fn to_the_end(watched: &Watched<'_>, ui: &mut Ui) -> Result<(),
             ui.show(Event::Progress {
                 phase: now.phase,
                 lag_time_seconds: now.lag_time_seconds,
+                report_age_seconds: now.report_age_seconds,
                 progress: &now.progress,
             });
             shown = Some(Instant::now());
