@@ -147,11 +147,11 @@ pub struct MigrationDetail {
     pub progress: Progress,
     /// Whether the cutover would be accepted.
     pub ready_for_cutover: bool,
+    /// Whether it was cancelled and what was copied is still to be removed from the destination.
+    pub removal_pending: bool,
     /// Seconds since its migration host was heard of last: it reports every second. After more than ten of them nothing is
     /// known of a migration that is under way, and nothing is ready. Absent before a host has taken it on.
     pub report_age_seconds: Option<i64>,
-    /// Whether it was cancelled and what was copied is still to be removed from the destination.
-    pub removal_pending: bool,
     /// The migration whose way back this one is.
     pub reversal_of: Option<String>,
     /// What is read.
