@@ -137,7 +137,9 @@ impl Ui {
                 self.tell(&format!("migration {id} {verb}; API {url}, profile {}", profile.display()));
             }
             Event::Phase { phase, reason } => self.enter(phase, reason),
-            Event::Progress { phase, lag_time_seconds, progress, .. } => self.progress(phase, lag_time_seconds, progress),
+            Event::Progress { phase, lag_time_seconds, progress, .. } => {
+                self.progress(phase, lag_time_seconds, progress)
+            }
             Event::ReadyForCutover { profile, expires_at, by_itself } => {
                 say("ready for cutover: the destination follows the source");
                 if !by_itself {
