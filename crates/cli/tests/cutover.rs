@@ -145,3 +145,44 @@ async fn a_cutover_is_rehearsed_blocks_the_source_and_is_reported() {
     let own = verified["namespaces"].as_array().expect("a list").iter().find(|n| n["namespace"] == "app.seed");
     assert_eq!((status, own.map(|n| &n["digest"])), (0, Some(&seed["digest"])), "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cutover_that_is_held_up_is_ended_and_the_source_takes_writes_again() {
+    let (source, destination) = tokio::join!(ReplicaSet::start(), ReplicaSet::start());
+    let (source, destination) = (source.expect("starts"), destination.expect("starts"));
+    let (from, to) = (source.client().await, destination.client().await);
+    let app = from.database("app");
+    app.collection("c").insert_many((0..100).map(|n| doc! {"_id": n, "u": n})).await.expect("inserts");
+    let index = doc! {"createIndexes": "c", "indexes": [{"key": {"u": 1}, "name": "u", "unique": true}]};
+    app.run_command(index).await.expect("indexes");
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut run = Running::start(
+        migrate(&source.uri(), &destination.uri(), &dir.path().join("state")).arg("--block-source-writes"),
+    );
+    let profile = run.until_event("started")["profile"].as_str().expect("a path").to_owned();
+    let ask = |words: &[&str]| finish(limosa().arg("migrations").args(words).args(["--profile", &profile]));
+    run.until_event("readyForCutover");
+    let (status, _, errors) = ask(&["abort-cutover"]);
+    assert!(status != 0 && errors.contains("none is under way"), "{status} {errors}");
+    let hold = doc! {
+        "configureFailPoint": "failCommand", "mode": {"times": 1},
+        "data": {"failCommands": ["collMod"], "appName": "limosa", "blockConnection": true, "blockTimeMS": 60_000},
+    };
+    to.database("admin").run_command(hold).await.expect("the server has this failpoint");
+    let (status, _, errors) = ask(&["cutover"]);
+    assert_eq!(status, 0, "{errors}");
+    run.until(|event| event["phase"] == "finalizing");
+    assert!(app.collection("c").insert_one(doc! {"_id": "held"}).await.is_err(), "writes are not blocked");
+    let began = std::time::Instant::now();
+    let (status, said, errors) = ask(&["abort-cutover"]);
+    assert!(status == 0 && said.contains("synced"), "{status} {said} {errors}");
+    assert!(began.elapsed() < std::time::Duration::from_secs(30), "it took {:?}", began.elapsed());
+    app.collection("c").insert_one(doc! {"_id": "again", "u": -1}).await.expect("it takes writes");
+    let (_, events, _) = ask(&["events"]);
+    assert!(events.contains("CUTOVER_ABORTED"), "{events}");
+    let (status, _, errors) = ask(&["cutover", "--wait"]);
+    assert_eq!(status, 0, "{errors}");
+    run.until_event("complete");
+    drop(run.end());
+    compare(&from, &to, &["app"]).await.expect("equal");
+}

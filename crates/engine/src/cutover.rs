@@ -8,12 +8,14 @@ use crate::{
     catalog::{self, Entry, Kind},
     checkpoint::Store,
     cluster::Cluster,
-    error, failpoint,
+    expiry, failpoint,
     indexes::{self, Properties},
     progress::Tracker,
     replicate::Replicator,
     reversal,
     verify::metadata,
+    views,
+    write_block::block_writes,
 };
 use bson::{Timestamp, doc};
 use futures::{StreamExt, TryStreamExt};
@@ -24,6 +26,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) use crate::write_block::{unblock_writes, write_block_refusal};
+
 /// For how long collections that were changed lately are compared as a whole once more, the smallest first: nothing that
 /// an application notices, and most collections of most databases are small.
 const ONCE_MORE: Duration = Duration::from_millis(500);
@@ -32,6 +36,8 @@ const ONCE_MORE: Duration = Duration::from_millis(500);
 pub(crate) enum NotCutOver {
     /// It can be asked for again.
     BackToSynced(Failure),
+    /// The same, but a step was left in the middle: replication begins again from its checkpoint before.
+    BackFromCheckpoint(Failure),
     Failed(Failure),
 }
 
@@ -43,9 +49,16 @@ impl From<Failure> for NotCutOver {
             | ErrorCode::IndexBuildFailed
             | ErrorCode::SourceNotPrimary
             | ErrorCode::WriteBlockRefused => Self::BackToSynced(failure),
+            // What a server refused in one step needn't be refused the next time, and replication itself is whole.
+            ErrorCode::ServerError | ErrorCode::CollectionLost => Self::BackFromCheckpoint(failure),
             _ => Self::Failed(failure),
         }
     }
+}
+
+/// Why a cutover that someone ended is ready again.
+pub(crate) fn aborted() -> Failure {
+    Failure::new(ErrorCode::CutoverAborted, "the cutover was ended on request")
 }
 
 /// The steps. Their numbers are what the checkpoint holds.
@@ -114,9 +127,7 @@ pub(crate) async fn cut_over(
     let verifier = replicator.verifier.clone();
     let _held = verifier.hold().await;
 
-    if choices.reversible
-        && let Some(finding) = reversal::refusal(&source).await?
-    {
+    if let Some(finding) = refusal(replicator, filter, choices).await? {
         return Err(NotCutOver::BackToSynced(finding.failure()));
     }
     if choices.reversible {
@@ -125,7 +136,14 @@ pub(crate) async fn cut_over(
     if choices.block_source_writes {
         sequence.enter(Step::BlockWrites).await?;
         replicator.store.set_writes_blocked(true).await?;
-        block_writes(&source).await?;
+        if let Err(failure) = block_writes(&source).await {
+            // Who may not lift a block can't have made one.
+            let lifted = unblock_writes(&source).await;
+            if lifted.is_ok() || lifted.is_err_and(|why| why.code == ErrorCode::InsufficientPrivileges) {
+                replicator.store.set_writes_blocked(false).await?;
+            }
+            return Err(failure.into());
+        }
         failpoint::reach(failpoint::WRITES_BLOCKED, &sequence.store.id()).await;
     }
     sequence.enter(Step::Drain).await?;
@@ -150,7 +168,13 @@ pub(crate) async fn cut_over(
 
     sequence.enter(Step::Finalize).await?;
     tracker.enter(PhaseKind::Finalizing, None);
+    if choices.properties == Properties::Deferred {
+        indexes::sync_all(&source, &destination, filter, Properties::FinalButExpiry).await?;
+        // What expires from here on comes back only by a repair: whatever can still refuse the cutover comes before.
+        refuse_later_writes(replicator, &source).await?;
+    }
     indexes::sync_all(&source, &destination, filter, Properties::Final).await?;
+    expiry::switch_on(&source, &destination, filter).await?;
 
     sequence.enter(Step::Confirm).await?;
     let departures = metadata::compare(&source, &destination, filter, Properties::Final).await?;
@@ -165,6 +189,29 @@ pub(crate) async fn cut_over(
     replicator.checkpoint().await?;
     tracker.count(|p| p.write_pause_millis = Some(began.elapsed().as_millis() as i64));
     Ok(sequence.end())
+}
+
+/// What is known to stand in the way before anything is changed and the pause begins, if something is.
+async fn refusal(
+    replicator: &Replicator,
+    filter: &NamespaceFilter,
+    choices: Choices,
+) -> Result<Option<Finding>, Failure> {
+    let (source, destination) = (replicator.registry.source(), replicator.registry.destination());
+    if choices.reversible
+        && let Some(finding) = reversal::refusal(source).await?
+    {
+        return Ok(Some(finding));
+    }
+    if choices.block_source_writes
+        && let Some(finding) = write_block_refusal(source).await?
+    {
+        return Ok(Some(finding));
+    }
+    if let Some(finding) = replicator.tracker.missing.refusals().into_iter().next() {
+        return Ok(Some(finding));
+    }
+    Ok(views::refused(source, destination, filter).await?.into_iter().next())
 }
 
 /// Where a cutover is.
@@ -196,53 +243,13 @@ impl Sequence {
     }
 }
 
-fn refused(why: &str) -> Failure {
-    Failure::new(ErrorCode::WriteBlockRefused, format!("the source's writes can't be blocked: {why}"))
-}
-
-const TOO_OLD: &str = "that takes MongoDB 6.0 or later, by its featureCompatibilityVersion too";
-
-const NO_PRIVILEGE: &str = "its user may not; grant it a role with the privilege setUserWriteBlockMode on the cluster";
-
-/// Why the source's writes could not be blocked, if so; nothing is tried.
-pub(crate) async fn write_block_refusal(source: &Cluster) -> Result<Option<Finding>, Failure> {
-    let told = |why| Some(Finding::error(ErrorCode::WriteBlockRefused, "source", refused(why).message));
-    if source.level < (6, 0) {
-        return Ok(told(TOO_OLD));
-    }
-    let privileges = source.privileges().await?;
-    let may = privileges.as_ref().is_none_or(|all| all.allow_on_cluster("setUserWriteBlockMode"));
-    Ok(if may { None } else { told(NO_PRIVILEGE) })
-}
-
-/// Makes the source refuse writes of its users.
-async fn block_writes(source: &Cluster) -> Result<(), Failure> {
-    if source.level < (6, 0) {
-        return Err(refused(TOO_OLD));
-    }
-    match source.db("admin").run_command(doc! {"setUserWriteBlockMode": 1, "global": true}).await {
-        Ok(_) => Ok(()),
-        Err(e) if error::code(&e) == Some(13) => Err(refused(NO_PRIVILEGE)),
-        Err(e) => Err(refused(&error::words(&e))),
-    }
-}
-
-/// Lets the source's users write again; for when a cutover didn't complete.
-pub(crate) async fn unblock_writes(source: &Cluster) -> Result<(), Failure> {
-    let mut pause = crate::retry::Backoff::default();
-    loop {
-        match source.db("admin").run_command(doc! {"setUserWriteBlockMode": 1, "global": false}).await {
-            Ok(_) => return Ok(()),
-            Err(e) if error::is_transient(&e) && pause.wait().await => {}
-            Err(e) => return Err(source.failure(&e)),
-        }
-    }
-}
-
-/// Applies everything up to `until`.
-pub(crate) async fn drain(replicator: &mut Replicator, until: Timestamp) -> Result<(), Failure> {
+/// Applies everything up to `until`, and what follows until the destination is an image of the source. That point moves
+/// on with every document that is read again: a writer that doesn't stop would move it for ever, so the first late write
+/// ends it.
+async fn drain(replicator: &mut Replicator, until: Timestamp) -> Result<(), Failure> {
     while replicator.passed < until.max(replicator.convergence) {
         replicator.step().await?;
+        refuse_late(replicator)?;
     }
     // Later changes that are on their way would come in the middle of what is done next.
     replicator.settle_all().await
@@ -252,6 +259,10 @@ pub(crate) async fn drain(replicator: &mut Replicator, until: Timestamp) -> Resu
 async fn refuse_later_writes(replicator: &mut Replicator, source: &Cluster) -> Result<(), Failure> {
     let (now, _) = source.optimes().await?;
     drain(replicator, now).await?;
+    refuse_late(replicator)
+}
+
+fn refuse_late(replicator: &Replicator) -> Result<(), Failure> {
     match replicator.late.told() {
         Some(told) => Err(Failure::new(
             ErrorCode::SourceWrittenDuringCutover,
@@ -278,7 +289,17 @@ async fn verify(replicator: &mut Replicator, source: &Cluster) -> Result<(), Fai
         }
     });
     let counted = futures::stream::iter(counted.collect::<Vec<_>>()).buffer_unordered(metadata::SIDE_BY_SIDE);
-    for pair in counted.try_collect::<Vec<_>>().await?.into_iter().flatten() {
+    let suspicious: Vec<_> = counted.try_collect().await?;
+    if suspicious.iter().any(Option::is_some) {
+        // What expires on the source is deleted here a moment later.
+        let (now, _) = source.optimes().await?;
+        drain(replicator, now).await?;
+    }
+    for pair in suspicious.into_iter().flatten() {
+        let unseen = source.version < (6, 0, 0) && pair.source.coll.starts_with(catalog::BUCKETS);
+        if !unseen && verifier.counts_are_equal(&pair).await? {
+            continue;
+        }
         tracing::warn!(ns = %pair.destination, "comparing every document at the cutover");
         verifier.scan_now(&pair).await?;
     }
@@ -354,7 +375,8 @@ pub(crate) async fn reconcile(
                 ));
             }
             Some(own) => {
-                let changes = catalog::option_changes(&entry, &own);
+                let mut changes = catalog::option_changes(&entry, &own);
+                changes.remove("expireAfterSeconds"); // it is switched on last
                 if !changes.is_empty() {
                     let mut command = doc! {"collMod": &entry.ns.coll};
                     command.extend(changes);
@@ -401,7 +423,8 @@ async fn create_views(destination: &Cluster, mut views: Vec<Entry>) -> Result<()
         let (mut left, mut last) = (Vec::new(), None);
         for view in views {
             if let Err(failure) = catalog::create(destination, &view.ns, &view.options).await {
-                last = Some(failure);
+                let message = format!("the view {}: {}", view.ns, failure.message);
+                last = Some(Failure::new(failure.code, message));
                 left.push(view);
             }
         }

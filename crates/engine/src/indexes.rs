@@ -4,9 +4,13 @@
 //! Deferred are uniqueness (two documents that swap a unique value pass through different workers) and expiry (the
 //! destination must not delete on its own). A destination before 6.0 can't turn an index unique in place: there a
 //! unique index is built at the cutover.
+//!
+//! Expiry is deferred as the longest that the destination's release takes: before 5.1 no index becomes one that expires
+//! without being built again.
 
 use crate::{
-    catalog::{self, Kind},
+    apply::registry::Registry,
+    catalog::{self, Entry, Kind, Uuid},
     cluster::Cluster,
     definition::Place,
     error, failpoint,
@@ -16,18 +20,87 @@ use crate::{
 use bson::{Bson, Document, doc};
 use futures::{StreamExt, TryStreamExt, future::BoxFuture};
 use limosa_model::{ErrorCode, Failure, Namespace, NamespaceFilter};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// The largest expiry that every version takes: 68 years.
-const NEVER_EXPIRES: i32 = i32::MAX;
+/// The longest expiry, in seconds, that an index of `version` takes; who sets it means never. Measured: 4.4.2 and 5.0.4
+/// refuse one that is longer than the time since 1970, 6.0.5 takes 68 years. The releases that read NaN as 68 years
+/// (5.0.14, 6.0.2) take them too.
+pub(crate) fn longest_expiry(version: (u32, u32, u32)) -> i32 {
+    let takes_any = version >= (6, 0, 2) || ((5, 0, 14)..(5, 1, 0)).contains(&version);
+    // Since 1970 there are more than that from November 2023 on; it is 53 years.
+    if takes_any { i32::MAX } else { 1_700_000_000 }
+}
+
+/// Options of indexes made before 3.4 that no later release takes, and that never changed what an index holds.
+const DEAD_OPTIONS: &[&str] = &["dropDups", "safe", "force", "w", "j", "fsync"];
+
+/// All that an index's definition may have in some release from 4.4 to 8.0.
+const KNOWN_OPTIONS: &[&str] = &[
+    "2dsphereIndexVersion",
+    "bits",
+    "bucketSize",
+    "clustered",
+    "collation",
+    "columnstoreProjection",
+    "default_language",
+    "expireAfterSeconds",
+    "hidden",
+    "key",
+    "language_override",
+    "max",
+    "min",
+    "name",
+    "partialFilterExpression",
+    "prepareUnique",
+    "sparse",
+    "storageEngine",
+    "textIndexVersion",
+    "unique",
+    "v",
+    "weights",
+    "wildcardProjection",
+];
+
+/// Why a destination of `version` can't build `index`, as far as its definition says.
+pub(crate) fn unbuildable(index: &Document, version: (u32, u32, u32)) -> Option<String> {
+    let name = index.get_str("name").unwrap_or_default();
+    let kinds = || index.get_document("key").into_iter().flatten().filter_map(|(_, kind)| kind.as_str());
+    if version >= (5, 0, 0) && kinds().any(|kind| kind == "geoHaystack") {
+        return Some(format!("index {name} is a geoHaystack index, which no release from 5.0 on has"));
+    }
+    let unknown = index.keys().find(|option| {
+        !KNOWN_OPTIONS.contains(&option.as_str()) && !DEAD_OPTIONS.contains(&option.as_str())
+    });
+    let unknown = unknown.filter(|_| version < (8, 1, 0))?;
+    Some(format!("index {name} has the option {unknown}, which the destination doesn't take"))
+}
 
 /// How far the destination's indexes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Properties {
     /// While replicating.
     Deferred,
+    /// At the cutover, before it is sure that it completes: nothing expires yet.
+    FinalButExpiry,
     /// At the cutover.
     Final,
+}
+
+/// An index that the destination refused to build before the cutover.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Refused {
+    pub name: String,
+    pub code: Option<i32>,
+    /// The server's words.
+    pub why: String,
+}
+
+impl Refused {
+    /// Whether it is only another index that is in its way as long as neither is unique: the cutover builds it.
+    pub fn waits_for_the_cutover(&self) -> bool {
+        // IndexAlreadyExists, IndexOptionsConflict, IndexKeySpecsConflict
+        matches!(self.code, Some(68 | 85 | 86))
+    }
 }
 
 /// All indexes of `ns`, but `_id`'s; none if it doesn't exist or is a view.
@@ -55,8 +128,13 @@ pub(crate) async fn list(cluster: &Cluster, ns: &Namespace) -> Result<Vec<Docume
     Ok(found)
 }
 
-/// What the destination of `level` should have for the source's `index`; `None`: nothing yet.
-pub(crate) fn wanted(index: &Document, properties: Properties, level: (u32, u32)) -> Option<Document> {
+/// What the destination of `level` and `version` should have for the source's `index`; `None`: nothing yet.
+pub(crate) fn wanted(
+    index: &Document,
+    properties: Properties,
+    level: (u32, u32),
+    version: (u32, u32, u32),
+) -> Option<Document> {
     let mut spec = index.clone();
     for flag in ["unique", "sparse"] {
         // Before 5.0 they are listed as they were written, be it as a number.
@@ -64,9 +142,14 @@ pub(crate) fn wanted(index: &Document, properties: Properties, level: (u32, u32)
             spec.insert(flag, number != 0);
         }
     }
-    if spec.get_f64("expireAfterSeconds").is_ok_and(f64::is_nan) {
-        // Releases before 5.0 took it; to later ones it means never, and they say so with this number.
-        spec.insert("expireAfterSeconds", NEVER_EXPIRES);
+    DEAD_OPTIONS.iter().for_each(|option| drop(spec.remove(option)));
+    if let Some(seconds) = spec.get("expireAfterSeconds") {
+        // 4.4 takes NaN and never expires anything by it; 5.0.4 reads it as 0, and releases since 6.0.2 as the longest.
+        let longest = longest_expiry(version);
+        let is_never = seconds.as_f64().is_some_and(f64::is_nan) || as_i64(Some(seconds)) > Some(i64::from(longest));
+        if is_never || properties != Properties::Final {
+            spec.insert("expireAfterSeconds", longest);
+        }
     }
     if properties == Properties::Deferred {
         if spec.get_bool("unique").unwrap_or(false) {
@@ -74,9 +157,6 @@ pub(crate) fn wanted(index: &Document, properties: Properties, level: (u32, u32)
                 return None;
             }
             spec.remove("unique");
-        }
-        if spec.contains_key("expireAfterSeconds") {
-            spec.insert("expireAfterSeconds", NEVER_EXPIRES);
         }
         spec.remove("prepareUnique");
     }
@@ -127,14 +207,14 @@ fn projected(projection: &Document) -> BTreeMap<String, bool> {
     found
 }
 
-/// Brings the indexes of `destination_ns` to those of `source_ns`. Returns how many were built.
+/// Brings the indexes of `destination_ns` to those of `source_ns`. Returns what the destination refused to build.
 pub(crate) async fn sync(
     source: &Cluster,
     source_ns: &Namespace,
     destination: &Cluster,
     destination_ns: &Namespace,
     properties: Properties,
-) -> Result<u64, Failure> {
+) -> Result<Vec<Refused>, Failure> {
     bring(&list(source, source_ns).await?, destination, destination_ns, properties).await
 }
 
@@ -144,13 +224,22 @@ pub(crate) async fn bring(
     destination: &Cluster,
     destination_ns: &Namespace,
     properties: Properties,
-) -> Result<u64, Failure> {
-    let want: Vec<Document> = listed.iter().filter_map(|i| wanted(i, properties, destination.level)).collect();
-    let have = list(destination, destination_ns).await?;
+) -> Result<Vec<Refused>, Failure> {
+    bring_to(listed, destination, &Place::from(destination_ns), properties).await
+}
+
+async fn bring_to(
+    listed: &[Document],
+    destination: &Cluster,
+    place: &Place,
+    properties: Properties,
+) -> Result<Vec<Refused>, Failure> {
+    let want: Vec<Document> = listed.iter().filter_map(|i| wanted(i, properties, destination.level, destination.version)).collect();
+    let have = list(destination, &place.ns).await?;
     let name = |d: &Document| d.get_str("name").unwrap_or_default().to_owned();
     for index in &have {
         if !want.iter().any(|w| name(w) == name(index)) {
-            drop_index(destination, destination_ns, &name(index)).await?;
+            drop_index(destination, place, &name(index)).await?;
         }
     }
     let mut missing = Vec::new();
@@ -159,19 +248,84 @@ pub(crate) async fn bring(
             None => missing.push(index),
             Some(existing) if same(&index, existing) => {}
             Some(existing) => {
-                if !convert(destination, destination_ns, existing, &index).await? {
-                    drop_index(destination, destination_ns, &name(&index)).await?;
+                if !convert(destination, &place.ns, existing, &index).await? {
+                    drop_index(destination, place, &name(&index)).await?;
                     missing.push(index);
                 }
             }
         }
     }
-    let built = missing.len() as u64;
-    create(destination, destination_ns, missing, properties).await?;
-    Ok(built)
+    create(destination, place, missing, properties).await
 }
 
-/// The same for all collections that `filter` admits, several at a time: most have nothing to do but to be asked.
+/// A collection on both sides.
+#[derive(Clone, Debug)]
+pub(crate) struct Pairing {
+    source: Namespace,
+    /// With its UUID, so that nothing else of that name is touched or made.
+    pub destination: Place,
+}
+
+impl Pairing {
+    /// Brings the destination's indexes to the source's. A collection that is gone by now needs none.
+    pub async fn bring(
+        &self,
+        source: &Cluster,
+        destination: &Cluster,
+        properties: Properties,
+    ) -> Result<Vec<Refused>, Failure> {
+        let listed = list(source, &self.source).await?;
+        match bring_to(&listed, destination, &self.destination, properties).await {
+            Err(failure) => {
+                let now = catalog::find(destination, &self.destination.ns).await?;
+                let gone = now.is_none_or(|now| now.uuid != self.destination.uuid);
+                if gone { Ok(Vec::new()) } else { Err(failure) }
+            }
+            brought => brought,
+        }
+    }
+}
+
+/// The collections of the source that the destination has, by the identity that replication knows them by: what is called
+/// alike on both sides just now needn't be one.
+pub(crate) async fn pairings(registry: &Registry, only: Option<&BTreeSet<Namespace>>) -> Result<Vec<Pairing>, Failure> {
+    let (source, destination) = (registry.source(), registry.destination());
+    let entries = catalog::list(source, registry.filter()).await?;
+    // Under whatever name, also outside of the filter.
+    let have = catalog::list(destination, &NamespaceFilter::default()).await?;
+    let have: HashMap<Namespace, Entry> = have.into_iter().map(|entry| (entry.ns.clone(), entry)).collect();
+    let by_name = source.version < (6, 0, 0);
+    let paired = entries.into_iter().filter(|e| e.kind != Kind::View && !e.ns.coll.starts_with(catalog::BUCKETS));
+    let paired = paired.filter_map(|entry| {
+        let target = match entry.kind {
+            Kind::TimeSeries => {
+                let buckets = Namespace::new(&entry.ns.db, format!("{}{}", catalog::BUCKETS, entry.ns.coll));
+                registry.by_name(&buckets).map(|_| entry.ns.clone())
+            }
+            _ => {
+                let known = entry.uuid.and_then(|uuid| registry.by_uuid(uuid));
+                known.or_else(|| registry.by_name(&entry.ns).filter(|_| by_name)).map(|target| target.ns.clone())
+            }
+        };
+        let target = target.filter(|ns| only.is_none_or(|only| only.contains(ns)))?;
+        let own = have.get(&target).filter(|own| own.kind != Kind::View)?;
+        Some(Pairing { source: entry.ns, destination: Place { ns: target, uuid: own.uuid } })
+    });
+    Ok(paired.collect())
+}
+
+/// Brings the indexes of all collections that replication knows to `properties`.
+pub(crate) async fn sync_known(registry: &Registry, properties: Properties) -> Result<(), Failure> {
+    let pairings = pairings(registry, None).await?;
+    let all: Vec<_> =
+        pairings.iter().map(|pair| pair.bring(registry.source(), registry.destination(), properties)).collect();
+    let mut synced = futures::stream::iter(all).buffer_unordered(SIDE_BY_SIDE);
+    while synced.try_next().await?.is_some() {}
+    Ok(())
+}
+
+/// The same for all collections that `filter` admits and that both sides call alike, as they do at the end of a cutover.
+/// Several at a time: most have nothing to do but to be asked.
 pub(crate) async fn sync_all(
     source: &Cluster,
     destination: &Cluster,
@@ -179,24 +333,29 @@ pub(crate) async fn sync_all(
     properties: Properties,
 ) -> Result<(), Failure> {
     let entries = catalog::list(source, filter).await?;
-    // An index would create a collection that isn't there yet, without its options.
-    let there: HashSet<Namespace> = catalog::list(destination, filter).await?.into_iter().map(|e| e.ns).collect();
-    let indexed = entries
-        .iter()
-        .filter(|e| e.kind != Kind::View && !e.ns.coll.starts_with(catalog::BUCKETS) && there.contains(&e.ns));
-    let all: Vec<_> = indexed.map(|e| sync(source, &e.ns, destination, &e.ns, properties)).collect();
+    let have: HashMap<Namespace, Option<Uuid>> =
+        catalog::list(destination, filter).await?.into_iter().map(|own| (own.ns, own.uuid)).collect();
+    let indexed = entries.iter().filter(|e| e.kind != Kind::View && !e.ns.coll.starts_with(catalog::BUCKETS));
+    let pairings: Vec<Pairing> = indexed
+        .filter_map(|e| {
+            let uuid = *have.get(&e.ns)?;
+            Some(Pairing { source: e.ns.clone(), destination: Place { ns: e.ns.clone(), uuid } })
+        })
+        .collect();
+    let all: Vec<_> = pairings.iter().map(|pair| pair.bring(source, destination, properties)).collect();
     let mut synced = futures::stream::iter(all).buffer_unordered(SIDE_BY_SIDE);
     while synced.try_next().await?.is_some() {}
     Ok(())
 }
 
-/// Builds `specs` in one pass over the collection; those that exist already are left.
+/// Builds `specs` in one pass over the collection; those that exist already are left. Returns what was refused, which is
+/// an error once properties are final.
 pub(crate) async fn create(
     destination: &Cluster,
     place: impl Into<Place>,
     specs: Vec<Document>,
     properties: Properties,
-) -> Result<(), Failure> {
+) -> Result<Vec<Refused>, Failure> {
     build(destination, place.into(), specs, properties).await
 }
 
@@ -205,7 +364,7 @@ fn build(
     place: Place,
     specs: Vec<Document>,
     properties: Properties,
-) -> BoxFuture<'_, Result<(), Failure>> {
+) -> BoxFuture<'_, Result<Vec<Refused>, Failure>> {
     Box::pin(build_together(destination, place, specs, properties))
 }
 
@@ -214,12 +373,47 @@ async fn build_together(
     place: Place,
     specs: Vec<Document>,
     properties: Properties,
-) -> Result<(), Failure> {
+) -> Result<Vec<Refused>, Failure> {
     if specs.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let ns = &place.ns;
     let names: Vec<String> = specs.iter().map(|s| s.get_str("name").unwrap_or_default().to_owned()).collect();
+    let command = creation(destination, &place, &specs);
+    match destination.db(&ns.db).run_command(command).await.and_then(error::confirmed) {
+        Ok(_) => Ok(Vec::new()),
+        // The release has the parameter, and its feature compatibility version doesn't allow it.
+        Err(e) if place.uuid.is_some() && error::code(&e) == Some(72) && e.to_string().contains("collectionUUID") => {
+            build(destination, Place { uuid: None, ..place }, specs, properties).await
+        }
+        Err(e) if error::is_gone(&e) || error::is_transient(&e) => Err(destination.failure(&e)),
+        Err(e) if error::code(&e) == Some(68) => Ok(Vec::new()),
+        // One that can't be built keeps none of the others back.
+        Err(_) if specs.len() > 1 => {
+            let mut refused = Vec::new();
+            for spec in specs {
+                refused.extend(build(destination, place.clone(), vec![spec], properties).await?);
+            }
+            Ok(refused)
+        }
+        // It fits at the cutover: until then another index of a later or earlier time is in its way, or documents of
+        // another time are.
+        Err(error) if properties == Properties::Deferred => {
+            tracing::warn!(%ns, ?names, code = error::code(&error), "an index can't be built yet: {}", error::words(&error));
+            let refused = |name| Refused { name, code: error::code(&error), why: error::words(&error) };
+            Ok(names.into_iter().map(refused).collect())
+        }
+        Err(e) => {
+            let code = match error::code(&e) {
+                Some(11000) => ErrorCode::UniqueConversionFailed,
+                _ => ErrorCode::IndexBuildFailed,
+            };
+            Err(Failure::new(code, format!("index {} of {ns}: {}", names.join(", "), error::words(&e))))
+        }
+    }
+}
+
+fn creation(destination: &Cluster, place: &Place, specs: &[Document]) -> Document {
     // Without it an index would take the collection's collation over. Those of the first version know none.
     let explicit = specs.iter().cloned().map(|mut spec| {
         if !spec.contains_key("collation") && as_i64(spec.get("v")) != Some(1) {
@@ -228,45 +422,40 @@ async fn build_together(
         spec
     });
     let indexes: Vec<Document> = explicit.collect();
-    let mut command = doc! {"createIndexes": &ns.coll, "indexes": indexes, "writeConcern": {"w": "majority"}};
+    // By default every voting member has to build it before it counts as built: one that is down would stop it all.
+    let mut command = doc! {
+        "createIndexes": &place.ns.coll, "indexes": indexes, "commitQuorum": "majority",
+        "writeConcern": {"w": "majority"},
+    };
     place.hold(destination, &mut command);
-    match destination.db(&ns.db).run_command(command).await.and_then(error::confirmed) {
-        Ok(_) => Ok(()),
-        Err(e) if error::is_gone(&e) || error::is_transient(&e) => Err(destination.failure(&e)),
-        Err(e) if error::code(&e) == Some(68) => Ok(()),
-        // One that can't be built keeps none of the others back.
-        Err(_) if specs.len() > 1 => {
-            for spec in specs {
-                build(destination, place.clone(), vec![spec], properties).await?;
-            }
-            Ok(())
-        }
-        // It fits at the cutover: until then another index of a later or earlier time is in its way, or documents of
-        // another time are.
-        Err(error) if properties == Properties::Deferred => {
-            tracing::info!(%ns, ?names, code = error::code(&error), "an index can't be built before the cutover");
-            Ok(())
-        }
-        Err(e) => {
-            let code = match error::code(&e) {
-                Some(11000) => ErrorCode::UniqueConversionFailed,
-                _ => ErrorCode::IndexBuildFailed,
-            };
-            Err(Failure::new(code, format!("indexes {names:?} of {ns}: {}", error::words(&e))))
-        }
+    command
+}
+
+/// Whether a write that was refused with `code` may have been refused by an index.
+pub(crate) fn may_cause(code: i32) -> bool {
+    match code {
+        // DuplicateKey, CannotCreateIndex, CannotIndexParallelArrays, an array in a text index, KeyTooLong
+        11_000 | 67 | 171 | 201 | 17_280 => true,
+        // 2d: not within its bounds, not a pair of numbers, an empty or half a location
+        13_022..=13_027 | 13_067 | 13_068 | 16_804 => true,
+        // 2dsphere, geoHaystack, a hashed array, a numeric field name that is a place in an array as well
+        16_755 | 16_775 | 16_766 | 16_746 => true,
+        // text: the language isn't a string, or not known
+        17_261 | 17_262 => true,
+        _ => false,
     }
 }
 
 /// Drops indexes of the destination's `ns` that may refuse documents which the source accepted: at the first try those
-/// that the source's collection doesn't have now, then those of the kinds that refuse documents at all. Returns whether
-/// the write is worth another try.
+/// that the source's collection doesn't have now, then those of the kinds that refuse documents at all. Returns the names
+/// of what was dropped.
 pub(crate) async fn make_way(
     source: &Cluster,
     source_ns: Option<&Namespace>,
     destination: &Cluster,
     ns: &Namespace,
     tries: u32,
-) -> Result<bool, Failure> {
+) -> Result<Vec<String>, Failure> {
     let current = match source_ns {
         Some(source_ns) => list(source, source_ns).await?,
         None => Vec::new(),
@@ -274,22 +463,20 @@ pub(crate) async fn make_way(
     let picky = |index: &Document| {
         index.get_document("key").is_ok_and(|key| key.len() > 1 || key.values().any(|v| v.as_str().is_some()))
     };
-    let mut dropped = false;
+    let mut dropped = Vec::new();
     for index in list(destination, ns).await? {
         let name = index.get_str("name").unwrap_or_default();
         let stale = !current
             .iter()
             .any(|own| own.get_str("name").is_ok_and(|n| n == name) && own.get("key") == index.get("key"));
         if stale || (tries > 0 && picky(&index)) {
-            tracing::info!(%ns, name, "an index refuses a document of the source; it is dropped until the cutover");
+            tracing::warn!(%ns, name, "an index refuses a document of the source; it is dropped, and built again soon");
             drop_index(destination, ns, name).await?;
-            dropped = true;
+            dropped.push(name.to_owned());
         }
     }
-    if !dropped && tries == 0 {
-        Box::pin(make_way(source, source_ns, destination, ns, 1)).await?;
-        // Even if there was nothing: another worker may have made way since the write was refused.
-        return Ok(true);
+    if dropped.is_empty() && tries == 0 {
+        return Box::pin(make_way(source, source_ns, destination, ns, 1)).await;
     }
     Ok(dropped)
 }
@@ -324,6 +511,9 @@ async fn convert(destination: &Cluster, ns: &Namespace, have: &Document, want: &
         steps.push(doc! {"hidden": flag(want, "hidden")});
     }
     if let Some(seconds) = want.get("expireAfterSeconds") {
+        if destination.version < (5, 1, 0) && !have.contains_key("expireAfterSeconds") {
+            return Ok(false); // they change an expiry, and don't give one
+        }
         if as_i64(Some(seconds)) != as_i64(have.get("expireAfterSeconds")) {
             steps.push(doc! {"expireAfterSeconds": seconds.clone()});
         }
@@ -416,17 +606,43 @@ mod tests {
     #[test]
     fn uniqueness_and_expiry_wait_for_the_cutover() {
         let index = doc! {"v": 2, "key": {"a": 1}, "name": "a_1", "unique": true, "expireAfterSeconds": 60};
-        let deferred = wanted(&index, Properties::Deferred, (6, 0));
-        assert_eq!(deferred, Some(doc! {"v": 2, "key": {"a": 1}, "name": "a_1", "expireAfterSeconds": NEVER_EXPIRES}));
-        assert_eq!(wanted(&index, Properties::Deferred, (5, 0)), None);
-        assert_eq!(wanted(&index, Properties::Final, (5, 0)), Some(index));
+        let deferred = wanted(&index, Properties::Deferred, (6, 0), (6, 0, 5));
+        assert_eq!(deferred, Some(doc! {"v": 2, "key": {"a": 1}, "name": "a_1", "expireAfterSeconds": i32::MAX}));
+        assert_eq!(wanted(&index, Properties::Deferred, (5, 0), (5, 0, 4)), None);
+        assert_eq!(wanted(&index, Properties::Final, (5, 0), (5, 0, 4)), Some(index));
         let written = doc! {"v": 2, "key": {"a": 1}, "name": "a_1", "unique": 1, "sparse": 0.0};
         let read = doc! {"v": 2, "key": {"a": 1}, "name": "a_1", "unique": true, "sparse": false};
-        assert_eq!(wanted(&written, Properties::Final, (6, 0)), Some(read));
-        assert_eq!(wanted(&written, Properties::Deferred, (5, 0)), None);
+        assert_eq!(wanted(&written, Properties::Final, (6, 0), (6, 0, 5)), Some(read));
+        assert_eq!(wanted(&written, Properties::Deferred, (5, 0), (5, 0, 4)), None);
         let never = doc! {"v": 2, "key": {"a": 1}, "name": "a_1", "expireAfterSeconds": f64::NAN};
-        let told = wanted(&never, Properties::Final, (6, 0)).and_then(|index| index.get_i32("expireAfterSeconds").ok());
-        assert_eq!(told, Some(NEVER_EXPIRES));
+        let told =
+            wanted(&never, Properties::Final, (6, 0), (6, 0, 5)).and_then(|index| index.get_i32("expireAfterSeconds").ok());
+        assert_eq!(told, Some(i32::MAX));
+        // A release that refuses the longest, or reads NaN as 0, gets the longest that it takes.
+        let expiry = |seconds: Bson, properties, version: (u32, u32, u32)| {
+            let mut index = doc! {"v": 2, "key": {"a": 1}, "name": "a_1"};
+            index.insert("expireAfterSeconds", seconds);
+            wanted(&index, properties, (version.0, version.1), version).and_then(|index| as_i64(index.get("expireAfterSeconds")))
+        };
+        for version in [(4, 4, 2), (5, 0, 4), (6, 0, 1)] {
+            assert_eq!(expiry(60.into(), Properties::Deferred, version), Some(1_700_000_000));
+            assert_eq!(expiry(f64::NAN.into(), Properties::Final, version), Some(1_700_000_000));
+            assert_eq!(expiry(i32::MAX.into(), Properties::Final, version), Some(1_700_000_000));
+            assert_eq!(expiry(60.into(), Properties::Final, version), Some(60));
+        }
+        assert_eq!(expiry(60.into(), Properties::FinalButExpiry, (6, 0, 5)), Some(i64::from(i32::MAX)));
+    }
+
+    #[test]
+    fn what_a_definition_says_can_not_be_built_is_known() {
+        let hay = doc! {"v": 2, "key": {"at": "geoHaystack", "b": 1}, "name": "hay", "bucketSize": 1};
+        assert_eq!(unbuildable(&hay, (4, 4, 2)), None);
+        assert!(unbuildable(&hay, (5, 0, 4)).is_some_and(|why| why.contains("hay")));
+        let old = doc! {"v": 1, "key": {"a": 1}, "name": "a", "dropDups": true, "safe": true};
+        assert_eq!(unbuildable(&old, (6, 0, 5)), None);
+        assert_eq!(wanted(&old, Properties::Final, (6, 0), (6, 0, 5)), Some(doc! {"v": 1, "key": {"a": 1}, "name": "a"}));
+        let odd = doc! {"v": 1, "key": {"a": 1}, "name": "a", "fancy": 1};
+        assert!(unbuildable(&odd, (6, 0, 5)).is_some_and(|why| why.contains("fancy")));
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -15,17 +15,21 @@ use crate::{
         worker::{Copier, IN_FLIGHT},
     },
     cutover::{self, NotCutOver},
-    failpoint,
+    expiry, failpoint,
     indexes::{self, Properties},
-    kept, left_behind,
+    kept,
+    late_writes::{LateWrites, Recent},
+    left_behind,
     meter::{self, Meter},
     oplog, ownership, preflight, pressure,
     progress::{Part, Tracker},
-    record, rehearse,
-    replicate::{LateWrites, Replicator},
+    record,
+    rehearse::Stage as RehearsalStage,
+    replicate::Replicator,
     retry, reversal,
     stream::{reader::Reader, spool::Spool},
     throttle::{Reads, Throttle},
+    upkeep::Upkeep,
     verify::{beside::Verifier, metadata::SIDE_BY_SIDE, scan::Ends},
 };
 use bson::Timestamp;
@@ -115,7 +119,44 @@ async fn persist(
             Err(failure) if settings.epoch.0 > 1 || kept::spool(settings).exists() => failure,
             ended => return ended,
         };
+        end_if_aborted(tracker, settings, *orders.borrow());
         retry::hold(Part::Applier, failure, tracker, settings.tuning.patience).await?;
+    }
+}
+
+/// A cutover that waits for the cause of a failure to go away ends on request too; what is left of it on the destination
+/// is undone as soon as that can be reached.
+fn end_if_aborted(tracker: &Tracker, settings: &Settings, order: Directive) {
+    let phase = tracker.phase();
+    if settings.steering.now().abort_cutover && matches!(phase, PhaseKind::CuttingOver | PhaseKind::Finalizing) {
+        tracker.refuse_cutover();
+        // How far behind it is by now nobody knows.
+        tracker.enter(PhaseKind::CatchingUp, Some(cutover::aborted()));
+    } else if order != Directive::CutOver && tracker.has_refused() {
+        tracker.forget_refusal();
+    }
+}
+
+/// A cutover that was left in the middle of a step, and why; for the run that begins again from the checkpoint.
+#[derive(Default)]
+struct Back(std::sync::Mutex<Option<(Failure, bool)>>);
+
+impl Back {
+    fn held(&self) -> std::sync::MutexGuard<'_, Option<(Failure, bool)>> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn set(&self, failure: &Failure) {
+        *self.held() = Some((failure.clone(), true));
+    }
+
+    /// Whether it was set since this was asked last: then nothing has to be waited for.
+    fn is_new(&self) -> bool {
+        self.held().as_mut().is_some_and(|(_, new)| std::mem::take(new))
+    }
+
+    fn take(&self) -> Option<Failure> {
+        self.held().take().map(|(failure, _)| failure)
     }
 }
 
@@ -180,6 +221,7 @@ async fn migrate(
     store.set_verifier(&notes).await?;
 
     let heard = orders.clone();
+    let back = Back::default();
     // One go at everything that writes to the destination, from where the last one ended.
     let mut replicate = async || -> Result<(), Failure> {
         let checkpoint = load(&store).await?;
@@ -230,6 +272,7 @@ async fn migrate(
             watermark: Timestamp { time: 0, increment: 0 },
             convergence,
             late: LateWrites::default(),
+            recent: Recent::default(),
             checkpointed: Instant::now(),
             verifier: verifier.clone(),
             passed: Timestamp { time: 0, increment: 0 },
@@ -243,7 +286,7 @@ async fn migrate(
             // The last run died in it; it begins anew.
             take_back(&source, &replicator, settings).await?;
         }
-        follow(&source, &mut replicator, orders, tracker, settings).await?;
+        follow(&source, &mut replicator, orders, tracker, settings, &back).await?;
         failpoint::reach(failpoint::CUT_OVER, &store.id()).await;
         ownership::complete(settings, &source, &store, tracker).await
     };
@@ -253,6 +296,10 @@ async fn migrate(
             if failure.code == ErrorCode::LocalStorage {
                 return Err(failure);
             }
+            if back.is_new() {
+                continue;
+            }
+            end_if_aborted(tracker, settings, *heard.borrow());
             retry::hold(Part::Applier, failure, tracker, settings.tuning.patience).await?;
         }
         Ok(())
@@ -264,7 +311,7 @@ async fn migrate(
         spool: &spool,
         store: &store,
         tracker,
-        orders: heard,
+        orders: heard.clone(),
         seen,
     };
     let silence = call::tell_of_silence(source.calls(), destination.calls(), tracker);
@@ -496,6 +543,7 @@ async fn build_indexes_of(
     let listed = indexes::list(source, &entry.ns).await?;
     let total = listed.len() as u64;
     tracker.count(|p| p.indexes_total += total);
+    // What is refused is tried again, and then reported, once the destination is an image of the source.
     indexes::bring(&listed, registry.destination(), &entry.ns, Properties::Deferred).await?;
     failpoint::reach(failpoint::INDEXES_BUILT, &entry.ns).await;
     tracker.works(Part::Applier);
@@ -510,18 +558,21 @@ async fn follow(
     orders: &mut watch::Receiver<Directive>,
     tracker: &Tracker,
     settings: &Settings,
+    back: &Back,
 ) -> Result<(), Failure> {
-    // What was worth the name before a hiccup still is, unless what is measured says otherwise; a cutover begins anew.
-    if tracker.phase() != PhaseKind::Synced {
-        tracker.enter(PhaseKind::CatchingUp, None);
+    let mut asked = Asked::default();
+    match back.take() {
+        // A cutover left replication in the middle of something; it is as it was before.
+        Some(failure) => asked.refuse(tracker, failure),
+        // What was worth the name before a hiccup still is, unless what is measured says otherwise; a cutover begins anew.
+        None if tracker.phase() != PhaseKind::Synced => tracker.enter(PhaseKind::CatchingUp, None),
+        None => {}
     }
     let mut measured = Instant::now();
-    // The number of the last rehearsal.
-    let mut rehearsed = 0;
-    let mut ordered_since = None;
     let copied = replicator.convergence;
     let verifier = replicator.verifier.clone();
     let verifying = verifier.start();
+    let mut upkeep = Upkeep::new(tracker, properties(settings));
     loop {
         replicator.step().await?;
         let repairs = verifier.take_repairs()?;
@@ -536,6 +587,9 @@ async fn follow(
             replicator.spool.shares_with(verifier.disk_bytes()?);
             tracker.count(|p| p.spool_bytes = spooled);
             verifier.pace(lag.map_or(i64::MAX, |lag| lag.max(behind(replicator))));
+            if replicator.watermark >= copied && behind(replicator) <= SYNCED_LAG_SECONDS {
+                upkeep.go_on(&replicator.registry).await;
+            }
             if tracker.phase() == PhaseKind::CatchingUp
                 && replicator.watermark >= copied
                 && behind(replicator) <= SYNCED_LAG_SECONDS
@@ -551,29 +605,16 @@ async fn follow(
             }
         }
         let order = *orders.borrow();
-        let wishes = settings.steering.now();
-        let choices = cutover::Choices {
-            block_source_writes: wishes.cutover.block_source_writes,
-            reversible: wishes.cutover.reversible && settings.reversal_from.is_none(),
-            properties: properties(settings),
-        };
-        if wishes.rehearsal > rehearsed && tracker.phase() == PhaseKind::Synced && order == Directive::Run {
-            rehearsed = wishes.rehearsal;
-            tracker.rehearses(true);
-            let found = rehearse::rehearse(replicator, &settings.filter, choices, rehearsed).await;
-            tracker.rehearses(false);
-            tracker.rehearsed(found?);
-        }
-        if tracker.has_refused() && order != Directive::CutOver {
-            tracker.forget_refusal();
-        }
-        let ordered = order == Directive::CutOver && !tracker.has_refused() && tracker.phase() == PhaseKind::Synced;
-        let waits = match ordered {
-            true => verifier.rest_is_awaited(*ordered_since.get_or_insert_with(Instant::now))?,
-            false => ordered_since.take().is_some(),
-        };
-        if ordered && !waits {
-            match cutover::cut_over(replicator, tracker, &settings.filter, choices).await {
+        let choices = choices(settings);
+        asked.rehearsal(replicator, tracker, settings, order);
+        if asked.cutover(tracker, settings, order, &mut upkeep, &verifier)? {
+            asked.end_rehearsal();
+            let ended = tokio::select! {
+                biased;
+                ended = cutover::cut_over(replicator, tracker, &settings.filter, choices) => ended,
+                () = settings.steering.cutover_aborted() => Err(NotCutOver::BackFromCheckpoint(cutover::aborted())),
+            };
+            match ended {
                 Ok(done) => {
                     tracker.record(record::of(settings, replicator, done, choices.reversible).await?);
                     verifying.end().await;
@@ -581,20 +622,119 @@ async fn follow(
                 }
                 Err(NotCutOver::Failed(failure)) => {
                     // However long its cause lasts, the application isn't kept waiting for it.
-                    if choices.block_source_writes
-                        && let Err(error) = cutover::unblock_writes(source).await
-                    {
-                        tracing::error!(%error, "the source's writes are still blocked");
-                    }
+                    let_writes_in(source, &replicator.store).await;
+                    return Err(failure);
+                }
+                Err(NotCutOver::BackFromCheckpoint(failure)) => {
+                    let_writes_in(source, &replicator.store).await;
+                    back.set(&failure);
                     return Err(failure);
                 }
                 Err(NotCutOver::BackToSynced(failure)) => {
-                    tracker.refuse_cutover();
                     take_back(source, replicator, settings).await?;
-                    tracker.enter(PhaseKind::Synced, Some(failure));
+                    replicator.late = LateWrites::default();
+                    asked.refuse(tracker, failure);
                 }
             }
         }
+    }
+}
+
+/// How the next cutover is to be.
+fn choices(settings: &Settings) -> cutover::Choices {
+    let wishes = settings.steering.now();
+    cutover::Choices {
+        block_source_writes: wishes.cutover.block_source_writes,
+        reversible: wishes.cutover.reversible && settings.reversal_from.is_none(),
+        properties: properties(settings),
+    }
+}
+
+/// What was asked of a run besides following the source, and how far that is.
+#[derive(Default)]
+struct Asked {
+    /// Since when a cutover is ordered; what it would have to wait for is done first.
+    awaited: Option<Instant>,
+    /// The number of the last rehearsal, and the one under way.
+    rehearsed: u32,
+    rehearsing: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.end_rehearsal();
+    }
+}
+
+impl Asked {
+    /// Says that a cutover went back, and why.
+    fn refuse(&mut self, tracker: &Tracker, failure: Failure) {
+        self.awaited = None;
+        tracker.refuse_cutover();
+        let behind = tracker.phase() == PhaseKind::CatchingUp;
+        tracker.enter(if behind { PhaseKind::CatchingUp } else { PhaseKind::Synced }, Some(failure));
+    }
+
+    /// Begins a rehearsal if one is wanted. It goes on beside everything else.
+    fn rehearsal(&mut self, replicator: &Replicator, tracker: &Tracker, settings: &Settings, order: Directive) {
+        let wanted = settings.steering.now().rehearsal;
+        if wanted <= self.rehearsed || tracker.phase() != PhaseKind::Synced || order != Directive::Run {
+            return;
+        }
+        self.end_rehearsal();
+        self.rehearsed = wanted;
+        let stage = RehearsalStage::of(replicator, &settings.filter, choices(settings));
+        let tracker = tracker.clone();
+        self.rehearsing = Some(tokio::spawn(async move { tracker.rehearsed(stage.rehearse(wanted).await) }));
+    }
+
+    /// One that is cut short is begun again later.
+    fn end_rehearsal(&mut self) {
+        if let Some(task) = self.rehearsing.take().filter(|task| !task.is_finished()) {
+            task.abort();
+            self.rehearsed = self.rehearsed.saturating_sub(1);
+        }
+    }
+
+    /// Whether a cutover begins now. Indexes that are being built are waited for, since they would be in its pause.
+    fn cutover(
+        &mut self,
+        tracker: &Tracker,
+        settings: &Settings,
+        order: Directive,
+        upkeep: &mut Upkeep,
+        verifier: &Verifier,
+    ) -> Result<bool, Failure> {
+        if tracker.has_refused() && order != Directive::CutOver {
+            tracker.forget_refusal();
+        }
+        if order != Directive::CutOver || tracker.has_refused() {
+            self.awaited = None;
+            return Ok(false);
+        }
+        if settings.steering.now().abort_cutover {
+            self.refuse(tracker, cutover::aborted());
+            return Ok(false);
+        }
+        if tracker.phase() != PhaseKind::Synced {
+            return Ok(false);
+        }
+        if self.awaited.is_none() {
+            upkeep.try_again();
+        }
+        let since = *self.awaited.get_or_insert_with(Instant::now);
+        let begins = upkeep.is_done() && !verifier.rest_is_awaited(since)?;
+        if begins {
+            self.awaited = None;
+        }
+        Ok(begins)
+    }
+}
+
+/// Lets the source's users write again after a cutover that failed.
+async fn let_writes_in(source: &Cluster, store: &Store) {
+    if let Err(error) = release_writes(source, store).await {
+        tracing::error!(%error, "the source's writes are still blocked");
     }
 }
 
@@ -608,7 +748,10 @@ fn behind(replicator: &Replicator) -> i64 {
 async fn take_back(source: &Cluster, replicator: &Replicator, settings: &Settings) -> Result<(), Failure> {
     let destination = replicator.registry.destination();
     release_writes(source, &replicator.store).await?;
-    indexes::sync_all(source, destination, &settings.filter, properties(settings)).await?;
+    if properties(settings) == Properties::Deferred {
+        expiry::switch_off(destination, &settings.filter).await?;
+    }
+    indexes::sync_known(&replicator.registry, properties(settings)).await?;
     replicator.store.clear_cutover().await
 }
 

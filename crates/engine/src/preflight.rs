@@ -96,6 +96,7 @@ async fn everything_else(
     findings.extend(time_series(source, &entries));
     for entry in entries.iter().filter(|e| e.kind != Kind::View && !e.ns.coll.starts_with(catalog::BUCKETS)) {
         findings.extend(index_findings(source, destination, entry).await?);
+        findings.extend(unbuildable_indexes(source, destination, entry).await?);
     }
     Ok(findings)
 }
@@ -393,6 +394,31 @@ fn time_series(source: &Cluster, entries: &[Entry]) -> Option<Finding> {
         first.ns
     );
     Some(Finding::warning(ErrorCode::TimeSeriesAtCutover, first.ns.to_string(), evidence))
+}
+
+/// Indexes that the destination's release doesn't take: every cutover would be refused because of them. An expiry that it
+/// doesn't take is shortened.
+async fn unbuildable_indexes(source: &Cluster, destination: &Cluster, entry: &Entry) -> Result<Vec<Finding>, Failure> {
+    let (longest, subject) = (indexes::longest_expiry(destination.version), entry.ns.to_string());
+    let mut findings = Vec::new();
+    for index in indexes::list(source, &entry.ns).await? {
+        if let Some(why) = indexes::unbuildable(&index, destination.version) {
+            let evidence = format!("{} can't be carried over whole: {why}; drop that index on the source", entry.ns);
+            findings.push(Finding::error(ErrorCode::IndexBuildFailed, &subject, evidence));
+        }
+        let seconds = index.get("expireAfterSeconds");
+        let is_never = seconds.and_then(bson::Bson::as_f64).is_some_and(f64::is_nan);
+        if longest < i32::MAX && (is_never || as_i64(seconds) > Some(i64::from(longest))) {
+            let name = index.get_str("name").unwrap_or_default();
+            let evidence = format!(
+                "index {name} of {} never expires anything; the destination's release takes no expiry longer than {longest} s, \
+                 so documents dated before the 1970s would expire there",
+                entry.ns
+            );
+            findings.push(Finding::warning(ErrorCode::IndexBuildFailed, &subject, evidence));
+        }
+    }
+    Ok(findings)
 }
 
 async fn index_findings(source: &Cluster, destination: &Cluster, entry: &Entry) -> Result<Vec<Finding>, Failure> {

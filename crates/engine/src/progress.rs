@@ -6,6 +6,7 @@ use crate::{
     lag::{Lag, WORTH_TELLING},
     metrics::Metrics,
     pace::Pace,
+    upkeep::Missing,
 };
 use bson::Timestamp;
 use limosa_model::{Failure, Identities, PhaseKind, Progress, cutover::Rehearsal, progress::Waiting, report::Record};
@@ -56,6 +57,8 @@ pub(crate) struct Tracker {
     state: Arc<Mutex<State>>,
     reports: watch::Sender<EngineReport>,
     pub metrics: Metrics,
+    /// Indexes that the destination lacks.
+    pub missing: Missing,
 }
 
 #[derive(Debug)]
@@ -65,8 +68,6 @@ struct State {
     failing: [Option<(Instant, Failure)>; PARTS],
     lag: Lag,
     pace: Pace,
-    /// A rehearsal holds replication up, which is no reason to be less ready.
-    rehearsing: bool,
     /// A cutover was refused; it isn't tried again until the order has been taken back once.
     refused: bool,
     /// Since when a cutover is ordered that can't begin.
@@ -82,12 +83,11 @@ impl Tracker {
             failing: [const { None }; PARTS],
             lag: Lag::default(),
             pace: Pace::default(),
-            rehearsing: false,
             refused: false,
             ordered: None,
             gave_up: false,
         };
-        let tracker = Self { state: Arc::new(Mutex::new(state)), reports, metrics };
+        let tracker = Self { state: Arc::new(Mutex::new(state)), reports, metrics, missing: Missing::default() };
         tracker.publish();
         tracker
     }
@@ -115,11 +115,6 @@ impl Tracker {
     pub fn rehearsed(&self, rehearsal: Rehearsal) {
         self.state().report.rehearsal = Some(rehearsal);
         self.publish();
-    }
-
-    /// A rehearsal begins or has ended.
-    pub fn rehearses(&self, rehearsing: bool) {
-        self.state().rehearsing = rehearsing;
     }
 
     /// Keeps what the report is made of for the end.
@@ -206,7 +201,7 @@ impl Tracker {
         (progress.source_events_per_second, progress.applied_events_per_second) = rates.unzip();
         let follows = matches!(state.report.phase, PhaseKind::CatchingUp | PhaseKind::Synced);
         let stands = state.lag.stands(read, now);
-        let too_slow = if follows && !state.rehearsing { state.pace.too_slow(now, lag, stands) } else { None };
+        let too_slow = if follows { state.pace.too_slow(now, lag, stands) } else { None };
         state.failing[Part::Pace as usize] = too_slow;
     }
 
@@ -298,7 +293,7 @@ impl State {
         let lag = self.lag.seconds(now);
         let waiting =
             self.lasting(now).map(|(_, failure)| Waiting { code: failure.code, message: failure.message.clone() });
-        let is_behind = !self.rehearsing && lag.is_none_or(|lag| lag > MOST_LAG_SECONDS);
+        let is_behind = lag.is_none_or(|lag| lag > MOST_LAG_SECONDS);
         if self.report.phase == PhaseKind::Synced && (waiting.is_some() || is_behind) {
             self.report.phase = PhaseKind::CatchingUp;
         }

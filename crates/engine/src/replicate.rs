@@ -15,19 +15,20 @@ use crate::{
     checkpoint::{Position, Store},
     copy::slot::Slot,
     definition, failpoint,
+    late_writes::{Deletions, LateWrites, Recent, Written},
     progress::{Part, Tracker},
     raw,
     stream::{
         event::{self, Event, Kind},
         spool::{Next, Spool},
     },
-    value::{self, Value},
+    value,
     verify::beside::{Repair, Verifier},
 };
 use bson::{Document, RawDocumentBuf, Timestamp};
 use limosa_model::{ErrorCode, Failure};
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -51,6 +52,8 @@ pub(crate) struct Replicator {
     pub convergence: Timestamp,
     /// Changes that came after a cutover began.
     pub late: LateWrites,
+    /// What was written to the source lately.
+    pub recent: Recent,
     pub checkpointed: Instant,
     /// Whatever is written is marked there before.
     pub verifier: Verifier,
@@ -77,43 +80,6 @@ const MOST_IN_FLIGHT: usize = 2;
 
 /// How long a step waits for what may never come: orders and readiness are looked at between two steps.
 const STEP_WAITS: Duration = Duration::from_millis(500);
-
-/// What an application still wrote to the source when it should have stopped.
-#[derive(Debug, Default)]
-pub(crate) struct LateWrites {
-    after: Option<Timestamp>,
-    /// How many, and the `_id`s of the first, by namespace.
-    found: BTreeMap<String, (u64, Vec<String>)>,
-}
-
-/// Late writes that are named in each namespace.
-const LATE_NAMED: usize = 3;
-
-impl LateWrites {
-    /// From now on changes later than `after` are late.
-    pub fn watch_after(&mut self, after: Timestamp) {
-        *self = Self { after: Some(after), found: BTreeMap::new() };
-    }
-
-    fn note(&mut self, time: Timestamp, what: impl FnOnce() -> String, id: Option<Value<'_>>) {
-        if self.after.is_some_and(|after| time > after) {
-            let (count, first) = self.found.entry(what()).or_default();
-            *count += 1;
-            if first.len() < LATE_NAMED {
-                first.extend(id.map(|id| id.shown().into_relaxed_extjson().to_string()));
-            }
-        }
-    }
-
-    /// What was found, in words; `None` if nothing was.
-    pub fn told(&self) -> Option<String> {
-        let each = self.found.iter().map(|(ns, (count, first))| {
-            let ids = if first.is_empty() { String::new() } else { format!(" (_id {})", first.join(", ")) };
-            format!("{ns} {count} times{ids}")
-        });
-        (!self.found.is_empty()).then(|| each.collect::<Vec<_>>().join(", "))
-    }
-}
 
 impl Replicator {
     /// Applies what is at hand, or takes note that something is applied: waits for at least one of both, or for the news
@@ -289,6 +255,7 @@ impl Replicator {
         let malformed = || Failure::new(ErrorCode::Internal, "a change event can't be read");
         let events = event::events_of(reply).ok_or_else(malformed)?;
         let mut kinds: Vec<(&str, u64)> = Vec::new();
+        let mut written: HashMap<usize, (Arc<Target>, Written)> = HashMap::new();
         for (index, raw_event) in events.into_iter().enumerate() {
             if (index as u64) < read.index {
                 continue;
@@ -309,8 +276,23 @@ impl Replicator {
                 Kind::Image | Kind::Update | Kind::Delete => {
                     let Some(target) = self.target(&event).await? else { continue };
                     let time = event.time.ok_or_else(malformed)?;
+                    let is_delete = event.kind == Kind::Delete;
+                    let own = written.entry(Arc::as_ptr(&target) as usize);
+                    let (_, own) = own.or_insert_with(|| (Arc::clone(&target), Written::default()));
+                    own.changes += u64::from(!is_delete);
+                    own.deletions += u64::from(is_delete);
+                    if is_delete && self.late.is_late(time) && self.late.is_unjudged(read.seq) {
+                        // The destination's copies tell what had expired; nothing later may have touched them.
+                        read.index = index as u64;
+                        self.write(std::mem::replace(window, Window::new()), read.clone(), false).await?;
+                        self.settle_all().await?;
+                        self.judge_deletions(reply, read).await?;
+                    }
                     window.spans(time);
-                    self.late.note(time, || target.ns.to_string(), event.id);
+                    let expired = is_delete && event.id.is_some_and(|id| self.late.is_expired(&target, id));
+                    if !expired {
+                        self.late.note(time, || target.ns.to_string(), event.id);
+                    }
                     window.push(target, &event, time <= self.convergence).ok_or_else(malformed)?;
                 }
                 Kind::Definition if limosa_model::filter::is_internal(event.db) => {}
@@ -328,6 +310,7 @@ impl Replicator {
             }
         }
         kinds.into_iter().for_each(|(operation, count)| self.tracker.metrics.events(operation, count));
+        written.into_values().for_each(|(target, written)| self.recent.add(&target.ns, written));
         if self.rest.is_none() {
             read.seq += 1;
             read.index = 0;
@@ -336,6 +319,30 @@ impl Replicator {
             }
         }
         Ok(())
+    }
+
+    /// Finds out which deletions among the reply's events from `read` on are of documents that had expired.
+    async fn judge_deletions(&mut self, reply: &RawDocumentBuf, read: &Position) -> Result<(), Failure> {
+        let mut all: HashMap<usize, Deletions> = HashMap::new();
+        for raw in event::events_of(reply).into_iter().flatten().skip(read.index as usize).flatten() {
+            let Some(event) = raw.as_document().and_then(Event::parse).filter(|event| event.kind == Kind::Delete) else {
+                continue;
+            };
+            let target = match event.uuid {
+                Some(uuid) => self.registry.by_uuid(uuid),
+                None => self.registry.by_name(&event.ns()),
+            };
+            // One that isn't UTF-8 can't be looked up this way.
+            let id = event.id.filter(|id| id.is_utf8()).map(|id| id.shown());
+            let (Some(target), Some(id), Some(time)) = (target, id, event.time) else { continue };
+            let source_ns = event.ns();
+            let own = all.entry(Arc::as_ptr(&target) as usize);
+            let own = own.or_insert_with(|| Deletions { target, source_ns, ids: Vec::new(), time });
+            own.ids.push(id);
+            own.time = own.time.max(time);
+        }
+        let (source, destination) = (self.registry.source().clone(), self.registry.destination().clone());
+        self.late.judge((&source, &destination), read.seq, all.into_values().collect()).await
     }
 
     /// Where a document's event belongs; `None` if nowhere.
@@ -382,6 +389,12 @@ impl Replicator {
         self.convergence = ahead.map_or(self.convergence, |time| self.convergence.max(time));
         failpoint::reach(failpoint::DEFINITION_APPLIED, &self.store.id()).await;
         self.verifier.learn(&mut self.registry)?;
+        if event.operation == "createIndexes"
+            && let Some(target) = event.uuid.and_then(|uuid| self.registry.by_uuid(uuid))
+        {
+            // The destination may have refused one.
+            self.tracker.missing.suspect(&target.ns);
+        }
         self.position.index += 1;
         self.position.token = event.token.map(raw::to_document);
         self.spool.applied(&self.position);

@@ -29,6 +29,14 @@ impl Steering {
         *self.wishes.borrow()
     }
 
+    /// Waits until the cutover under way is to be ended.
+    pub(crate) async fn cutover_aborted(&self) {
+        let ended = self.wishes.subscribe().wait_for(|wishes| wishes.abort_cutover).await.is_err();
+        if ended {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Keeps to the limits.
     pub(crate) fn throttle(&self) -> Arc<Throttle> {
         Arc::clone(&self.throttle)

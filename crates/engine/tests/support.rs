@@ -196,3 +196,34 @@ impl Run {
         reports.borrow().clone()
     }
 }
+
+/// Makes the next commands of Limosa on `client`'s server answer as `data` says, `mode` naming which of them; see the
+/// server's own `failCommand`.
+pub async fn fail_command(client: &Client, mode: impl Into<bson::Bson>, data: bson::Document) {
+    let mut own = doc! {"appName": "limosa"};
+    own.extend(data);
+    let command = doc! {"configureFailPoint": "failCommand", "mode": mode.into(), "data": own};
+    client.database("admin").run_command(command).await.expect("the server has this failpoint");
+}
+
+/// The indexes of a collection, as the server lists them.
+pub async fn indexes_of(client: &Client, db: &str, coll: &str) -> Vec<bson::Document> {
+    let listed = client.database(db).run_command(doc! {"listIndexes": coll}).await.expect("lists");
+    let batch = listed.get_document("cursor").expect("is there").get_array("firstBatch").expect("is there").clone();
+    batch.into_iter().filter_map(|index| index.as_document().cloned()).collect()
+}
+
+/// Their names.
+pub async fn index_names(client: &Client, db: &str, coll: &str) -> Vec<String> {
+    let all = indexes_of(client, db, coll).await;
+    all.iter().map(|index| index.get_str("name").expect("has a name").to_owned()).collect()
+}
+
+/// Waits until `state` holds.
+pub async fn until(what: &str, mut state: impl AsyncFnMut() -> bool) {
+    let began = std::time::Instant::now();
+    while !state().await {
+        assert!(began.elapsed() < Duration::from_secs(100), "never: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

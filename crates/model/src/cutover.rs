@@ -27,6 +27,8 @@ pub struct Wishes {
     pub rehearsal: u32,
     /// How much it may take of its clusters.
     pub limits: Limits,
+    /// End the cutover under way: the migration is ready again.
+    pub abort_cutover: bool,
 }
 
 /// The cluster time on the destination at which a cutover was complete: where the way back begins.

@@ -114,6 +114,8 @@ codes! {
     Fenced = "FENCED", false, "Nothing: another agent has taken the migration over.";
     /// Documents differ after repair.
     VerificationFailed = "VERIFICATION_FAILED", false, "Stop whoever else writes to the destination, and drop a collection there that the message names as not the source's; then resume: what differs is written again.";
+    /// Someone ended the cutover.
+    CutoverAborted = "CUTOVER_ABORTED", false, "Nothing: the migration is ready as before; cut over again when you want.";
     /// The source was written to after the cutover's cluster time.
     SourceWrittenDuringCutover = "SOURCE_WRITTEN_DURING_CUTOVER", false, "Stop all writers of the source, then cut over again.";
     /// The source can't be made to refuse its users' writes.

@@ -60,6 +60,11 @@ pub struct Progress {
     /// Seconds until the source's oplog no longer reaches back to where it is read, if reading stopped now; absent until
     /// it is known.
     pub oplog_window_seconds: Option<i64>,
+    /// Indexes that the destination lacks although it follows the source: dropped since they refused a document, and
+    /// built again soon, or refused by the destination; at most 50.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub missing_indexes: Vec<MissingIndex>,
     /// The copy of the largest namespaces, the largest first; at most [`NAMESPACES`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
@@ -74,6 +79,18 @@ pub struct Waiting {
     pub code: ErrorCode,
     /// What was seen.
     pub message: String,
+}
+
+/// An index that the destination lacks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MissingIndex {
+    /// `db.collection`, as the destination calls it.
+    pub namespace: String,
+    /// The index's name.
+    pub name: String,
+    /// Why it is missing, in words.
+    pub reason: String,
 }
 
 /// How many namespaces are told one by one: a report goes out every second, and a cluster may have thousands.

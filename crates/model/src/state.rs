@@ -299,6 +299,8 @@ pub struct Carried {
     pub identities: Option<Identities>,
     /// It was cancelled, and what was copied is still to be removed: some agent has to, however long that takes to come.
     pub to_remove: bool,
+    /// The user asked to end the cutover under way; gone with it.
+    pub abort_cutover: bool,
 }
 
 impl Migration {
@@ -360,7 +362,8 @@ impl Migration {
     /// What the agent is told besides its directive.
     pub fn wishes(&self) -> Wishes {
         let rehearsal = self.rehearsal.as_ref().map_or(0, |rehearsal| rehearsal.number);
-        Wishes { cutover: self.cutover, rehearsal, limits: self.limits }
+        let abort_cutover = self.carried.abort_cutover;
+        Wishes { cutover: self.cutover, rehearsal, limits: self.limits, abort_cutover }
     }
 
     /// What the agent that reports with `agent` and `epoch` is to do next.

@@ -4,7 +4,7 @@
 use crate::{
     AgentId, Epoch, ErrorCode, Failure, Identities, Limits, Migration, Phase, PhaseKind, Progress, Timestamp,
     cutover::{CutoverOptions, Rehearsal, RehearsalState},
-    progress::Waiting,
+    progress::{MissingIndex, Waiting},
     state::{Heard, Lease},
 };
 
@@ -62,6 +62,8 @@ pub enum Event {
     },
     /// The user asks for the cutover.
     CutOver,
+    /// The user wants the cutover under way to end: back to ready.
+    AbortCutover,
     /// The user pauses.
     Pause,
     /// The user goes on, also after a failure.
@@ -136,8 +138,9 @@ fn instead(phase: PhaseKind) -> &'static str {
     if phase != PhaseKind::Finalizing {
         return "";
     }
-    ": the destination's indexes are being changed, and it ends by itself as complete or taken back; what holds it up, if \
-     anything does, is in its progress as 'waiting'"
+    ": the destination's indexes are being changed, and it ends by itself as complete or taken back; to have it ready again \
+     at once, end the cutover ('limosa migrations abort-cutover'); what holds it up, if anything does, is in its progress \
+     as 'waiting'"
 }
 
 /// What `migration` becomes when `event` happens at `now`.
@@ -174,6 +177,7 @@ pub fn step(
             next.heard = Some(Heard { at: now, epoch: Some(epoch) });
             tell_of_waiting(&migration.progress, &progress, &mut actions);
             tell_of_repairs(&migration.progress, &progress, &mut actions);
+            tell_of_indexes(&migration.progress, &progress, &mut actions);
             next.progress = *progress;
             warn_of_oplog(&mut next, &mut actions);
             if phase == PhaseKind::Synced && next.carried.cutover_by.is_none() {
@@ -240,6 +244,14 @@ pub fn step(
             }
             Phase::CuttingOver | Phase::Finalizing => {}
             _ => return not_now("be cut over"),
+        },
+        Event::AbortCutover => match migration.phase {
+            Phase::CuttingOver | Phase::Finalizing if migration.carried.abort_cutover => {}
+            Phase::CuttingOver | Phase::Finalizing => {
+                next.carried.abort_cutover = true;
+                actions.push(record("abort", "the cutover is to end, back to ready".to_owned()));
+            }
+            _ => return not_now("end a cutover, since none is under way"),
         },
         Event::Pause => match migration.phase {
             Phase::Paused { .. } => {}
@@ -309,6 +321,9 @@ pub fn step(
                 tell_of_silence(&mut next, now, &mut actions);
             }
         },
+    }
+    if !matches!(next.phase, Phase::CuttingOver | Phase::Finalizing) {
+        next.carried.abort_cutover = false;
     }
     if next.phase.kind() != kind {
         next.phase_since = now;
@@ -406,6 +421,18 @@ fn tell_of_waiting(before: &Progress, now: &Progress, actions: &mut Vec<Action>)
         }
         (Some(waiting), None) => actions.push(record("goesOn", format!("{} is over", waiting.code.name()))),
         (None, None) => {}
+    }
+}
+
+/// Indexes that came to be missing on the destination, and that none is missing any more.
+fn tell_of_indexes(before: &Progress, now: &Progress, actions: &mut Vec<Action>) {
+    let known = |one: &&MissingIndex| before.missing_indexes.iter().any(|b| (&b.namespace, &b.name) == (&one.namespace, &one.name));
+    for one in now.missing_indexes.iter().filter(|one| !known(one)) {
+        let message = format!("the destination lacks index {} of {}: {}", one.name, one.namespace, one.reason);
+        actions.push(record("index", message));
+    }
+    if now.missing_indexes.is_empty() && !before.missing_indexes.is_empty() {
+        actions.push(record("index", "the destination has all indexes again".to_owned()));
     }
 }
 

@@ -201,6 +201,7 @@ const OWN_CANCEL: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMi
 const OWN_OPTIONS: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}/cutover/options";
 const OWN_REHEARSAL: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}/cutover/rehearsal";
 const OWN_REPORT: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}/report";
+const OWN_ABORT: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}/cutover/abort";
 const OWN_EXTEND: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}/extend";
 const OWN_LIMITS: &str = "/api/limosa/v1/groups/{groupId}/liveMigrations/{liveMigrationId}/limits";
 const SECRETS: &str = "/api/atlas/v2/orgs/{orgId}/serviceAccounts/{clientId}/secrets";
@@ -568,6 +569,9 @@ fn own() -> Vec<Route> {
         steer(OWN_EXTEND, "extendLiveMigration", jobs::extend)
             .about("Give more time for the cutover")
             .may_take::<ExtendRequest>(),
+        steer(OWN_ABORT, "abortLiveMigrationCutover", jobs::abort_cutover)
+            .about("End the cutover under way: back to ready")
+            .may_take::<Empty>(),
         Route::new(Method::GET, OWN_OPTIONS, "getLiveMigrationCutoverOptions", cutover::options)
             .about("Return how it will be cut over")
             .role(MEMBER)

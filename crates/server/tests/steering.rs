@@ -53,6 +53,25 @@ async fn a_migration_is_paused_resumed_extended_and_cancelled() {
 }
 
 #[tokio::test]
+async fn a_cutover_under_way_is_ended_on_request() {
+    let server = TestServer::start().await;
+    let mut agent = server.agent().await;
+    let migration = server.migration().await;
+    let own = migration.replace("/api/atlas/v2", "/api/limosa/v1");
+    let end = async || server.call(Method::POST, &format!("{own}/cutover/abort"), None).await;
+    agent.claim().await;
+    agent.report(&migration, PhaseKind::Synced, Some(0)).await;
+    assert_eq!(end().await.error(), (409, "LIVE_MIGRATION_NOT_READY".to_owned()));
+    assert_eq!(server.call(Method::PUT, &format!("{migration}/cutover"), None).await.status, 202);
+    agent.report(&migration, PhaseKind::Finalizing, Some(0)).await;
+    assert_eq!(end().await.json()["phase"], "finalizing");
+    assert_eq!(end().await.status, 200, "again");
+    let events = server.get(&format!("{own}/events")).await.json();
+    let asked = events["results"].as_array().expect("a list").iter().filter(|event| event["kind"] == "abort").count();
+    assert_eq!(asked, 1, "{events}");
+}
+
+#[tokio::test]
 async fn events_are_followed_to_the_end() {
     let server = TestServer::start().await;
     let mut agent = server.agent().await;

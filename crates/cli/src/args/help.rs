@@ -144,6 +144,13 @@ Examples:
 
 If something is in the way, nothing is lost: it goes back to ready, says why, and can be asked for again.";
 
+pub(super) const ABORT_CUTOVER: &str = "\
+Examples:
+  limosa migrations abort-cutover
+  limosa migrations abort-cutover 6721f0c5a1b2c3d4e5f60718
+
+It returns when the migration is ready again. A cutover that completes first stays complete.";
+
 pub(super) const REHEARSE: &str = "\
 Examples:
   limosa migrations rehearse

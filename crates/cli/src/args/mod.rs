@@ -291,6 +291,9 @@ pub(crate) enum Migrations {
         #[command(flatten)]
         how: CutoverHow,
     },
+    /// End the cutover under way: the source takes writes again, and the migration is ready as before
+    #[command(after_help = help::ABORT_CUTOVER)]
+    AbortCutover(Which),
     /// Say what a cutover would do and how long it would take; changes nothing
     #[command(after_help = help::REHEARSE)]
     Rehearse(Which),

@@ -44,6 +44,7 @@ pub(crate) async fn run(given: Migrations) -> Result<(), CliError> {
         }
         Migrations::Watch { which, quiet } => watch(&which, quiet).await,
         Migrations::Cutover { waiting, how } => cut_over(&waiting, &how).await,
+        Migrations::AbortCutover(which) => abort_cutover(&which).await,
         Migrations::Rehearse(which) => rehearse(&which).await,
         Migrations::Events(which) => {
             let call = Call::open(&which).await?;
@@ -169,6 +170,30 @@ async fn cut_over(given: &Waiting, how: &CutoverHow) -> Result<(), CliError> {
     }
     let answer = call.client.call(Method::GET, &call.path(""), None).await?;
     ui::answer(given.which.profile.output, &answer, ui::describe);
+    Ok(())
+}
+
+/// Ends the cutover under way and waits until the migration is ready again.
+async fn abort_cutover(which: &Which) -> Result<(), CliError> {
+    let call = Call::open(which).await?;
+    call.client.call(Method::POST, &call.path("/cutover/abort"), Some(json!({}))).await?;
+    ui::say("the cutover ends; the source takes writes again, and the migration is ready as before");
+    let watched = call.watched(which);
+    let mut waits = Waits::default();
+    loop {
+        let now = watched.detail().await?;
+        waits.tell(&now.progress);
+        match now.phase {
+            PhaseKind::CuttingOver | PhaseKind::Finalizing => tokio::time::sleep(POLL).await,
+            PhaseKind::Complete => {
+                let message = "the cutover was complete before it could be ended".to_owned();
+                return Err(CliError::Failed { code: "NOT_ABORTED".to_owned(), message, remedy: String::new() });
+            }
+            _ => break,
+        }
+    }
+    let answer = call.client.call(Method::GET, &call.path(""), None).await?;
+    ui::answer(which.profile.output, &answer, ui::describe);
     Ok(())
 }
 

@@ -260,8 +260,8 @@ async fn create_indexes(event: &Event<'_>, ns: &Namespace, registry: &Registry) 
     let specs = described(event).and_then(|d| d.get_array("indexes").ok());
     let specs = specs.into_iter().flat_map(|all| all.into_iter().flatten()).filter_map(|spec| spec.as_document());
     for spec in specs {
-        let level = registry.destination().level;
-        let Some(wanted) = indexes::wanted(&crate::raw::to_document(spec), indexes::Properties::Deferred, level) else {
+        let (spec, to) = (crate::raw::to_document(spec), registry.destination());
+        let Some(wanted) = indexes::wanted(&spec, indexes::Properties::Deferred, to.level, to.version) else {
             continue;
         };
         let place = target.place();

@@ -114,7 +114,9 @@ impl Writer {
                             let again = (0, Op { change, ..op.clone() });
                             return Box::pin(self.write_transaction(vec![again], refetch)).await;
                         }
-                        Change::Put { .. } | Change::Remake { .. } if self.make_way(&op.target, made_way).await? => {
+                        Change::Put { .. } | Change::Remake { .. }
+                            if indexes::may_cause(code) && self.make_way(&op.target, made_way, &message).await? =>
+                        {
                             made_way += 1;
                             continue;
                         }
@@ -191,14 +193,17 @@ impl Writer {
     }
 
     /// A document that the source has may not fit an index that the destination has: one that the source has dropped
-    /// since, or that came after a later state of the document. Such indexes are dropped; the cutover builds what the
-    /// source has then.
-    async fn make_way(&self, target: &Target, tries: u32) -> Result<bool, Failure> {
+    /// since, or that came after a later state of the document. Such indexes are dropped; what the source has is built
+    /// again once the destination is an image of it. Returns whether the write is worth another try.
+    async fn make_way(&self, target: &Target, tries: u32, why: &str) -> Result<bool, Failure> {
         let source = match target.uuid {
             Some(uuid) => catalog::find_by_uuid(&self.source, &target.ns, uuid).await?.map(|entry| entry.ns),
             None => Some(target.ns.clone()),
         };
-        indexes::make_way(&self.source, source.as_ref(), &self.destination, &target.ns, tries).await
+        let dropped = indexes::make_way(&self.source, source.as_ref(), &self.destination, &target.ns, tries).await?;
+        self.tracker.missing.dropped(&target.ns, &dropped, why);
+        // Even if there was nothing at first: another worker may have made way since the write was refused.
+        Ok(tries == 0 || !dropped.is_empty())
     }
 
     /// Capped collections: no transaction can write to them, and their order is part of what is copied.

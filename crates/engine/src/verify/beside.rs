@@ -267,6 +267,11 @@ impl Verifier {
         self.inner.applied.send_if_modified(|held| std::mem::replace(held, (*held).max(time)) < time);
     }
 
+    /// Waits until everything that the source wrote up to `time` is applied.
+    pub async fn wait_for(&self, time: Timestamp) {
+        let _ = self.inner.applied.subscribe().wait_for(|applied| *applied >= time).await;
+    }
+
     /// Makes the marks so far outlive a power failure; before the checkpoint passes the changes that they stand for.
     pub fn sync(&self) -> Result<(), Failure> {
         self.inner.notes.dirty.sync()

@@ -74,7 +74,7 @@ async fn of_both(
     if want.kind != Kind::View && have.kind != Kind::View && !ns.coll.starts_with(catalog::BUCKETS) {
         let (listed, own) = tokio::try_join!(indexes::list(source, ns), indexes::list(destination, ns))?;
         let wanted: Vec<Document> =
-            listed.iter().filter_map(|i| indexes::wanted(i, properties, destination.level)).collect();
+            listed.iter().filter_map(|i| indexes::wanted(i, properties, destination.level, destination.version)).collect();
         found.indexes = index_departures(&wanted, &own);
     }
     Ok((ns.clone(), found))

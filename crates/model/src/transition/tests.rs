@@ -127,6 +127,56 @@ fn a_cutover_that_failed_goes_back_with_its_reason() {
 }
 
 #[test]
+fn a_cutover_is_ended_on_request_until_its_agent_has_said_that_it_is() {
+    let agent = AgentId::generate();
+    assert!(user(&at(agent, PhaseKind::Synced), Event::AbortCutover).is_err(), "none is under way");
+    for phase in [PhaseKind::CuttingOver, PhaseKind::Finalizing] {
+        let cutting = user(&at(agent, PhaseKind::Synced), Event::CutOver).expect("synced");
+        let cutting = report(&cutting, agent, phase).expect("holds the lease");
+        assert!(!cutting.wishes().abort_cutover);
+        let ended = user(&cutting, Event::AbortCutover).expect("one is under way");
+        assert_eq!((ended.phase.kind(), ended.wishes().abort_cutover), (phase, true));
+        assert_eq!(user(&ended, Event::AbortCutover).expect("again"), ended);
+        // An agent that doesn't know of it yet goes on, and one that was faster is through.
+        assert!(report(&ended, agent, PhaseKind::Finalizing).expect("holds the lease").wishes().abort_cutover);
+        assert_eq!(report(&ended, agent, PhaseKind::Complete).expect("done").phase, Phase::Complete);
+        for back in [PhaseKind::Synced, PhaseKind::CatchingUp] {
+            let event = Event::Report {
+                agent,
+                epoch: ended.epoch,
+                phase: back,
+                progress: Box::default(),
+                failure: Some(Failure::new(ErrorCode::CutoverAborted, "on request")),
+                lease_seconds: 20,
+                window_seconds: 60,
+            };
+            let (back, _) = step(&ended, event, NOW).expect("holds the lease");
+            assert_eq!((back.directive(agent, back.epoch), back.wishes().abort_cutover), (Directive::Run, false));
+        }
+    }
+}
+
+#[test]
+fn indexes_that_are_missing_are_told_once_and_that_they_are_back() {
+    let agent = AgentId::generate();
+    let synced = at(agent, PhaseKind::Synced);
+    let told = |m: &Migration, missing: &[&str]| {
+        let one = |name: &&str| MissingIndex { namespace: "app.c".into(), name: (*name).into(), reason: "no".into() };
+        let progress = Progress { missing_indexes: missing.iter().map(one).collect(), ..Progress::default() };
+        let (epoch, progress) = (m.epoch, Box::new(progress));
+        let (phase, failure, lease_seconds, window_seconds) = (PhaseKind::Synced, None, 20, 60);
+        let event = Event::Report { agent, epoch, phase, progress, failure, lease_seconds, window_seconds };
+        let (next, actions) = step(m, event, NOW).expect("holds the lease");
+        let of_indexes = actions.iter().filter(|Action::Record { kind, .. }| *kind == "index").count();
+        (next, of_indexes)
+    };
+    let (one, first) = told(&synced, &["a"]);
+    let (same, again) = told(&one, &["a"]);
+    let (none, back) = told(&same, &[]);
+    assert_eq!((first, again, back, told(&none, &[]).1), (1, 0, 1, 0));
+}
+
+#[test]
 fn a_rehearsal_is_asked_for_once_answered_once_and_by_its_holder() {
     let agent = AgentId::generate();
     assert!(user(&at(agent, PhaseKind::Copying), Event::Rehearse).is_err());

@@ -124,6 +124,11 @@ pub(crate) fn cancel(call: &Call) -> Result<Reply, ApiError> {
     act(call, Event::Cancel { drop_copied })
 }
 
+/// Takes effect with the agent's next report.
+pub(crate) fn abort_cutover(call: &Call) -> Result<Reply, ApiError> {
+    act(call, Event::AbortCutover)
+}
+
 pub(crate) fn extend(call: &Call) -> Result<Reply, ApiError> {
     let ExtendRequest { seconds } = call.parse()?;
     act(call, Event::Extend { seconds })

@@ -189,6 +189,11 @@ export function migration(place, session, group, id) {
       act: () => act("cancel", { dropCopied: drop.checked }, "The migration is cancelled."),
     });
   };
+  const abortCutover = () => ask({
+    title: "Back to ready", verb: "End the cutover",
+    lines: ["The cutover under way ends, the source takes writes again, and the migration is ready as before. If it completes before it hears of this, it stays complete."],
+    act: () => act("cutover/abort", {}, "The cutover ends."),
+  });
   const pause = () => ask({
     title: "Pause", verb: "Pause the migration",
     lines: ["It stops where it is. Meanwhile the source's oplog moves on: resume before it has moved past the point where the migration stopped."],
@@ -232,6 +237,7 @@ export function migration(place, session, group, id) {
     return h("div", { class: "actions", role: "group", "aria-label": "Actions" },
       m.readyForCutover && button("Cut over", () => cutOver(m, rehearsal, options), "primary"),
       m.readyForCutover && button("Rehearse", rehearse),
+      (m.phase === "cuttingOver" || m.phase === "finalizing") && button("Back to ready", abortCutover, "primary"),
       m.expiresAt && button("Extend", extend),
       moving && button("Pause", pause),
       !over && button("Limits", () => limit(m)),
