@@ -12,7 +12,11 @@ const NAMED: usize = 5;
 pub(crate) type Seen<T> = Result<T, String>;
 
 /// Operations and open transactions of others that fit `wanted`. `idle`: connections that do nothing too.
-pub(crate) async fn operations(cluster: &Cluster, wanted: Document, idle: bool) -> Result<Seen<Vec<Document>>, Failure> {
+pub(crate) async fn operations(
+    cluster: &Cluster,
+    wanted: Document,
+    idle: bool,
+) -> Result<Seen<Vec<Document>>, Failure> {
     let look = doc! {"$currentOp": {"allUsers": true, "idleSessions": true, "idleConnections": idle}};
     let others = doc! {"$match": {"appName": {"$ne": "limosa"}}};
     let pipeline = vec![look, others, doc! {"$match": wanted}];
@@ -39,7 +43,8 @@ pub(crate) fn client_of(operation: &Document) -> String {
     };
     let name = operation.get_str("appName").ok().filter(|name| !name.is_empty()).map(str::to_owned);
     let name = name.or_else(driver).unwrap_or_else(|| "a client without appName".to_owned());
-    let address = operation.get_str("client").or_else(|_| operation.get_str("client_s")).unwrap_or("an unknown address");
+    let address =
+        operation.get_str("client").or_else(|_| operation.get_str("client_s")).unwrap_or("an unknown address");
     format!("{name} at {address}")
 }
 

@@ -68,9 +68,9 @@ pub(crate) fn unbuildable(index: &Document, version: (u32, u32, u32)) -> Option<
     if version >= (5, 0, 0) && kinds().any(|kind| kind == "geoHaystack") {
         return Some(format!("index {name} is a geoHaystack index, which no release from 5.0 on has"));
     }
-    let unknown = index.keys().find(|option| {
-        !KNOWN_OPTIONS.contains(&option.as_str()) && !DEAD_OPTIONS.contains(&option.as_str())
-    });
+    let unknown = index
+        .keys()
+        .find(|option| !KNOWN_OPTIONS.contains(&option.as_str()) && !DEAD_OPTIONS.contains(&option.as_str()));
     let unknown = unknown.filter(|_| version < (8, 1, 0))?;
     Some(format!("index {name} has the option {unknown}, which the destination doesn't take"))
 }
@@ -234,7 +234,8 @@ async fn bring_to(
     place: &Place,
     properties: Properties,
 ) -> Result<Vec<Refused>, Failure> {
-    let want: Vec<Document> = listed.iter().filter_map(|i| wanted(i, properties, destination.level, destination.version)).collect();
+    let want: Vec<Document> =
+        listed.iter().filter_map(|i| wanted(i, properties, destination.level, destination.version)).collect();
     let have = list(destination, &place.ns).await?;
     let name = |d: &Document| d.get_str("name").unwrap_or_default().to_owned();
     for index in &have {
@@ -615,14 +616,15 @@ mod tests {
         assert_eq!(wanted(&written, Properties::Final, (6, 0), (6, 0, 5)), Some(read));
         assert_eq!(wanted(&written, Properties::Deferred, (5, 0), (5, 0, 4)), None);
         let never = doc! {"v": 2, "key": {"a": 1}, "name": "a_1", "expireAfterSeconds": f64::NAN};
-        let told =
-            wanted(&never, Properties::Final, (6, 0), (6, 0, 5)).and_then(|index| index.get_i32("expireAfterSeconds").ok());
+        let told = wanted(&never, Properties::Final, (6, 0), (6, 0, 5))
+            .and_then(|index| index.get_i32("expireAfterSeconds").ok());
         assert_eq!(told, Some(i32::MAX));
         // A release that refuses the longest, or reads NaN as 0, gets the longest that it takes.
         let expiry = |seconds: Bson, properties, version: (u32, u32, u32)| {
             let mut index = doc! {"v": 2, "key": {"a": 1}, "name": "a_1"};
             index.insert("expireAfterSeconds", seconds);
-            wanted(&index, properties, (version.0, version.1), version).and_then(|index| as_i64(index.get("expireAfterSeconds")))
+            wanted(&index, properties, (version.0, version.1), version)
+                .and_then(|index| as_i64(index.get("expireAfterSeconds")))
         };
         for version in [(4, 4, 2), (5, 0, 4), (6, 0, 1)] {
             assert_eq!(expiry(60.into(), Properties::Deferred, version), Some(1_700_000_000));
@@ -640,7 +642,10 @@ mod tests {
         assert!(unbuildable(&hay, (5, 0, 4)).is_some_and(|why| why.contains("hay")));
         let old = doc! {"v": 1, "key": {"a": 1}, "name": "a", "dropDups": true, "safe": true};
         assert_eq!(unbuildable(&old, (6, 0, 5)), None);
-        assert_eq!(wanted(&old, Properties::Final, (6, 0), (6, 0, 5)), Some(doc! {"v": 1, "key": {"a": 1}, "name": "a"}));
+        assert_eq!(
+            wanted(&old, Properties::Final, (6, 0), (6, 0, 5)),
+            Some(doc! {"v": 1, "key": {"a": 1}, "name": "a"})
+        );
         let odd = doc! {"v": 1, "key": {"a": 1}, "name": "a", "fancy": 1};
         assert!(unbuildable(&odd, (6, 0, 5)).is_some_and(|why| why.contains("fancy")));
     }

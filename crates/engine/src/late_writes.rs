@@ -76,14 +76,18 @@ impl LateWrites {
 
     /// Whether a deletion of the reply that was judged last is that of an expired document.
     pub fn is_expired(&self, target: &Target, id: Value<'_>) -> bool {
-        !self.expired.is_empty()
-            && self.expired.contains(&(target.ns.clone(), raw::canonical_id(id, target.folds)))
+        !self.expired.is_empty() && self.expired.contains(&(target.ns.clone(), raw::canonical_id(id, target.folds)))
     }
 
     /// Finds out which of the late `deletions` of reply `seq` are of documents that had expired: that is the source's own
     /// doing, not an application's. Everything before them is applied, so the destination's copy of a document is what
     /// the source had when it deleted it.
-    pub async fn judge(&mut self, ends: (&Cluster, &Cluster), seq: u64, deletions: Vec<Deletions>) -> Result<(), Failure> {
+    pub async fn judge(
+        &mut self,
+        ends: (&Cluster, &Cluster),
+        seq: u64,
+        deletions: Vec<Deletions>,
+    ) -> Result<(), Failure> {
         let (source, destination) = ends;
         self.judged = Some(seq);
         self.expired.clear();
@@ -116,7 +120,8 @@ pub(crate) struct Deletions {
 
 /// What the source deletes by itself in `ns`: for each rule `{field, seconds, filter}`.
 async fn what_expires(source: &Cluster, ns: &Namespace) -> Result<Vec<Document>, Failure> {
-    let rule = |field: &str, seconds: i64, filter: Document| doc! {"field": field, "seconds": seconds, "filter": filter};
+    let rule =
+        |field: &str, seconds: i64, filter: Document| doc! {"field": field, "seconds": seconds, "filter": filter};
     let seconds = |options: &Document| {
         let value = options.get("expireAfterSeconds");
         as_i64(value).filter(|_| !value.and_then(Bson::as_f64).is_some_and(f64::is_nan))

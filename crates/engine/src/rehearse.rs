@@ -222,7 +222,8 @@ async fn finalize(
         );
         plan.findings.push(Finding::warning(ErrorCode::UniqueBuiltAtCutover, "destination", evidence));
     }
-    let would = format!("{unique} indexes become unique (duplicate keys are seen only then), {others} get their expiry");
+    let would =
+        format!("{unique} indexes become unique (duplicate keys are seen only then), {others} get their expiry");
     plan.step(Step::Finalize, began.elapsed() + Duration::from_millis(10) * (unique + others), &would);
     Ok(())
 }

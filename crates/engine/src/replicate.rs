@@ -325,7 +325,8 @@ impl Replicator {
     async fn judge_deletions(&mut self, reply: &RawDocumentBuf, read: &Position) -> Result<(), Failure> {
         let mut all: HashMap<usize, Deletions> = HashMap::new();
         for raw in event::events_of(reply).into_iter().flatten().skip(read.index as usize).flatten() {
-            let Some(event) = raw.as_document().and_then(Event::parse).filter(|event| event.kind == Kind::Delete) else {
+            let Some(event) = raw.as_document().and_then(Event::parse).filter(|event| event.kind == Kind::Delete)
+            else {
                 continue;
             };
             let target = match event.uuid {

@@ -28,8 +28,7 @@ pub(crate) async fn refused(
         return Ok(Vec::new());
     }
     let tried: Vec<_> = views.iter().zip(0..).map(|(view, n)| try_one(destination, view, n)).collect();
-    let found: Vec<Option<Finding>> =
-        futures::stream::iter(tried).buffered(SIDE_BY_SIDE).try_collect().await?;
+    let found: Vec<Option<Finding>> = futures::stream::iter(tried).buffered(SIDE_BY_SIDE).try_collect().await?;
     cutover::drop_namespace(destination, &Namespace::new(DATABASE, "system.views")).await.unwrap_or_else(|failure| {
         tracing::debug!(%failure, "an empty collection of views stays");
     });

@@ -65,7 +65,8 @@ async fn a_step_that_fails_for_a_reason_that_passes_is_ready_again() {
     run.reach(PhaseKind::Synced).await;
     // A collection that was dropped in the middle of it, and an operation that the server gave up.
     let uuid = bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: vec![7; 16] };
-    let gone = doc! {"db": "app", "collectionUUID": uuid, "expectedCollection": "u", "actualCollection": bson::Bson::Null};
+    let gone =
+        doc! {"db": "app", "collectionUUID": uuid, "expectedCollection": "u", "actualCollection": bson::Bson::Null};
     for (code, more, told) in [(361, gone, ErrorCode::CollectionLost), (96, doc! {}, ErrorCode::ServerError)] {
         let mut failing = doc! {"failCommands": ["collMod"], "errorCode": code};
         if !more.is_empty() {

@@ -87,7 +87,10 @@ async fn indexes_that_expire_are_built_on_5_0_before_the_cutover() {
     let (from, to) = (source.client().await, destination.client().await);
     let app = from.database("app");
     let now = bson::DateTime::from_millis(limosa_model::Timestamp::now().0);
-    app.collection("c").insert_many((0..50).map(|n| doc! {"_id": n, "at": now, "by": now, "p": n})).await.expect("inserts");
+    app.collection("c")
+        .insert_many((0..50).map(|n| doc! {"_id": n, "at": now, "by": now, "p": n}))
+        .await
+        .expect("inserts");
     let index = async |index: Document| {
         app.run_command(doc! {"createIndexes": "c", "indexes": [index]}).await.expect("indexes");
     };

@@ -10,7 +10,10 @@ use limosa_testkit::{ReplicaSet, compare};
 async fn a_refusal_that_no_index_causes_leaves_the_indexes_alone() {
     let Pair { source, destination, from, to } = Pair::start().await;
     let app = from.database("app");
-    app.collection("c").insert_many((0..100).map(|n| doc! {"_id": n, "a": n, "b": n, "t": "x"})).await.expect("inserts");
+    app.collection("c")
+        .insert_many((0..100).map(|n| doc! {"_id": n, "a": n, "b": n, "t": "x"}))
+        .await
+        .expect("inserts");
     let indexes = doc! {"createIndexes": "c", "indexes": [
         {"key": {"a": 1}, "name": "a"}, {"key": {"a": 1, "b": 1}, "name": "ab"}, {"key": {"t": "text"}, "name": "t"},
     ]};
@@ -72,7 +75,11 @@ async fn indexes_are_built_while_one_of_three_members_is_down() {
     let source = ReplicaSet::start().await.expect("starts");
     let mut destination = ReplicaSet::builder().members(3).cache_gb(0.25).start().await.expect("starts");
     let (from, to) = (source.client().await, destination.client().await);
-    from.database("app").collection("c").insert_many((0..1_000).map(|n| doc! {"_id": n, "a": n})).await.expect("inserts");
+    from.database("app")
+        .collection("c")
+        .insert_many((0..1_000).map(|n| doc! {"_id": n, "a": n}))
+        .await
+        .expect("inserts");
     let index = doc! {"createIndexes": "c", "indexes": [{"key": {"a": 1}, "name": "a"}]};
     from.database("app").run_command(index).await.expect("indexes");
     let primary = destination.primary_index().await.expect("has one");

@@ -100,7 +100,8 @@ async fn documents_that_expire_on_the_source_are_no_late_writes() {
     let app = from.database("app");
     // Half of them have expired, the others won't for a day.
     let day = 24 * 3_600_000;
-    let at = |n: i32| bson::DateTime::from_millis(limosa_model::Timestamp::now().0 + if n % 2 == 0 { -day } else { day });
+    let at =
+        |n: i32| bson::DateTime::from_millis(limosa_model::Timestamp::now().0 + if n % 2 == 0 { -day } else { day });
     let sessions: Vec<Document> = (0..2_000).map(|n| doc! {"_id": n, "at": at(n)}).collect();
     app.collection("sess").insert_many(sessions).await.expect("inserts");
     app.collection("u").insert_one(doc! {"_id": 1, "u": 1}).await.expect("inserts");
@@ -113,10 +114,17 @@ async fn documents_that_expire_on_the_source_are_no_late_writes() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut run = Run::start(&settings(&source, &destination, dir.path()));
     run.reach(PhaseKind::Synced).await;
-    let count = async |filter: Document| app.collection::<Document>("sess").count_documents(filter).await.expect("counts");
-    let hold = || fail_command(&to, doc! {"times": 1}, doc! {
-        "failCommands": ["collMod"], "blockConnection": true, "blockTimeMS": 4_000,
-    });
+    let count =
+        async |filter: Document| app.collection::<Document>("sess").count_documents(filter).await.expect("counts");
+    let hold = || {
+        fail_command(
+            &to,
+            doc! {"times": 1},
+            doc! {
+                "failCommands": ["collMod"], "blockConnection": true, "blockTimeMS": 4_000,
+            },
+        )
+    };
 
     // An application's own deletion is a late write, of what can expire too.
     hold().await;

@@ -426,7 +426,9 @@ fn tell_of_waiting(before: &Progress, now: &Progress, actions: &mut Vec<Action>)
 
 /// Indexes that came to be missing on the destination, and that none is missing any more.
 fn tell_of_indexes(before: &Progress, now: &Progress, actions: &mut Vec<Action>) {
-    let known = |one: &&MissingIndex| before.missing_indexes.iter().any(|b| (&b.namespace, &b.name) == (&one.namespace, &one.name));
+    let known = |one: &&MissingIndex| {
+        before.missing_indexes.iter().any(|b| (&b.namespace, &b.name) == (&one.namespace, &one.name))
+    };
     for one in now.missing_indexes.iter().filter(|one| !known(one)) {
         let message = format!("the destination lacks index {} of {}: {}", one.name, one.namespace, one.reason);
         actions.push(record("index", message));

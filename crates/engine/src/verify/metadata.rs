@@ -73,8 +73,10 @@ async fn of_both(
     let mut found = Departures { options: options(want, have), indexes: Vec::new() };
     if want.kind != Kind::View && have.kind != Kind::View && !ns.coll.starts_with(catalog::BUCKETS) {
         let (listed, own) = tokio::try_join!(indexes::list(source, ns), indexes::list(destination, ns))?;
-        let wanted: Vec<Document> =
-            listed.iter().filter_map(|i| indexes::wanted(i, properties, destination.level, destination.version)).collect();
+        let wanted: Vec<Document> = listed
+            .iter()
+            .filter_map(|i| indexes::wanted(i, properties, destination.level, destination.version))
+            .collect();
         found.indexes = index_departures(&wanted, &own);
     }
     Ok((ns.clone(), found))
