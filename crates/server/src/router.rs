@@ -618,6 +618,7 @@ fn agents() -> Vec<Route> {
     let protocol = |path, operation, handler: Handler| {
         let mut route = Route::new(Method::POST, path, operation, handler);
         (route.may, route.audited, route.documented) = (Principal::is_agent, false, false);
+        route.role = "the link token's key";
         route
     };
     let any = |mut route: Route| {

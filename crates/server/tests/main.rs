@@ -5,6 +5,7 @@ mod atlas_clients;
 mod authentication;
 mod document;
 mod flood;
+mod fuzz;
 mod job;
 mod limits_of_access;
 mod notify;

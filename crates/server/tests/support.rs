@@ -86,13 +86,22 @@ impl TestServer {
     pub async fn launch(cutover_window_seconds: i64, notify: Option<NotifyConfig>) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let most = limosa_server::MOST_CONNECTIONS;
-        Self::launch_in(dir, None, cutover_window_seconds, notify, most, None).await
+        Self::launch_in(dir, None, cutover_window_seconds, notify, most, None, RequestLimits::default()).await
     }
 
     /// One that has few connections.
     pub async fn with_connections(most: usize) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        Self::launch_in(dir, None, limosa_model::transition::CUTOVER_WINDOW_SECONDS, None, most, None).await
+        let window = limosa_model::transition::CUTOVER_WINDOW_SECONDS;
+        Self::launch_in(dir, None, window, None, most, None, RequestLimits::default()).await
+    }
+
+    /// One that counts nobody's requests.
+    pub async fn without_limits() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let window = limosa_model::transition::CUTOVER_WINDOW_SECONDS;
+        let limits = RequestLimits { orgs: u32::MAX, groups: u32::MAX };
+        Self::launch_in(dir, None, window, None, limosa_server::MOST_CONNECTIONS, None, limits).await
     }
 
     /// The owner's bearer token.
@@ -105,7 +114,7 @@ impl TestServer {
         let dir = tempfile::tempdir().expect("a directory");
         let window = limosa_model::transition::CUTOVER_WINDOW_SECONDS;
         let most = limosa_server::MOST_CONNECTIONS;
-        Self::launch_in(dir, None, window, None, most, Some(public_url.to_owned())).await
+        Self::launch_in(dir, None, window, None, most, Some(public_url.to_owned()), RequestLimits::default()).await
     }
 
     /// On a data directory whose first owner's keys may be known already.
@@ -116,6 +125,7 @@ impl TestServer {
         notify: Option<NotifyConfig>,
         most_connections: usize,
         public_url: Option<String>,
+        limits: RequestLimits,
     ) -> Self {
         let listen = "127.0.0.1:0".parse().expect("an address");
         let session_seconds = limosa_server::SESSION_SECONDS;
@@ -126,7 +136,7 @@ impl TestServer {
             session_seconds,
             notify,
             tls: None,
-            limits: RequestLimits::default(),
+            limits,
             most_connections,
             public_url,
         };
@@ -157,7 +167,16 @@ impl TestServer {
         let (dir, keys) = self.stop().await;
         between(dir.path());
         let most = limosa_server::MOST_CONNECTIONS;
-        Self::launch_in(dir, Some(keys), limosa_model::transition::CUTOVER_WINDOW_SECONDS, None, most, None).await
+        Self::launch_in(
+            dir,
+            Some(keys),
+            limosa_model::transition::CUTOVER_WINDOW_SECONDS,
+            None,
+            most,
+            None,
+            RequestLimits::default(),
+        )
+        .await
     }
 
     /// The number that a query of its store yields.
