@@ -76,6 +76,15 @@ pub(crate) fn know(data_dir: &Path, id: &str, known: &Known) -> Result<(), Failu
     written().map_err(|e| Failure::new(ErrorCode::LocalStorage, format!("{}: {e}", file.display())))
 }
 
+/// A file of what must not be forgotten about its troubles.
+pub(crate) fn trouble(settings: &Settings) -> PathBuf {
+    trouble_of(&settings.data_dir, settings.migration_id)
+}
+
+fn trouble_of(data_dir: &Path, id: MigrationId) -> PathBuf {
+    data_dir.join("trouble").join(format!("{id}.json"))
+}
+
 /// Makes such a directory.
 pub(crate) fn make(dir: PathBuf) -> Result<PathBuf, Failure> {
     match create(&dir) {
@@ -121,6 +130,7 @@ pub(crate) fn migrations(data_dir: &Path) -> Vec<MigrationId> {
 
 /// See [`crate::forget`]. Tasks of a run that still have it open let go of it in a moment; a leftover costs only disk.
 pub(crate) async fn forget(data_dir: &Path, id: MigrationId) {
+    let _ = fs::remove_file(trouble_of(data_dir, id));
     for kind in [SPOOL, NOTES] {
         let dir = data_dir.join(kind).join(id.to_string());
         for _ in 0..20 {

@@ -2,7 +2,7 @@
 
 use crate::{
     EngineReport, Outcome, Settings,
-    apply::{lanes::Lanes, registry::Registry, window::WORKERS, writer::Writer},
+    apply::{lanes::Lanes, registry::Registry, series, trouble::Trouble, window::WORKERS, writer::Writer},
     call, cancel,
     catalog::{self, Entry, Kind},
     checkpoint::{Checkpoint, Stage, Store},
@@ -206,12 +206,14 @@ async fn migrate(
     let (spool, position, token) = Spool::open(&dir, &checkpoint.position, &settings.tuning)?;
     let spool = Arc::new(spool);
     store.set_position(&position).await?;
+    let trouble = Trouble::open(kept::trouble(settings))?;
     let reader = Reader {
         source: source.clone(),
         spool: Arc::clone(&spool),
         tracker: tracker.clone(),
         patience: settings.tuning.patience,
         t0: checkpoint.t0,
+        trouble: trouble.clone(),
     };
     let mut reading = ReaderTask(tokio::spawn(reader.read(token)));
 
@@ -226,6 +228,7 @@ async fn migrate(
     let mut replicate = async || -> Result<(), Failure> {
         let checkpoint = load(&store).await?;
         let position = spool.applied_to();
+        trouble.begin(&destination).await?;
         // Collections and ranges, the data, the indexes.
         let mut registry = Registry::load(&source, &destination, &store, &settings.filter).await?;
         if checkpoint.stage < Stage::Planned {
@@ -260,6 +263,8 @@ async fn migrate(
             tracker: tracker.clone(),
             worker,
             session: Arc::clone(session),
+            trouble: trouble.clone(),
+            taken: Arc::default(),
         });
         let mut replicator = Replicator {
             registry,
@@ -427,6 +432,10 @@ async fn plan(source: &Cluster, registry: &mut Registry, store: &Store) -> Resul
     store.clear_plan().await?;
     let filter = registry.filter().clone();
     let entries = catalog::list(source, &filter).await?;
+    let (from, to) = (source.version, registry.destination().version);
+    if let Some(refusal) = entries.iter().find_map(|entry| series::refusal(entry, from, to)) {
+        return Err(refusal.failure());
+    }
     for series in entries.iter().filter(|e| e.kind == Kind::TimeSeries) {
         catalog::create(registry.destination(), &series.ns, &series.options).await?;
     }

@@ -3,6 +3,7 @@
 
 use crate::{
     Settings,
+    apply::series,
     catalog::{self, Entry, Kind},
     checkpoint::Store,
     claims,
@@ -94,6 +95,7 @@ async fn everything_else(
     findings.extend(entries.iter().filter_map(unsupported));
     findings.extend(entries.iter().flat_map(|entry| unknown_options(entry, destination.level)));
     findings.extend(time_series(source, &entries));
+    findings.extend(entries.iter().filter_map(|e| series::refusal(e, source.version, destination.version)));
     for entry in entries.iter().filter(|e| e.kind != Kind::View && !e.ns.coll.starts_with(catalog::BUCKETS)) {
         findings.extend(index_findings(source, destination, entry).await?);
         findings.extend(unbuildable_indexes(source, destination, entry).await?);

@@ -58,6 +58,7 @@ pub(crate) async fn of(
         },
         brought_over: done.brought_over,
         left_behind: left_behind::findings(source, &settings.filter).await?.into_iter().map(|f| f.evidence).collect(),
+        reread: replicator.lanes.first().trouble.told(),
         cutover_steps: done
             .steps
             .into_iter()

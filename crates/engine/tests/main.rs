@@ -8,6 +8,7 @@ mod ended_cutovers;
 mod expiry;
 mod filter;
 mod hazards;
+mod hostile_documents;
 mod index_builds;
 mod late_writes;
 mod limits;

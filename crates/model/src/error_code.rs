@@ -146,6 +146,10 @@ codes! {
     DestinationNotWritable = "DESTINATION_NOT_WRITABLE", true, "Free space on the destination's disk, or end its write block; the migration then goes on by itself.";
     /// A collection of the destination isn't what the checkpoint says of it.
     CollectionLost = "COLLECTION_LOST", true, "Nothing: the migration starts again from its checkpoint and compares the collection. If it stays, find out who else creates, renames or drops collections on the destination.";
+    /// One write ended the destination's process twice.
+    WriteEndsDestination = "WRITE_ENDS_DESTINATION", false, "Upgrade the destination to its release's newest patch, then resume: the document is read again and written whole. Or exclude its namespace in a new migration.";
+    /// The source can't tell what changed.
+    ChangeUnreadable = "CHANGE_UNREADABLE", false, "Grant the source's user the role read on the database local, so that the document can be found in the oplog and read again; then resume.";
     /// The spool has its full size.
     SpoolFull = "SPOOL_FULL", true, "Nothing, while the source's oplog window is long enough; else raise --spool-limit and start the agent again.";
     /// A server answered with an error that trying again can't help.

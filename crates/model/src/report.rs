@@ -33,6 +33,8 @@ pub struct Record {
     pub brought_over: Vec<String>,
     /// What the source has that is never carried over, in words.
     pub left_behind: Vec<String>,
+    /// Documents whose change the source couldn't tell, so that they were read again, each in one line; the first of them.
+    pub reread: Vec<String>,
     /// The cutover's steps.
     pub cutover_steps: Vec<CutoverStep>,
     /// Where the way back begins, if there is to be one.
@@ -164,6 +166,10 @@ pub struct MigrationReport {
     pub namespaces: Vec<NamespaceReport>,
     /// The first documents that were repaired.
     pub repaired: Vec<RepairedDocument>,
+    /// Documents whose change the source couldn't tell, so that they were read again, each in one line; the first of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub reread: Vec<String>,
     /// Why it failed, if it did.
     pub failure: Option<Finding>,
     /// SHA-256 of this document without this field, its keys sorted, without white space.
@@ -204,6 +210,7 @@ impl MigrationReport {
             left_behind: record.left_behind,
             namespaces: record.namespaces,
             repaired: record.repaired,
+            reread: record.reread,
             failure,
             sha256: String::new(),
         };
@@ -258,6 +265,7 @@ impl MigrationReport {
             let (id, how) = (&repaired.difference.id, repaired.difference.departure.words());
             line(format!("\nRepaired: {} _id {id}{path}: {how}", repaired.namespace));
         }
+        self.reread.iter().for_each(|text| line(format!("\nRead again: {text}")));
         self.brought_over.iter().for_each(|text| line(format!("\nBrought over at the cutover: {text}")));
         self.left_behind.iter().for_each(|text| line(format!("\nNot carried over: {text}")));
         line("\n## Configuration\n".to_owned());

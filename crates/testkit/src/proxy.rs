@@ -46,6 +46,8 @@ struct Plan {
     silence: Vec<(String, bool)>,
     /// How many connections went silent.
     silenced: u64,
+    /// A message to the server that has these bytes in it isn't carried over; its connection stays open.
+    hold: Vec<u8>,
 }
 
 /// Until when each direction of a narrow link is taken.
@@ -57,6 +59,7 @@ pub struct Proxy {
     network: watch::Sender<Network>,
     resets: watch::Sender<u64>,
     plan: Arc<Mutex<Plan>>,
+    held: watch::Sender<u64>,
     task: JoinHandle<()>,
 }
 
@@ -67,11 +70,13 @@ impl Proxy {
         let addr = listener.local_addr()?;
         let (network, resets) = (watch::Sender::new(Network::Whole), watch::Sender::new(0));
         let plan = Arc::<Mutex<Plan>>::default();
+        let held = watch::Sender::new(0);
         let link = Link {
             target,
             network: network.clone(),
             resets: resets.clone(),
             plan: Arc::clone(&plan),
+            held: held.clone(),
             taken: Taken::default(),
         };
         let task = tokio::spawn(async move {
@@ -79,7 +84,7 @@ impl Proxy {
                 tokio::spawn(link.clone().carry(client));
             }
         });
-        Ok(Self { addr, network, resets, plan, task })
+        Ok(Self { addr, network, resets, plan, held, task })
     }
 
     /// Where clients connect.
@@ -113,6 +118,24 @@ impl Proxy {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner).silenced
     }
 
+    /// Holds every message to the server that has `marker` in it: the server seems to work at it until it dies. Nothing
+    /// is held for an empty marker.
+    pub fn hold_messages_with(&self, marker: &[u8]) {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner).hold = marker.to_vec();
+    }
+
+    /// Waits until so many messages were held, since the beginning.
+    pub async fn held(&self, count: u64) {
+        let mut held = self.held.subscribe();
+        let waited = tokio::time::timeout(Duration::from_secs(60), held.wait_for(|n| *n >= count));
+        waited.await.expect("a message with the marker comes in time").expect("the proxy runs");
+    }
+
+    /// How many messages were held.
+    pub fn held_so_far(&self) -> u64 {
+        *self.held.borrow()
+    }
+
     /// How many answers were lost.
     pub fn lost(&self) -> u64 {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner).lost
@@ -132,6 +155,7 @@ struct Link {
     network: watch::Sender<Network>,
     resets: watch::Sender<u64>,
     plan: Arc<Mutex<Plan>>,
+    held: watch::Sender<u64>,
     taken: Taken,
 }
 
@@ -166,6 +190,10 @@ impl Link {
                 if command_of(&message).is_some_and(|name| self.is_to_lose(name)) {
                     losing.send_replace(true);
                 }
+                if self.is_to_hold(&message) {
+                    self.held.send_modify(|n| *n += 1);
+                    std::future::pending::<()>().await;
+                }
                 self.pass(Direction::ToServer, message.len()).await;
                 if to_server.write_all(&message).await.is_err() {
                     return;
@@ -196,6 +224,11 @@ impl Link {
             _ = network.wait_for(|now| *now == Network::Cut) => {}
             _ = resets.changed() => {}
         }
+    }
+
+    fn is_to_hold(&self, message: &[u8]) -> bool {
+        let plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        !plan.hold.is_empty() && message.windows(plan.hold.len()).any(|bytes| bytes == plan.hold)
     }
 
     fn is_to_lose(&self, command: &str) -> bool {

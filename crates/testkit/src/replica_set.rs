@@ -42,6 +42,7 @@ pub struct Builder {
     proxied: bool,
     cache_gb: f64,
     many_files: bool,
+    uncompressed: bool,
 }
 
 /// How WiredTiger closes the files that nothing uses: looked for every second, after three of idleness. It makes one for
@@ -140,6 +141,13 @@ impl Builder {
         self
     }
 
+    /// Its messages go over the wire as they are, however far away it seems: a proxy then finds what is in them.
+    #[must_use]
+    pub fn uncompressed(mut self) -> Self {
+        self.uncompressed = true;
+        self
+    }
+
     /// Starts it and waits for a primary.
     pub async fn start(self) -> Result<ReplicaSet, Error> {
         let binary = mongod::ensure(&self.version)?;
@@ -208,6 +216,7 @@ impl ReplicaSet {
             proxied: false,
             cache_gb: 0.5,
             many_files: false,
+            uncompressed: false,
         }
     }
 
@@ -254,6 +263,9 @@ impl ReplicaSet {
             .arg("--logappend");
         if self.builder.many_files {
             command.args(["--wiredTigerEngineConfigString", CLOSE_IDLE_FILES]);
+        }
+        if self.builder.uncompressed {
+            command.args(["--networkMessageCompressors", "disabled"]);
         }
         if !self.builder.standalone {
             command.args(["--replSet", "rs", "--oplogSize", &self.builder.oplog_mb.to_string()]);

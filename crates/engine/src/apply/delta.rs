@@ -3,15 +3,26 @@
 //! Only deltas of top-level fields count as exact here unless the server marks ambiguous paths: before 6.1 a literal
 //! field `p.q` looks just like a nested path. Everything else is read again from the source.
 
-use crate::raw::{RawArrayBuilder, RawDocBuilder};
-use bson::{RawBson, RawBsonRef, RawDocument};
+use super::shape::Fields;
+use crate::{
+    raw::{RawArrayBuilder, RawDocBuilder},
+    value::{self, Value},
+};
+use bson::{RawBsonRef, RawDocument};
 
 /// Changes of one document's fields, in the order in which the source has them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Delta {
-    set: Vec<(String, RawBson)>,
+    set: Vec<(String, Stored)>,
     unset: Vec<String>,
     truncate: Vec<(String, i32)>,
+}
+
+/// A value's type and bytes, as the source has them. The library's own types would sort a regular expression's options.
+#[derive(Clone, Debug, PartialEq)]
+struct Stored {
+    kind: u8,
+    bytes: Vec<u8>,
 }
 
 impl Delta {
@@ -29,12 +40,13 @@ impl Delta {
             parts_are_names && unambiguous
         };
         let mut delta = Self::default();
-        for field in description.get_document("updatedFields").ok()?.iter() {
-            let (path, value) = field.ok()?;
-            if !plain(path.as_str()) {
+        let updated = description.get_document("updatedFields").ok()?.as_bytes();
+        for (name, Value { kind, bytes }) in value::elements(updated) {
+            let path = std::str::from_utf8(name).ok().filter(|path| plain(path))?;
+            if delta.set.iter().any(|(other, _)| other == path) {
                 return None;
             }
-            delta.set.push((path.as_str().to_owned(), value.into()));
+            delta.set.push((path.to_owned(), Stored { kind, bytes: bytes.to_vec() }));
         }
         if let Ok(removed) = description.get_array("removedFields") {
             for path in removed {
@@ -98,55 +110,40 @@ impl Delta {
 
     /// About how many bytes it takes.
     pub fn size(&self) -> usize {
-        let value = |v: &RawBson| match v {
-            RawBson::Document(d) => d.as_bytes().len(),
-            RawBson::Array(a) => a.as_bytes().len(),
-            RawBson::String(s) => s.len(),
-            RawBson::Binary(b) => b.bytes.len(),
-            _ => 16,
-        };
-        self.set.iter().map(|(p, v)| p.len() + value(v) + 16).sum::<usize>()
+        self.set.iter().map(|(path, value)| path.len() + value.bytes.len() + 16).sum::<usize>()
             + self.unset.iter().map(|p| p.len() + 16).sum::<usize>()
             + 64
     }
 
-    /// Appends the `u` of an update statement.
-    pub fn append_update(&self, statement: RawDocBuilder) -> RawDocBuilder {
-        let empty = RawBsonRef::String("");
-        if self.is_sorted() {
-            let mut update = RawDocBuilder::new();
-            if !self.set.is_empty() {
-                let set = self.set.iter().fold(RawDocBuilder::new(), |d, (path, v)| d.value(path, v.as_raw_bson_ref()));
-                update = update.document("$set", &set.into_bytes());
-            }
-            if !self.unset.is_empty() {
-                let unset = self.unset.iter().fold(RawDocBuilder::new(), |d, path| d.value(path, empty));
-                update = update.document("$unset", &unset.into_bytes());
-            }
-            if !self.truncate.is_empty() {
-                let push = self.truncate.iter().fold(RawDocBuilder::new(), |d, (path, size)| {
-                    let slice = RawDocBuilder::new()
-                        .array("$each", RawArrayBuilder::with_capacity(0))
-                        .value("$slice", RawBsonRef::Int32(*size));
-                    d.document(path, &slice.into_bytes())
-                });
-                update = update.document("$push", &push.into_bytes());
-            }
-            return statement.document("u", &update.into_bytes());
+    /// The updates that carry it out, one after the other: a new one wherever a field doesn't come in the order of names,
+    /// in which one update creates all of its fields.
+    pub fn updates(&self) -> Vec<Vec<u8>> {
+        let mut runs: Vec<&[(String, Stored)]> = self.set.chunk_by(|(a, _), (b, _)| a < b).collect();
+        let last = runs.pop().unwrap_or_default();
+        let mut updates: Vec<Vec<u8>> =
+            runs.into_iter().map(|run| RawDocBuilder::new().document("$set", &fields(run)).into_bytes()).collect();
+        let mut update = RawDocBuilder::new();
+        if !last.is_empty() {
+            update = update.document("$set", &fields(last));
         }
-        // A pipeline's `$set` creates fields in the order in which it names them.
-        let mut pipeline = RawArrayBuilder::with_capacity(256);
-        let set = self.set.iter().fold(RawDocBuilder::new(), |d, (path, value)| {
-            let literal = RawDocBuilder::new().value("$literal", value.as_raw_bson_ref());
-            d.document(path, &literal.into_bytes())
-        });
-        pipeline.push_document(&RawDocBuilder::new().document("$set", &set.into_bytes()).into_bytes());
         if !self.unset.is_empty() {
-            let mut names = RawArrayBuilder::with_capacity(64);
-            self.unset.iter().for_each(|path| names.push_value(RawBsonRef::String(path)));
-            pipeline.push_document(&RawDocBuilder::new().array("$unset", names).into_bytes());
+            let empty = RawBsonRef::String("");
+            let unset = self.unset.iter().fold(RawDocBuilder::new(), |d, path| d.value(path, empty));
+            update = update.document("$unset", &unset.into_bytes());
         }
-        statement.array("u", pipeline)
+        if !self.truncate.is_empty() {
+            let push = self.truncate.iter().fold(RawDocBuilder::new(), |d, (path, size)| {
+                let slice = RawDocBuilder::new()
+                    .array("$each", RawArrayBuilder::with_capacity(0))
+                    .value("$slice", RawBsonRef::Int32(*size));
+                d.document(path, &slice.into_bytes())
+            });
+            update = update.document("$push", &push.into_bytes());
+        }
+        if !self.is_empty() {
+            updates.push(update.into_bytes());
+        }
+        updates
     }
 
     /// Takes fields away.
@@ -160,18 +157,25 @@ impl Delta {
     }
 }
 
+fn fields(run: &[(String, Stored)]) -> Vec<u8> {
+    let mut set = Fields::default();
+    run.iter().for_each(|(path, value)| set.push(path.as_bytes(), Value { kind: value.kind, bytes: &value.bytes }));
+    set.finish()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use bson::{Document, RawDocumentBuf, doc};
 
-    fn statement(delta: &Delta) -> RawDocumentBuf {
-        delta.append_update(RawDocBuilder::new()).build().expect("well formed")
+    fn updates(delta: &Delta) -> Vec<Document> {
+        let all = delta.updates().into_iter();
+        all.map(|u| crate::raw::to_document(&RawDocumentBuf::from_bytes(u).expect("well formed"))).collect()
     }
 
-    fn exact(description: &Document) -> Option<Document> {
+    fn exact(description: &Document) -> Option<Vec<Document>> {
         let raw = RawDocumentBuf::try_from(description).expect("plain");
-        Delta::exact(&raw).map(|delta| crate::raw::to_document(&statement(&delta)))
+        Delta::exact(&raw).map(|delta| updates(&delta))
     }
 
     #[test]
@@ -181,15 +185,12 @@ mod tests {
         );
         assert_eq!(
             got,
-            Some(
-                doc! {"u": {"$set": {"a": 1, "b": {"x": 1}}, "$unset": {"c": ""}, "$push": {"d": {"$each": [], "$slice": 0}}}}
-            )
+            Some(vec![
+                doc! {"$set": {"a": 1, "b": {"x": 1}}, "$unset": {"c": ""}, "$push": {"d": {"$each": [], "$slice": 0}}}
+            ])
         );
         let unsorted = exact(&doc! {"updatedFields": {"z": 1, "a": "$x"}, "removedFields": ["c"]});
-        assert_eq!(
-            unsorted,
-            Some(doc! {"u": [{"$set": {"z": {"$literal": 1}, "a": {"$literal": "$x"}}}, {"$unset": ["c"]}]})
-        );
+        assert_eq!(unsorted, Some(vec![doc! {"$set": {"z": 1}}, doc! {"$set": {"a": "$x"}, "$unset": {"c": ""}}]));
     }
 
     #[test]
@@ -209,14 +210,25 @@ mod tests {
     }
 
     #[test]
+    fn a_value_keeps_its_bytes() {
+        let mut regex = Fields::default();
+        regex.push(b"r", Value { kind: value::REGEX, bytes: b"a\0xi\0" });
+        let mut description = Fields::default();
+        let regex = regex.finish();
+        description.push(b"updatedFields", Value { kind: value::DOCUMENT, bytes: &regex });
+        let description = RawDocumentBuf::from_bytes(description.finish()).expect("well formed");
+        let updates = Delta::exact(&description).expect("exact").updates();
+        let mut want = Fields::default();
+        want.push(b"$set", Value { kind: value::DOCUMENT, bytes: &regex });
+        assert_eq!(updates, [want.finish()]);
+    }
+
+    #[test]
     fn deltas_merge_only_where_order_does_not_matter() {
         let delta = |d: Document| Delta::exact(&RawDocumentBuf::try_from(&d).expect("plain")).expect("exact");
         let first = delta(doc! {"updatedFields": {"a": 1, "b": 1}, "removedFields": ["c"]});
         let merged = first.then(&delta(doc! {"updatedFields": {"b": 2}, "removedFields": ["a"]})).expect("merges");
-        assert_eq!(
-            crate::raw::to_document(&statement(&merged)),
-            doc! {"u": {"$set": {"b": 2}, "$unset": {"c": "", "a": ""}}}
-        );
+        assert_eq!(updates(&merged), [doc! {"$set": {"b": 2}, "$unset": {"c": "", "a": ""}}]);
         assert_eq!(first.then(&delta(doc! {"updatedFields": {"c": 2}, "removedFields": []})), None);
     }
 }

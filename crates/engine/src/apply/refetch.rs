@@ -22,10 +22,28 @@ use std::{
 /// `_id`s in one read of documents from the source.
 const IDS: usize = 500;
 
+/// How long the server may work at one read.
+const MOST_MILLIS: i64 = 60_000;
+
 impl Writer {
     /// Writes the documents of `ops` as the source has them after `until`, and deletes those that are gone. Returns the
     /// time up to which the source may have been seen.
-    pub(super) async fn refetch(&self, ops: Vec<Op>, until: Timestamp) -> Result<Timestamp, Failure> {
+    pub(super) async fn refetch(&self, mut ops: Vec<Op>, until: Timestamp) -> Result<Timestamp, Failure> {
+        while !ops.is_empty() {
+            let count = ops.len();
+            let taken = self.refetch_once(ops, until).await?;
+            if taken.len() == count {
+                self.write_later(taken);
+                break;
+            }
+            ops = taken;
+        }
+        self.source.optimes().await.map(|(_, majority)| majority.max(until))
+    }
+
+    /// The same for each once. Returns those whose unique value another document had.
+    async fn refetch_once(&self, ops: Vec<Op>, until: Timestamp) -> Result<Vec<Op>, Failure> {
+        let mut taken = Vec::new();
         let mut by_target: HashMap<Namespace, Vec<Op>> = HashMap::new();
         for op in ops {
             by_target.entry(op.target.ns.clone()).or_default().push(op);
@@ -33,15 +51,21 @@ impl Writer {
         for ops in by_target.into_values() {
             let target = Arc::clone(&ops[0].target);
             for chunk in raw::runs(&ops, IDS, |op| op.id.as_bytes().len()) {
-                self.refetch_some(&target, chunk, until).await?;
+                self.refetch_some(&target, chunk, until, &mut taken).await?;
             }
         }
-        self.source.optimes().await.map(|(_, majority)| majority.max(until))
+        Ok(taken)
     }
 
     /// A document whose `_id` is equal to the one asked for but isn't the same (another numeric type, another case
     /// under a collation) is another document's successor: it goes in after what is gone has been deleted.
-    async fn refetch_some(&self, target: &Arc<Target>, ops: &[Op], until: Timestamp) -> Result<(), Failure> {
+    async fn refetch_some(
+        &self,
+        target: &Arc<Target>,
+        ops: &[Op],
+        until: Timestamp,
+        taken: &mut Vec<Op>,
+    ) -> Result<(), Failure> {
         let mut missing: HashMap<&[u8], &Op> = ops.iter().map(|op| (op.id.as_bytes(), op)).collect();
         let mut found: Vec<(RawDocumentBuf, Vec<u8>)> = Vec::new();
         let ids: Vec<&RawDocumentBuf> = ops.iter().map(|op| &op.id).collect();
@@ -56,30 +80,30 @@ impl Writer {
                     puts.push(put(target, id, document));
                 }
             }
-            self.write_refetched(puts).await?;
+            self.write_refetched(puts, until, taken).await?;
         }
         if reading.gone {
             return Ok(());
         }
         let gone: HashSet<&[u8]> = missing.values().map(|op| op.canonical.as_slice()).collect();
         let deletes = missing.values().map(|op| Op { change: Change::Delete, ..(*op).clone() }).collect();
-        self.write_refetched(deletes).await?;
+        self.write_refetched(deletes, until, taken).await?;
         let again: Vec<&RawDocumentBuf> =
             found.iter().filter(|(_, canonical)| gone.contains(canonical.as_slice())).map(|(id, _)| id).collect();
         if !again.is_empty() {
             let mut reading = self.reading(target, &again, until);
             while let Some(documents) = reading.next(self).await? {
                 let puts = documents.into_iter().filter_map(|d| Some(put(target, id_document(&d)?, d)));
-                self.write_refetched(puts.collect()).await?;
+                self.write_refetched(puts.collect(), until, taken).await?;
             }
         }
         Ok(())
     }
 
-    async fn write_refetched(&self, ops: Vec<Op>) -> Result<(), Failure> {
+    async fn write_refetched(&self, ops: Vec<Op>, until: Timestamp, taken: &mut Vec<Op>) -> Result<(), Failure> {
         self.tracker.count(|p| p.documents_refetched += ops.len() as u64);
         self.tracker.metrics.refetched(ops.len() as u64);
-        self.write_all(ops.into_iter().map(|op| (0, op)).collect(), &mut Vec::new()).await
+        self.write_all(ops.into_iter().map(|op| (0, op)).collect(), taken, until).await
     }
 
     fn reading(&self, target: &Target, ids: &[&RawDocumentBuf], until: Timestamp) -> Reading {
@@ -103,7 +127,9 @@ impl Writer {
 }
 
 fn put(target: &Arc<Target>, id: RawDocumentBuf, document: RawDocumentBuf) -> Op {
-    Op { target: Arc::clone(target), id, canonical: Vec::new(), change: Change::Put { document, fresh: false } }
+    // In case that it has to be read once more.
+    let canonical = value::id_of(&id).map(|id| raw::canonical_id(id, target.folds)).unwrap_or_default();
+    Op { target: Arc::clone(target), id, canonical, change: Change::Put { document, fresh: false } }
 }
 
 /// A read that goes on under a collection's new name, and begins again after an error that passes.
@@ -148,6 +174,8 @@ impl Reading {
         if self.cursor.is_none() {
             let mut head =
                 doc! {"find": &self.ns.coll, "readConcern": {"level": "majority", "afterClusterTime": self.until}};
+            // Or a default of the server, which may be shorter than the wait for that time, would end each try.
+            head.insert("maxTimeMS", MOST_MILLIS);
             if let (Some(uuid), true) = (self.uuid, writer.source.level >= (6, 0)) {
                 let bytes = uuid.to_vec();
                 head.insert("collectionUUID", bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes });

@@ -1,9 +1,16 @@
 //! From changes to the commands that carry them out.
+//!
+//! No update by a pipeline is ever sent to a document that is there. The server then works out what differs, and releases
+//! before 5.0.18 and 6.0.6 end their process when it meets two fields of one name; later ones refuse the update. Where
+//! nothing but a pipeline can say what a document holds, it inserts it.
 
-use super::coalesce::{Change, Op};
+use super::{
+    coalesce::{Change, Op},
+    shape::{self, Fields, Zeros},
+};
 use crate::{
-    raw::{RawArrayBuilder, RawDocBuilder, has_zero_timestamp, replacing},
-    value,
+    raw::{RawArrayBuilder, RawDocBuilder, replacing},
+    value::{self, Value},
 };
 use bson::{Document, RawBsonRef, RawDocument, RawDocumentBuf, doc};
 use limosa_model::Namespace;
@@ -33,20 +40,13 @@ pub(crate) fn commands(ops: &[(u32, Op)]) -> Result<Vec<Command>, Error> {
         let ns = &op.target.ns;
         let by_id = || RawDocBuilder::new().document("q", op.id.as_bytes());
         match &op.change {
-            Change::Put { document, .. } if has_zero_timestamp(document) => {
-                let statement = by_id().array("u", replacing(document)).value("upsert", RawBsonRef::Boolean(true));
-                all.add(ns, Verb::Update, &statement.into_bytes())?;
+            Change::Put { document, .. } => all.put(ns, &op.id, document)?,
+            Change::Remake { document } => all.remake(ns, &op.id, document)?,
+            Change::Update(delta) => {
+                for update in delta.updates() {
+                    all.add(ns, Verb::Update, &by_id().document("u", &update).into_bytes())?;
+                }
             }
-            Change::Put { document, .. } if !must_be_inserted(&op.id, document) => {
-                let statement = by_id().document("u", document.as_bytes()).value("upsert", RawBsonRef::Boolean(true));
-                all.add(ns, Verb::Update, &statement.into_bytes())?;
-            }
-            Change::Put { document, .. } | Change::Remake { document } => {
-                all.add(ns, Verb::Delete, &by_id().value("limit", RawBsonRef::Int32(1)).into_bytes())?;
-                all.add(ns, Verb::Insert, document.as_bytes())?;
-            }
-            Change::Update(delta) if delta.is_empty() => {}
-            Change::Update(delta) => all.add(ns, Verb::Update, &delta.append_update(by_id()).into_bytes())?,
             Change::Delete => {
                 all.add(ns, Verb::Delete, &by_id().value("limit", RawBsonRef::Int32(1)).into_bytes())?;
             }
@@ -58,31 +58,81 @@ pub(crate) fn commands(ops: &[(u32, Op)]) -> Result<Vec<Command>, Error> {
 
 /// Inserts of documents into one collection, in this order, leaving those that are there.
 pub(crate) fn inserts(ns: &Namespace, documents: &[&RawDocument]) -> Result<Vec<Command>, Error> {
-    let mut all = Commands::default();
+    let mut all = Commands { unordered: true, ..Commands::default() };
     for document in documents {
-        all.add(ns, Verb::Insert, document.as_bytes())?;
+        match (shape::zeros(document.as_bytes()), id_of(document)?) {
+            (Zeros::Elsewhere, Some(id)) => all.add(ns, Verb::Update, &exactly(&id, document))?,
+            _ => all.add(ns, Verb::Insert, document.as_bytes())?,
+        }
+    }
+    for document in documents {
+        if let Some(id) = id_of(document)? {
+            all.zero(ns, &id, &shape::zeros(document.as_bytes()))?;
+        }
     }
     all.finish()
 }
 
-/// Updates that put `documents`, which are there, back to just these bytes.
-pub(crate) fn restores(ns: &Namespace, documents: &[&RawDocument]) -> Result<Vec<Command>, Error> {
+/// What brings back the timestamps of zeros of `documents`, in whose place their insert has put the current time. Of capped
+/// collections only those documents are given that [`inserts`] didn't insert.
+pub(crate) fn restores(ns: &Namespace, documents: &[&RawDocument], capped: bool) -> Result<Vec<Command>, Error> {
     let mut all = Commands::default();
     for document in documents {
-        if let Some(id) = value::id_of(document) {
-            let q = RawDocBuilder::new().value("_id", id).into_bytes();
-            let statement = RawDocBuilder::new().document("q", &q).array("u", replacing(document));
-            all.add(ns, Verb::Update, &statement.into_bytes())?;
+        let Some(id) = id_of(document)? else { continue };
+        match shape::zeros(document.as_bytes()) {
+            Zeros::Elsewhere if !capped => all.remake(ns, &id, document)?,
+            zeros => all.zero(ns, &id, &zeros)?,
         }
     }
     all.finish()
+}
+
+/// Puts `documents` in the place of those that have their `_id`s, or inserts them.
+pub(crate) fn puts(ns: &Namespace, documents: &[&RawDocument]) -> Result<Vec<Command>, Error> {
+    let mut all = Commands::default();
+    for document in documents {
+        if let Some(id) = id_of(document)? {
+            all.put(ns, &id, document)?;
+        }
+    }
+    all.finish()
+}
+
+/// Whether a plain insert and an update can't give `document` its bytes.
+pub(crate) fn needs_exact_insert(document: &RawDocument) -> bool {
+    shape::zeros(document.as_bytes()) == Zeros::Elsewhere
+}
+
+/// `{_id: …}` of a document.
+fn id_of(document: &RawDocument) -> Result<Option<RawDocumentBuf>, Error> {
+    let id = value::id_of(document).map(|id| {
+        let mut only = Fields::default();
+        only.push(b"_id", id);
+        RawDocumentBuf::from_bytes(only.finish()).map_err(Error::custom)
+    });
+    id.transpose()
+}
+
+/// An update that inserts just these bytes, or fails with 11000 if a document with this `_id` is there: its query finds
+/// none, so that the pipeline never changes one.
+fn exactly(id: &RawDocument, document: &RawDocument) -> Vec<u8> {
+    let mut nothing = RawArrayBuilder::with_capacity(16);
+    nothing.push_document(&Fields::default().finish());
+    let mut query = Fields::default();
+    query.extend(id.as_bytes());
+    query.extend(&RawDocBuilder::new().array("$nor", nothing).into_bytes());
+    RawDocBuilder::new()
+        .document("q", &query.finish())
+        .array("u", replacing(document))
+        .value("upsert", RawBsonRef::Boolean(true))
+        .into_bytes()
 }
 
 /// Whether no update can replace a document by `document`: one that begins with an operator's sign would be taken for
 /// operators, and one of the largest leaves no place for its `_id`. A reply to an upsert repeats the `_id`, and can't be
 /// read if that isn't UTF-8.
 fn must_be_inserted(id: &RawDocument, document: &RawDocument) -> bool {
-    value::elements(document.as_bytes()).any(|(name, _)| name.starts_with(b"$"))
+    shape::has_dollar_name(document.as_bytes())
         || value::id_of(id).is_some_and(|id| !id.is_utf8())
         || id.as_bytes().len() + document.as_bytes().len() > STATEMENT_BYTES
 }
@@ -91,6 +141,8 @@ fn must_be_inserted(id: &RawDocument, document: &RawDocument) -> bool {
 struct Commands {
     done: Vec<Command>,
     open: Option<Open>,
+    /// Whether an update that fails doesn't keep those behind it from being tried.
+    unordered: bool,
 }
 
 struct Open {
@@ -101,6 +153,40 @@ struct Open {
 }
 
 impl Commands {
+    /// `document` in place of what has its `_id`, if anything has.
+    fn put(&mut self, ns: &Namespace, id: &RawDocument, document: &RawDocument) -> Result<(), Error> {
+        let zeros = shape::zeros(document.as_bytes());
+        if zeros == Zeros::Elsewhere || must_be_inserted(id, document) {
+            return self.remake(ns, id, document);
+        }
+        let statement = RawDocBuilder::new().document("q", id.as_bytes()).document("u", document.as_bytes());
+        self.add(ns, Verb::Update, &statement.value("upsert", RawBsonRef::Boolean(true)).into_bytes())?;
+        self.zero(ns, id, &zeros)
+    }
+
+    /// The same by a delete and an insert.
+    fn remake(&mut self, ns: &Namespace, id: &RawDocument, document: &RawDocument) -> Result<(), Error> {
+        let delete = RawDocBuilder::new().document("q", id.as_bytes()).value("limit", RawBsonRef::Int32(1));
+        self.add(ns, Verb::Delete, &delete.into_bytes())?;
+        match shape::zeros(document.as_bytes()) {
+            Zeros::Elsewhere => self.add(ns, Verb::Update, &exactly(id, document)),
+            zeros => {
+                self.add(ns, Verb::Insert, document.as_bytes())?;
+                self.zero(ns, id, &zeros)
+            }
+        }
+    }
+
+    /// Brings back timestamps of zeros: `$set` writes them as they are.
+    fn zero(&mut self, ns: &Namespace, id: &RawDocument, zeros: &Zeros<'_>) -> Result<(), Error> {
+        let Zeros::Named(names) = zeros else { return Ok(()) };
+        let mut set = Fields::default();
+        names.iter().for_each(|name| set.push(name, Value { kind: value::TIMESTAMP, bytes: &[0; 8] }));
+        let update = RawDocBuilder::new().document("$set", &set.finish()).into_bytes();
+        let statement = RawDocBuilder::new().document("q", id.as_bytes()).document("u", &update);
+        self.add(ns, Verb::Update, &statement.into_bytes())
+    }
+
     fn add(&mut self, ns: &Namespace, verb: Verb, statement: &[u8]) -> Result<(), Error> {
         let fits =
             |open: &Open| open.ns == *ns && open.verb == verb && open.bytes + statement.len() + 16 <= COMMAND_BYTES;
@@ -121,7 +207,10 @@ impl Commands {
     fn close(&mut self) -> Result<(), Error> {
         let Some(Open { ns, verb, statements, .. }) = self.open.take() else { return Ok(()) };
         let (head, name): (Document, &str) = match verb {
-            Verb::Update => (doc! {"update": &ns.coll, "ordered": true, "bypassDocumentValidation": true}, "updates"),
+            Verb::Update => {
+                let head = doc! {"update": &ns.coll, "ordered": !self.unordered, "bypassDocumentValidation": true};
+                (head, "updates")
+            }
             Verb::Delete => (doc! {"delete": &ns.coll, "ordered": true}, "deletes"),
             Verb::Insert => {
                 (doc! {"insert": &ns.coll, "ordered": false, "bypassDocumentValidation": true}, "documents")
@@ -164,6 +253,19 @@ mod tests {
         assert_eq!(verbs(&[put(rawdoc! {"_id": 1, "a": 1})]), ["update"]);
         assert_eq!(verbs(&[put(rawdoc! {"_id": 1, "$a": 1})]), ["delete", "insert"]);
         assert_eq!(verbs(&[put(rawdoc! {"_id": 1, "a": "x".repeat(STATEMENT_BYTES)})]), ["delete", "insert"]);
+    }
+
+    #[test]
+    fn a_pipeline_is_sent_only_where_it_inserts() {
+        let zero = bson::Timestamp { time: 0, increment: 0 };
+        assert_eq!(verbs(&[put(rawdoc! {"_id": 1, "t": zero})]), ["update"]);
+        let mut twice = rawdoc! {"_id": 1, "t": zero};
+        twice.append(bson::raw::cstr!("t"), zero);
+        assert_eq!(verbs(&[put(twice.clone())]), ["delete", "update"]);
+        for command in commands(&[put(twice)]).expect("well formed") {
+            let told = crate::raw::to_document(&command.1).to_string();
+            assert!(!told.contains("$replaceWith") || told.contains("$nor"), "{told}");
+        }
     }
 
     #[test]

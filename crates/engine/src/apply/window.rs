@@ -10,6 +10,7 @@ use super::{
     writer::id_document,
 };
 use crate::{
+    catalog,
     raw::{self, RawDocBuilder},
     stream::event::{Event, Kind},
 };
@@ -75,6 +76,8 @@ impl Window {
         let canonical = raw::canonical_id(id, target.folds);
         let change = match event.kind {
             Kind::Delete => Change::Delete,
+            // From 8.0 on the changes of a bucket's columns are told as differences of their bytes.
+            Kind::Update if target.ns.coll.starts_with(catalog::BUCKETS) => Change::Refetch,
             Kind::Update => event
                 .update_description
                 .and_then(Delta::exact)
@@ -137,6 +140,22 @@ mod tests {
         };
         assert!(!(0..40_000).any(|n| push(0, n)), "one document's changes are one write");
         assert!((1..=MOST_OPS as i32).any(|n| push(n, 0)));
+    }
+
+    #[test]
+    fn a_bucket_is_read_again_whatever_its_update_tells() {
+        let target = Arc::new(Target::plain(Namespace::new("d", "system.buckets.series")));
+        let raw = rawdoc! {
+            "operationType": "update", "documentKey": {"_id": 1},
+            "updateDescription": {
+                "updatedFields": {"control.count": 2, "data.Time": {"o": 10, "d": 1}}, "removedFields": [],
+                "disambiguatedPaths": {},
+            },
+        };
+        let mut window = Window::new();
+        window.push(target, &Event::parse(&raw).expect("an event"), false).expect("is taken");
+        let changes: Vec<Change> = window.into_shares().into_iter().flatten().map(|(_, op)| op.change).collect();
+        assert_eq!(changes, [Change::Refetch]);
     }
 
     #[test]

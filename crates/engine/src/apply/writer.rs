@@ -7,7 +7,9 @@
 use super::{
     coalesce::{Change, Op},
     registry::Target,
+    series,
     statements::{commands, inserts},
+    trouble::{self, Standing, Trouble},
 };
 use crate::{
     catalog,
@@ -42,6 +44,9 @@ pub(crate) struct Writer {
     pub worker: usize,
     /// Noted at the fence, so that a successor can end what this one left open.
     pub session: Arc<Mutex<ClientSession>>,
+    pub trouble: Trouble,
+    /// Documents whose unique value another one still had when they were written: read again with the next window.
+    pub taken: Arc<std::sync::Mutex<Vec<Op>>>,
 }
 
 enum Refused {
@@ -55,35 +60,87 @@ enum Refused {
 impl Writer {
     /// Writes `ops`, ordered by round, of events up to `until`. Returns the source's time of the last re-fetch, if any.
     pub async fn write(&self, ops: Vec<(u32, Op)>, until: Timestamp) -> Result<Option<Timestamp>, Failure> {
-        let (mut refetch, ops): (Vec<_>, Vec<_>) = ops.into_iter().partition(|(_, op)| op.change == Change::Refetch);
+        let (mut refetch, mut ops): (Vec<_>, Vec<_>) =
+            ops.into_iter().partition(|(_, op)| op.change == Change::Refetch);
         let mut refetch: Vec<Op> = refetch.drain(..).map(|(_, op)| op).collect();
-        self.write_all(ops, &mut refetch).await?;
+        refetch.extend(self.take_taken());
+        for (_, op) in &mut ops {
+            if self.trouble.standing(op)? == Standing::Suspect && op.change != Change::Delete {
+                refetch.push(Op { change: Change::Refetch, ..op.clone() });
+                op.change = Change::Delete;
+            }
+        }
+        self.write_all(ops, &mut refetch, until).await?;
         if refetch.is_empty() { Ok(None) } else { self.refetch(refetch, until).await.map(Some) }
     }
 
+    fn take_taken(&self) -> Vec<Op> {
+        std::mem::take(&mut *self.taken.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
     /// Writes `ops` in transactions, those of capped collections outside of them; adds to `refetch` what was refused.
-    pub(super) async fn write_all(&self, ops: Vec<(u32, Op)>, refetch: &mut Vec<Op>) -> Result<(), Failure> {
+    pub(super) async fn write_all(
+        &self,
+        ops: Vec<(u32, Op)>,
+        refetch: &mut Vec<Op>,
+        until: Timestamp,
+    ) -> Result<(), Failure> {
+        if self.trouble.is_careful(until) {
+            return self.write_one_by_one(ops, refetch, until).await;
+        }
         let mut pending: Vec<(u32, Op)> = Vec::new();
         let mut ordered: Vec<Op> = Vec::new();
         let mut bytes = 0;
         for (round, op) in ops {
             let full = pending.len() >= TRANSACTION_OPS || bytes >= TRANSACTION_BYTES;
             if full || ordered.first().is_some_and(|first| first.target != op.target) {
-                self.write_transaction(std::mem::take(&mut pending), refetch).await?;
-                self.write_in_order(std::mem::take(&mut ordered), refetch).await?;
+                self.write_transaction(std::mem::take(&mut pending), refetch, until).await?;
+                self.write_in_order(std::mem::take(&mut ordered), refetch, until).await?;
                 bytes = 0;
             }
             bytes += op.size();
             if op.target.keeps_order { ordered.push(op) } else { pending.push((round, op)) }
         }
-        self.write_transaction(pending, refetch).await?;
-        self.write_in_order(ordered, refetch).await
+        self.write_transaction(pending, refetch, until).await?;
+        self.write_in_order(ordered, refetch, until).await
     }
 
-    async fn write_transaction(&self, ops: Vec<(u32, Op)>, refetch: &mut Vec<Op>) -> Result<(), Failure> {
+    /// Each by itself, noted before: one of them may end the destination's process.
+    async fn write_one_by_one(
+        &self,
+        ops: Vec<(u32, Op)>,
+        refetch: &mut Vec<Op>,
+        until: Timestamp,
+    ) -> Result<(), Failure> {
+        let _alone = self.trouble.turn.lock().await;
+        for (round, op) in ops {
+            self.trouble.sends(&op)?;
+            if op.target.keeps_order {
+                self.write_in_order(vec![op], refetch, until).await?;
+            } else {
+                Box::pin(self.write_transaction(vec![(round, op)], refetch, until)).await?;
+            }
+            self.trouble.arrived()?;
+        }
+        Ok(())
+    }
+
+    /// Notes a connection that broke in the middle of a write; what became of the process is looked at before the next.
+    fn note_break(&self, error: &Error, until: Timestamp) -> Result<(), Failure> {
+        if trouble::is_break(error) { self.trouble.broke(until) } else { Ok(()) }
+    }
+
+    async fn write_transaction(
+        &self,
+        ops: Vec<(u32, Op)>,
+        refetch: &mut Vec<Op>,
+        until: Timestamp,
+    ) -> Result<(), Failure> {
         if ops.is_empty() {
             return Ok(());
         }
+        let careful = self.trouble.is_careful(until);
+        let mut mixed_allowed = false;
         let mut backoff = Backoff::default();
         let mut made_way = 0;
         loop {
@@ -103,16 +160,21 @@ impl Writer {
                     if code == 26 && !matches!(op.change, Change::Put { .. }) {
                         return Ok(()); // the collection is gone
                     }
+                    if !mixed_allowed && series::allow_mixed_schema(&self.destination, &op.target.ns, &message).await? {
+                        mixed_allowed = true;
+                        continue;
+                    }
                     match &op.change {
                         Change::Update(_) => {
                             refetch.push(Op { change: Change::Refetch, ..op.clone() });
                             return Ok(());
                         }
-                        // The destination has a document whose `_id` is equal but not the same.
-                        Change::Put { document, .. } if code == 66 => {
+                        // The destination has a document whose `_id` is equal but not the same; or, before 5.0, it takes a
+                        // name that begins with a dollar from an insert and not from a replacement.
+                        Change::Put { document, .. } if matches!(code, 66 | 52 | 55) => {
                             let change = Change::Remake { document: document.clone() };
                             let again = (0, Op { change, ..op.clone() });
-                            return Box::pin(self.write_transaction(vec![again], refetch)).await;
+                            return Box::pin(self.write_transaction(vec![again], refetch, until)).await;
                         }
                         Change::Put { .. } | Change::Remake { .. }
                             if indexes::may_cause(code) && self.make_way(&op.target, made_way, &message).await? =>
@@ -124,19 +186,31 @@ impl Writer {
                     }
                     return Err(error::refused(code, format!("{} refused a write: {message}", op.target.ns)));
                 }
-                Err(Refused::Transient(error)) if !backoff.wait().await => {
-                    return Err(self.destination.failure(&error));
-                }
                 Err(Refused::Transient(error)) => {
+                    self.note_break(&error, until)?;
+                    if !backoff.wait().await {
+                        return Err(self.destination.failure(&error));
+                    }
                     self.tracker.metrics.retried(APPLY);
                     tracing::debug!(%error, "a transaction is tried again");
+                    if self.judge(&error, until).await? && !careful {
+                        return Box::pin(self.write_one_by_one(ops, refetch, until)).await;
+                    }
                 }
             }
         }
         for op in ops {
-            Box::pin(self.write_transaction(vec![op], refetch)).await?;
+            Box::pin(self.write_transaction(vec![op], refetch, until)).await?;
         }
         Ok(())
+    }
+
+    /// Whether the process ended to which `error`'s connection was, so that one by one is right; unknown counts as not.
+    async fn judge(&self, error: &Error, until: Timestamp) -> Result<bool, Failure> {
+        match self.trouble.judge(&self.destination, until).await {
+            Err(failure) if failure.code == self.destination.failure(error).code => Ok(false),
+            told => told,
+        }
     }
 
     async fn try_transaction(&self, ops: &[(u32, Op)]) -> Result<(), Refused> {
@@ -207,7 +281,7 @@ impl Writer {
     }
 
     /// Capped collections: no transaction can write to them, and their order is part of what is copied.
-    async fn write_in_order(&self, ops: Vec<Op>, refetch: &mut Vec<Op>) -> Result<(), Failure> {
+    async fn write_in_order(&self, ops: Vec<Op>, refetch: &mut Vec<Op>, until: Timestamp) -> Result<(), Failure> {
         let mut rest = ops.as_slice();
         while let Some(first) = rest.first() {
             let documents: Vec<&RawDocument> = rest
@@ -219,16 +293,20 @@ impl Writer {
                 .collect();
             let (ns, one) = (&first.target.ns, documents.is_empty());
             let built = if one { commands(&[(0, first.clone())]) } else { inserts(ns, &documents) };
+            let run = &rest[..documents.len().max(1)];
             for (_, command) in built.map_err(|e| self.destination.failure(&e))? {
-                if let Some((code, message)) = self.send_alone(ns, command).await? {
-                    match (&first.change, code) {
+                match self.send_alone(ns, command, until).await? {
+                    Answer::Written => {}
+                    // Read again after the others: one of them may free the value.
+                    Answer::Taken => refetch.extend(run.iter().map(|op| Op { change: Change::Refetch, ..op.clone() })),
+                    Answer::Refused(code, message) => match (&first.change, code) {
                         (Change::Update(_), _) => refetch.push(Op { change: Change::Refetch, ..first.clone() }),
                         // Before 5.0 a capped collection's documents can't be deleted, on the source neither.
                         (Change::Delete, 20) => {}
                         _ => {
                             return Err(error::refused(code, format!("{ns} refused a write: {message}")));
                         }
-                    }
+                    },
                 }
             }
             rest = &rest[documents.len().max(1)..];
@@ -236,27 +314,59 @@ impl Writer {
         Ok(())
     }
 
-    /// Runs a write outside of a transaction. Returns the first refusal but that a document is there already.
-    async fn send_alone(&self, ns: &Namespace, command: RawDocumentBuf) -> Result<Option<(i32, String)>, Failure> {
+    /// What still met a unique value that another document has, is read again with the next window: that document may
+    /// change in it.
+    pub(super) fn write_later(&self, taken: Vec<Op>) {
+        for op in &taken {
+            let id = trouble::shown(&op.id);
+            tracing::warn!(ns = %op.target.ns, id, "another document has its unique value; it is written later");
+        }
+        self.taken.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(taken);
+    }
+
+    /// Runs a write outside of a transaction. That a document is there already is no refusal.
+    async fn send_alone(&self, ns: &Namespace, command: RawDocumentBuf, until: Timestamp) -> Result<Answer, Failure> {
         let mut command = command;
         command.append(cstr!("writeConcern"), rawdoc! {"w": "majority"});
         let mut backoff = Backoff::default();
         loop {
             let reply = self.destination.db(&ns.db).run_raw_command(command.clone()).await;
             match reply.and_then(error::confirmed) {
-                Ok(reply) => {
-                    let errors = reply.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default();
-                    let refusals = errors
-                        .iter()
-                        .filter_map(Bson::as_document)
-                        .map(|e| (e.get_i32("code").unwrap_or(0), e.get_str("errmsg").unwrap_or_default().to_owned()));
-                    return Ok(refusals.into_iter().find(|(code, _)| *code != 11000));
+                Ok(reply) => return Ok(answer(&reply)),
+                Err(e) => {
+                    self.note_break(&e, until)?;
+                    if !error::is_transient(&e) || !backoff.wait().await {
+                        return Err(self.destination.failure(&e));
+                    }
+                    self.judge(&e, until).await?;
                 }
-                Err(e) if error::is_transient(&e) && backoff.wait().await => {}
-                Err(e) => return Err(self.destination.failure(&e)),
             }
         }
     }
+}
+
+/// What came of a write outside of a transaction.
+enum Answer {
+    Written,
+    /// Another document has the value of a unique index.
+    Taken,
+    Refused(i32, String),
+}
+
+fn answer(reply: &Document) -> Answer {
+    let errors = reply.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default();
+    let told = |e: &Document| (e.get_i32("code").unwrap_or(0), e.get_str("errmsg").unwrap_or_default().to_owned());
+    let is_there =
+        |e: &Document| e.get_document("keyPattern").is_ok_and(|keys| keys.len() == 1 && keys.contains_key("_id"));
+    let mut found = Answer::Written;
+    for error in errors.iter().filter_map(Bson::as_document) {
+        match told(error) {
+            (11000, _) if is_there(error) => {}
+            (11000, _) => found = Answer::Taken,
+            (code, message) => return Answer::Refused(code, message),
+        }
+    }
+    found
 }
 
 /// `{_id: …}` of a document.

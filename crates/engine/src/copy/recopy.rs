@@ -9,6 +9,7 @@ use super::{
     slot::{Slot, Written, found, id_of, try_found},
 };
 use crate::{
+    apply::statements::puts,
     catalog::{self, Entry},
     checkpoint::{Store, Term},
     cluster::Cluster,
@@ -63,56 +64,12 @@ impl Slot {
             let own = id_of(document).and_then(|id| own.get(&raw::canonical_id(id, false)));
             own.is_none_or(|own| own.as_bytes() != document.as_bytes())
         };
-        let mut updates = RawArrayBuilder::with_capacity(1024);
-        let mut any = false;
-        // A reply to an upsert repeats the `_id`, and can't be read if that isn't UTF-8.
-        let (plain, odd): (Vec<&RawDocument>, Vec<&RawDocument>) = all
-            .iter()
-            .copied()
-            .filter(|document| differs(document))
-            .partition(|document| id_of(document).is_none_or(Value::is_utf8));
-        let mut terms = self.remake(ns, &odd).await?;
-        for document in plain {
-            let Some(id) = id_of(document) else { continue };
-            let query = RawDocBuilder::new().value("_id", id).into_bytes();
-            let statement = RawDocBuilder::new().document("q", &query);
-            let statement = match raw::has_zero_timestamp(document) {
-                true => statement.array("u", raw::replacing(document)),
-                false => statement.document("u", document.as_bytes()),
-            };
-            updates.push_document(&statement.value("upsert", RawBsonRef::Boolean(true)).into_bytes());
-            any = true;
-        }
-        if any {
-            let head = doc! {"update": &ns.coll, "ordered": true, "bypassDocumentValidation": true};
-            let command = RawDocBuilder::new().extend(&head).and_then(|c| c.array("updates", updates).build());
-            terms.extend(self.write(ns, command.map_err(|e| self.destination.failure(&e))?).await?);
+        let differing: Vec<&RawDocument> = all.iter().copied().filter(|document| differs(document)).collect();
+        let mut terms = HashSet::new();
+        for (_, command) in puts(ns, &differing).map_err(|e| self.destination.failure(&e))? {
+            terms.extend(self.write(ns, command).await?);
         }
         Ok(Written { documents: all.len() as u64, bytes, terms, in_transaction: true })
-    }
-
-    /// Puts documents in the place of those with their `_id`s by removing these first.
-    async fn remake(&self, ns: &Namespace, documents: &[&RawDocument]) -> Result<HashSet<Term>, Failure> {
-        let mut terms = HashSet::new();
-        if documents.is_empty() {
-            return Ok(terms);
-        }
-        let (mut deletes, mut inserts) = (RawArrayBuilder::with_capacity(1024), RawArrayBuilder::with_capacity(1024));
-        for document in documents {
-            let Some(id) = id_of(document) else { continue };
-            let query = RawDocBuilder::new().value("_id", id).into_bytes();
-            let statement = RawDocBuilder::new().document("q", &query).value("limit", RawBsonRef::Int32(1));
-            deletes.push_document(&statement.into_bytes());
-            inserts.push_document(document.as_bytes());
-        }
-        let failed = |e: mongodb::error::Error| self.destination.failure(&e);
-        let head = doc! {"delete": &ns.coll, "ordered": true};
-        let command = RawDocBuilder::new().extend(&head).and_then(|c| c.array("deletes", deletes).build());
-        terms.extend(self.write(ns, command.map_err(failed)?).await?);
-        let head = doc! {"insert": &ns.coll, "ordered": true, "bypassDocumentValidation": true};
-        let command = RawDocBuilder::new().extend(&head).and_then(|c| c.array("documents", inserts).build());
-        terms.extend(self.write(ns, command.map_err(failed)?).await?);
-        Ok(terms)
     }
 
     /// Removes what the destination has within `range` and the source has not; `None` if the source's collection has no

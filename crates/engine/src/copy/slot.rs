@@ -5,7 +5,10 @@
 //! A document whose `_id` is there already is left as it is: it was copied before.
 
 use crate::{
-    apply::statements::restores,
+    apply::{
+        series,
+        statements::{inserts, needs_exact_insert, restores},
+    },
     checkpoint::{DATABASE, Store, Term},
     cluster::Cluster,
     error, raw,
@@ -13,7 +16,7 @@ use crate::{
     retry::Backoff,
     value::Value,
 };
-use bson::{Bson, Document, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, doc};
+use bson::{Bson, Document, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, doc, raw::cstr, rawdoc};
 use limosa_model::{Failure, Namespace};
 use mongodb::{ClientSession, error::Error, options::WriteConcern};
 use std::{
@@ -74,6 +77,7 @@ impl Slot {
         let mut written = Written { documents: count, bytes, terms: HashSet::new(), in_transaction };
         let mut pending = vec![all.clone()];
         let mut backoff = Backoff::default();
+        let mut mixed_allowed = false;
         while let Some(batch) = pending.pop() {
             let done = match written.in_transaction {
                 true => self.insert_fenced(ns, &batch).await,
@@ -118,12 +122,18 @@ impl Slot {
                 Err(Refused::Transient(error) | Refused::TooLarge(error)) => {
                     return Err(self.destination.failure(&error));
                 }
+                Err(Refused::Failed(failure))
+                    if !mixed_allowed
+                        && series::allow_mixed_schema(&self.destination, ns, &failure.message).await? =>
+                {
+                    mixed_allowed = true;
+                    pending.push(batch);
+                }
                 Err(Refused::Failed(failure)) => return Err(failure),
             }
         }
         // An insert has put the current time where a document had a timestamp of zeros.
-        let changed: Vec<&RawDocument> = all.into_iter().filter(|d| raw::has_zero_timestamp(d)).collect();
-        for (_, command) in restores(ns, &changed).map_err(|e| self.destination.failure(&e))? {
+        for (_, command) in restores(ns, &all, !written.in_transaction).map_err(|e| self.destination.failure(&e))? {
             if written.in_transaction {
                 written.terms.extend(self.write(ns, command).await?);
             } else {
@@ -202,9 +212,28 @@ impl Slot {
         // Ordered: a reply that told of every document that is there, with its `_id`, could be larger than the server can
         // send, and it would close the connection instead.
         let options = doc! {"ordered": true, "writeConcern": {"w": 1}, "maxTimeMS": MOST_MILLIS};
+        if batch.iter().any(|document| needs_exact_insert(document)) {
+            return self.insert_exactly(ns, batch).await;
+        }
         let command = command(ns, batch, options).map_err(|e| self.sort(e))?;
         let reply = self.destination.db(&ns.db).run_raw_command(command).await.map_err(|e| self.sort(e))?;
         self.judge(ns, &reply)
+    }
+
+    /// The same where one of the documents can't be inserted plainly.
+    async fn insert_exactly(&self, ns: &Namespace, batch: &[&RawDocument]) -> Result<Option<Term>, Refused> {
+        let mut term = None;
+        for (_, mut command) in inserts(ns, batch).map_err(|e| self.sort(e))? {
+            command.append(cstr!("writeConcern"), rawdoc! {"w": 1});
+            command.append(cstr!("maxTimeMS"), MOST_MILLIS);
+            let reply = self.destination.db(&ns.db).run_raw_command(command).await.map_err(|e| self.sort(e))?;
+            match self.judge(ns, &reply) {
+                // Those that aren't there were inserted: nothing of this is ordered.
+                Ok(told) | Err(Refused::Duplicate(told)) => term = told,
+                Err(refused) => return Err(refused),
+            }
+        }
+        Ok(term)
     }
 
     fn judge(&self, ns: &Namespace, reply: &Document) -> Result<Option<Term>, Refused> {

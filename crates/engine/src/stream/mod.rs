@@ -4,3 +4,4 @@ pub(crate) mod event;
 pub(crate) mod large;
 pub(crate) mod reader;
 pub(crate) mod spool;
+pub(crate) mod unreadable;

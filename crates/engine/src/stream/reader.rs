@@ -4,13 +4,15 @@ use super::{
     event,
     large::{self, Fragments},
     spool::Spool,
+    unreadable,
 };
 use crate::{
+    apply::trouble::Trouble,
     cluster::Cluster,
     progress::{Part, Tracker},
     retry,
 };
-use bson::{Document, Timestamp, doc};
+use bson::{Document, RawDocumentBuf, Timestamp, doc};
 use limosa_model::{ErrorCode, Failure};
 use std::{future::Future, sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -39,6 +41,19 @@ pub(crate) struct Reader {
     pub tracker: Tracker,
     pub patience: Duration,
     pub t0: Timestamp,
+    pub trouble: Trouble,
+}
+
+/// From where and how the stream is opened.
+#[derive(Default)]
+struct Place {
+    token: Option<Document>,
+    /// Past a change that the stream couldn't tell, until there is a token behind it.
+    from: Option<Timestamp>,
+    /// An event ahead is larger than a reply may be.
+    oversized: bool,
+    /// One event a reply: the stream ends at one of those ahead, and those before it are wanted.
+    singly: bool,
 }
 
 enum Broken {
@@ -49,23 +64,31 @@ enum Broken {
 
 impl Reader {
     /// Reads from `token`, or from T0 if there is none, until a failure that waiting can't mend.
-    pub async fn read(self, mut token: Option<Document>) -> Failure {
-        // An event ahead is larger than a reply may be.
-        let mut oversized = false;
+    pub async fn read(self, token: Option<Document>) -> Failure {
+        let mut place = Place { token, ..Place::default() };
         let mut hearing = Hearing { tracker: self.tracker.clone(), patience: SILENT_FOR_GOOD };
         loop {
-            let failure = match self.read_on(&mut token, oversized, &mut hearing).await {
+            let failure = match self.read_on(&mut place, &mut hearing).await {
                 Ok(()) => {
-                    oversized = false;
+                    (place.oversized, place.singly) = (false, false);
                     continue;
                 }
-                Err(Broken::Stream(error)) if !oversized && large::is_too_large(&error) => {
+                Err(Broken::Stream(error)) if !place.oversized && large::is_too_large(&error) => {
                     tracing::warn!("an event is too large; its document will be read from the source");
-                    oversized = true;
+                    place.oversized = true;
                     continue;
                 }
-                Err(Broken::Stream(error)) => self.source.failure(&error),
                 Err(Broken::Silent(failure)) => failure,
+                Err(Broken::Stream(error)) if !place.singly && unreadable::may_be(&self.source, &error) => {
+                    tracing::warn!(%error, "the change stream ended; it is read event by event");
+                    place.singly = true;
+                    continue;
+                }
+                Err(Broken::Stream(error)) => match self.step_over(&mut place, &error).await {
+                    Ok(true) => continue,
+                    Ok(false) => self.source.failure(&error),
+                    Err(failure) => failure,
+                },
                 // The disk's state is only known after opening the spool again.
                 Err(Broken::Spool(failure)) => return failure,
             };
@@ -75,34 +98,46 @@ impl Reader {
         }
     }
 
-    async fn read_on(
-        &self,
-        token: &mut Option<Document>,
-        oversized: bool,
-        hearing: &mut Hearing,
-    ) -> Result<(), Broken> {
+    /// Puts events that tell to read documents again in the place of a change at which the stream ends.
+    async fn step_over(&self, place: &mut Place, error: &mongodb::error::Error) -> Result<bool, Failure> {
+        if !unreadable::may_be(&self.source, error) {
+            return Ok(false);
+        }
+        let token = place.token.as_ref().and_then(|token| RawDocumentBuf::try_from(token).ok());
+        let before_t0 = Timestamp { increment: self.t0.increment.saturating_sub(1), ..self.t0 };
+        let passed = token.and_then(|token| event::token_time(&token)).unwrap_or(before_t0);
+        let found = unreadable::replaced(&self.source, passed, place.from, place.token.as_ref(), &self.trouble);
+        let Some(replaced) = found.await? else { return Ok(false) };
+        self.spool.push(&Arc::new(replaced.reply))?;
+        (place.from, place.singly) = (Some(replaced.after), false);
+        Ok(true)
+    }
+
+    async fn read_on(&self, place: &mut Place, hearing: &mut Hearing) -> Result<(), Broken> {
         let mut stream = doc! {"allChangesForCluster": true};
         if self.source.level >= (6, 0) {
             stream.extend(doc! {"showExpandedEvents": true, "showSystemEvents": true});
         }
-        match token.as_ref() {
-            Some(token) => stream.insert("resumeAfter", token.clone()),
-            None => stream.insert("startAtOperationTime", self.t0),
+        match (place.from, place.token.as_ref()) {
+            (Some(from), _) => stream.insert("startAtOperationTime", from),
+            (None, Some(token)) => stream.insert("resumeAfter", token.clone()),
+            (None, None) => stream.insert("startAtOperationTime", self.t0),
         };
+        let batch_events = if place.singly { 1 } else { BATCH_EVENTS };
         let mut pipeline = vec![doc! {"$changeStream": stream}];
-        if oversized {
+        if place.oversized {
             pipeline.push(large::without_documents());
         } else if large::can_split(&self.source) {
             pipeline.push(doc! {"$changeStreamSplitLargeEvent": {}});
         }
         let command = doc! {
-            "aggregate": 1, "pipeline": pipeline, "cursor": {"batchSize": BATCH_EVENTS},
+            "aggregate": 1, "pipeline": pipeline, "cursor": {"batchSize": batch_events},
             "readConcern": {"level": "majority"},
         };
         let db = self.source.db("admin");
         let opened = db
             .run_cursor_command(command)
-            .batch_size(BATCH_EVENTS)
+            .batch_size(batch_events)
             .max_time(AWAIT)
             .cursor_type(mongodb::options::CursorType::TailableAwait);
         let mut cursor = hearing.of(opened.batch()).await?.map_err(Broken::Stream)?;
@@ -116,13 +151,15 @@ impl Reader {
             self.spool.push(&reply).map_err(Broken::Spool)?;
             // Only now: what isn't in the spool must be read again.
             if let Some(after) = event::token_of(&reply) {
-                *token = Some(crate::raw::to_document(&after));
+                place.token = Some(crate::raw::to_document(&after));
+                place.from = None;
             }
             self.tracker.works(Part::Reader);
             self.tracker.read(event::events_of(&reply).map_or(0, |events| events.into_iter().count() as u64));
             let spooled = self.spool.bytes();
             self.tracker.count(|p| p.spool_bytes = spooled);
-            if oversized && event::events_of(&reply).is_some_and(|events| !events.is_empty()) {
+            let empty = event::events_of(&reply).is_none_or(|events| events.is_empty());
+            if place.oversized && !empty || place.singly && empty {
                 return Ok(()); // what was too large, or something before it, is behind
             }
         }
