@@ -296,7 +296,7 @@ async fn verify(replicator: &mut Replicator, source: &Cluster) -> Result<(), Fai
         drain(replicator, now).await?;
     }
     for pair in suspicious.into_iter().flatten() {
-        let unseen = source.version < (6, 0, 0) && pair.source.coll.starts_with(catalog::BUCKETS);
+        let unseen = source.level < (6, 0) && pair.source.coll.starts_with(catalog::BUCKETS);
         if !unseen && verifier.counts_are_equal(&pair).await? {
             continue;
         }

@@ -295,7 +295,7 @@ pub(crate) async fn pairings(registry: &Registry, only: Option<&BTreeSet<Namespa
     // Under whatever name, also outside of the filter.
     let have = catalog::list(destination, &NamespaceFilter::default()).await?;
     let have: HashMap<Namespace, Entry> = have.into_iter().map(|entry| (entry.ns.clone(), entry)).collect();
-    let by_name = source.version < (6, 0, 0);
+    let by_name = source.level < (6, 0);
     let paired = entries.into_iter().filter(|e| e.kind != Kind::View && !e.ns.coll.starts_with(catalog::BUCKETS));
     let paired = paired.filter_map(|entry| {
         let target = match entry.kind {
@@ -512,7 +512,7 @@ async fn convert(destination: &Cluster, ns: &Namespace, have: &Document, want: &
         steps.push(doc! {"hidden": flag(want, "hidden")});
     }
     if let Some(seconds) = want.get("expireAfterSeconds") {
-        if destination.version < (5, 1, 0) && !have.contains_key("expireAfterSeconds") {
+        if destination.level < (5, 1) && !have.contains_key("expireAfterSeconds") {
             return Ok(false); // they change an expiry, and don't give one
         }
         if as_i64(Some(seconds)) != as_i64(have.get("expireAfterSeconds")) {
