@@ -66,8 +66,8 @@ async fn passes_read_from_a_secondary_where_the_copy_does() {
         from.database("app").collection::<Document>("c").update_many(some, update).await.expect("updates");
     }
     let read = returned(&primary).await - before;
-    // The stream is read there: one event for each update.
-    assert!(read < 200 * n + 20_000, "the primary returned {read} documents");
+    // The stream is read there, and each secondary reads the oplog: three for each document that was updated.
+    assert!(read < 600 * n + 20_000, "the primary returned {read} documents after {n} updates");
     let progress = run.cut_over().await;
     assert_eq!(progress.documents_repaired, 0, "{progress:?}");
     compare(&from, &to, &["app"]).await.expect("equal");
