@@ -25,7 +25,7 @@ fn hide(text: &str) -> String {
     let about = text.rfind("' for '--").map(|at| &text[at + "' for '".len()..]);
     let about = about.and_then(|about| about.split_once('\''));
     let is_secret = about.is_some_and(|(option, _)| SECRETS.iter().any(|secret| option.starts_with(secret)));
-    if !is_secret && !text.contains("://") && !text.contains('@') {
+    if !is_secret && !quoted(text).contains([':', '/', '@', '&']) {
         return text.to_owned();
     }
     let mut out = match about {
@@ -42,6 +42,13 @@ fn hide(text: &str) -> String {
         out.push('\n');
     }
     out
+}
+
+/// What the parser quotes of what was given.
+fn quoted(text: &str) -> &str {
+    let rest = text.split_once('\'').map_or("", |(_, rest)| rest);
+    let end = rest.rfind("' for '--").or_else(|| rest.rfind("' found"));
+    &rest[..end.unwrap_or(rest.len())]
 }
 
 #[cfg(test)]
