@@ -47,7 +47,8 @@ fn hide(text: &str) -> String {
 /// What the parser quotes of what was given.
 fn quoted(text: &str) -> &str {
     let rest = text.split_once('\'').map_or("", |(_, rest)| rest);
-    let end = rest.rfind("' for '--").or_else(|| rest.rfind("' found"));
+    let end = rest.rfind("' for '--").or_else(|| rest.rfind("' found")).or_else(|| rest.find("'\n"));
+    let end = end.or_else(|| rest.find("\n\nUsage"));
     &rest[..end.unwrap_or(rest.len())]
 }
 
