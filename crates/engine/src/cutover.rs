@@ -311,7 +311,7 @@ async fn verify(replicator: &mut Replicator, source: &Cluster) -> Result<(), Fai
 async fn look_at_the_rest(replicator: &mut Replicator, source: &Cluster) -> Result<(), Failure> {
     let verifier = replicator.verifier.clone();
     loop {
-        let repairs = verifier.look_at_the_rest().await?;
+        let repairs = Box::pin(verifier.look_at_the_rest()).await?;
         if repairs.is_empty() {
             return Ok(());
         }

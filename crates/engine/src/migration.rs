@@ -291,7 +291,8 @@ async fn migrate(
             // The last run died in it; it begins anew.
             take_back(&source, &replicator, settings).await?;
         }
-        follow(&source, &mut replicator, orders, tracker, settings, &back).await?;
+        // Boxed, as the cutover is: what is below them is deep, and a thread's stack is small.
+        Box::pin(follow(&source, &mut replicator, orders, tracker, settings, &back)).await?;
         failpoint::reach(failpoint::CUT_OVER, &store.id()).await;
         ownership::complete(settings, &source, &store, tracker).await
     };
@@ -620,7 +621,7 @@ async fn follow(
             asked.end_rehearsal();
             let ended = tokio::select! {
                 biased;
-                ended = cutover::cut_over(replicator, tracker, &settings.filter, choices) => ended,
+                ended = Box::pin(cutover::cut_over(replicator, tracker, &settings.filter, choices)) => ended,
                 () = settings.steering.cutover_aborted() => Err(NotCutOver::BackFromCheckpoint(cutover::aborted())),
             };
             match ended {

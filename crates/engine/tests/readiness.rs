@@ -56,7 +56,7 @@ async fn a_backlog_of_updates_of_the_same_documents_is_looked_at_once_each_and_b
     let mut run = Run::start(&settings);
     run.reach(PhaseKind::Synced).await;
     run.kill().await;
-    for _ in 0..4 {
+    for _ in 0..2 {
         let all = collection(&from, "hot").update_many(doc! {}, doc! {"$inc": {"n": 1}}).await.expect("updates");
         assert_eq!(all.modified_count, MANY as u64);
     }

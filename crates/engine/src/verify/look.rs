@@ -64,7 +64,8 @@ impl Verifier {
             let ends = self.inner.ends.at_once();
             for (pair, entries) in self.by_pair(taken)? {
                 let source = self.sources(&ends, &pair, &entries).await?;
-                repairs.extend(self.judge(&pair, &entries, &source, definitions, Look::AtRest).await?.repairs);
+                repairs
+                    .extend(Box::pin(self.judge(&pair, &entries, &source, definitions, Look::AtRest)).await?.repairs);
             }
             if !repairs.is_empty() {
                 return Ok(repairs);
@@ -105,7 +106,7 @@ impl Verifier {
         let looked = tokio::select! {
             biased;
             _ = held.wait_for(|held| *held) => Ok(false),
-            looked = self.look(taken.clone(), definitions) => looked,
+            looked = Box::pin(self.look(taken.clone(), definitions)) => looked,
         };
         if !matches!(looked, Ok(true)) {
             for entry in &taken {
@@ -141,7 +142,7 @@ impl Verifier {
             }
             groups = Vec::new();
             for (pair, entries, source) in read {
-                let judged = self.judge(&pair, &entries, &source, definitions, look).await?;
+                let judged = Box::pin(self.judge(&pair, &entries, &source, definitions, look)).await?;
                 self.state().repairs.extend(judged.repairs);
                 if !judged.doubtful.is_empty() {
                     groups.push((pair, judged.doubtful));
@@ -253,7 +254,7 @@ impl Verifier {
 
     /// A document that nobody but somebody else can have changed.
     async fn mismatch(&self, pair: &Pair, entry: &Entry, departure: Departure) -> Result<Repair, Failure> {
-        let told = lookup::explain(&self.inner.ends, pair, &entry.id).await.ok().flatten();
+        let told = Box::pin(lookup::explain(&self.inner.ends, pair, &entry.id)).await.ok().flatten();
         let shown = value::shown_id(&entry.id).into_relaxed_extjson();
         let told = told.unwrap_or(Difference { id: shown, departure, path: None });
         let at = told.path.as_ref().map(|path| format!(" at {path}")).unwrap_or_default();

@@ -123,7 +123,7 @@ impl Verifier {
             tokio::select! {
                 biased;
                 _ = held.wait_for(|held| *held) => {}
-                done = work() => return done,
+                done = Box::pin(work()) => return done,
             }
             self.room().await;
         }
