@@ -109,7 +109,7 @@ async fn persist(
     tracker: &Tracker,
 ) -> Result<(), Failure> {
     loop {
-        let failure = match migrate(settings, orders, tracker).await {
+        let failure = match Box::pin(migrate(settings, orders, tracker)).await {
             // What a server can is asked again at every beginning.
             Err(changed) if changed.code == ErrorCode::CompatibilityChanged => {
                 tracing::warn!(failure = %changed, "beginning again from the checkpoint");
@@ -182,11 +182,11 @@ async fn migrate(
         reversal::prove(settings, &source, &destination, from).await?;
         reversal::let_writes_in(&destination).await;
     }
-    let standing = claims::take(settings, &source, &destination, &store).await?;
+    let standing = Box::pin(claims::take(settings, &source, &destination, &store)).await?;
     if let Standing::Complete(claim) = standing {
         return ownership::complete_already(settings, &store, &claim, tracker).await;
     }
-    let checkpoint = match begin(settings, &source, &destination, &store).await {
+    let checkpoint = match Box::pin(begin(settings, &source, &destination, &store)).await {
         Ok(checkpoint) => checkpoint,
         Err(failure) => {
             if matches!(standing, Standing::Begins) && !retry::may_be_mended(failure.code) {
