@@ -127,7 +127,7 @@ pub(crate) async fn cut_over(
     let verifier = replicator.verifier.clone();
     let _held = verifier.hold().await;
 
-    if let Some(finding) = refusal(replicator, filter, choices).await? {
+    if let Some(finding) = Box::pin(refusal(replicator, filter, choices)).await? {
         return Err(NotCutOver::BackToSynced(finding.failure()));
     }
     if choices.reversible {
@@ -160,20 +160,20 @@ pub(crate) async fn cut_over(
         .collect();
     let renewed = replicator.renew_unequal().await?;
     sequence.done.brought_over.extend(renewed);
-    reconcile(&source, &destination, filter).await?;
+    Box::pin(reconcile(&source, &destination, filter)).await?;
     refuse_later_writes(replicator, &source).await?;
 
     sequence.enter(Step::Verify).await?;
-    verify(replicator, &source).await?;
+    Box::pin(verify(replicator, &source)).await?;
 
     sequence.enter(Step::Finalize).await?;
     tracker.enter(PhaseKind::Finalizing, None);
     if choices.properties == Properties::Deferred {
-        indexes::sync_all(&source, &destination, filter, Properties::FinalButExpiry).await?;
+        Box::pin(indexes::sync_all(&source, &destination, filter, Properties::FinalButExpiry)).await?;
         // What expires from here on comes back only by a repair: whatever can still refuse the cutover comes before.
         refuse_later_writes(replicator, &source).await?;
     }
-    indexes::sync_all(&source, &destination, filter, Properties::Final).await?;
+    Box::pin(indexes::sync_all(&source, &destination, filter, Properties::Final)).await?;
     expiry::switch_on(&source, &destination, filter).await?;
 
     sequence.enter(Step::Confirm).await?;

@@ -276,7 +276,7 @@ impl Pairing {
         properties: Properties,
     ) -> Result<Vec<Refused>, Failure> {
         let listed = list(source, &self.source).await?;
-        match bring_to(&listed, destination, &self.destination, properties).await {
+        match Box::pin(bring_to(&listed, destination, &self.destination, properties)).await {
             Err(failure) => {
                 let now = catalog::find(destination, &self.destination.ns).await?;
                 let gone = now.is_none_or(|now| now.uuid != self.destination.uuid);
@@ -319,7 +319,7 @@ pub(crate) async fn pairings(registry: &Registry, only: Option<&BTreeSet<Namespa
 pub(crate) async fn sync_known(registry: &Registry, properties: Properties) -> Result<(), Failure> {
     let pairings = pairings(registry, None).await?;
     let all: Vec<_> =
-        pairings.iter().map(|pair| pair.bring(registry.source(), registry.destination(), properties)).collect();
+        pairings.iter().map(|pair| Box::pin(pair.bring(registry.source(), registry.destination(), properties))).collect();
     let mut synced = futures::stream::iter(all).buffer_unordered(SIDE_BY_SIDE);
     while synced.try_next().await?.is_some() {}
     Ok(())
@@ -343,7 +343,7 @@ pub(crate) async fn sync_all(
             Some(Pairing { source: e.ns.clone(), destination: Place { ns: e.ns.clone(), uuid } })
         })
         .collect();
-    let all: Vec<_> = pairings.iter().map(|pair| pair.bring(source, destination, properties)).collect();
+    let all: Vec<_> = pairings.iter().map(|pair| Box::pin(pair.bring(source, destination, properties))).collect();
     let mut synced = futures::stream::iter(all).buffer_unordered(SIDE_BY_SIDE);
     while synced.try_next().await?.is_some() {}
     Ok(())

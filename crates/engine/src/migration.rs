@@ -289,7 +289,7 @@ async fn migrate(
         spool.set_live();
         if checkpoint.cutover.is_some() {
             // The last run died in it; it begins anew.
-            take_back(&source, &replicator, settings).await?;
+            Box::pin(take_back(&source, &replicator, settings)).await?;
         }
         // Boxed, as the cutover is: what is below them is deep, and a thread's stack is small.
         Box::pin(follow(&source, &mut replicator, orders, tracker, settings, &back)).await?;
@@ -598,7 +598,7 @@ async fn follow(
             tracker.count(|p| p.spool_bytes = spooled);
             verifier.pace(lag.map_or(i64::MAX, |lag| lag.max(behind(replicator))));
             if replicator.watermark >= copied && behind(replicator) <= SYNCED_LAG_SECONDS {
-                upkeep.go_on(&replicator.registry).await;
+                Box::pin(upkeep.go_on(&replicator.registry)).await;
             }
             if tracker.phase() == PhaseKind::CatchingUp
                 && replicator.watermark >= copied
@@ -641,7 +641,7 @@ async fn follow(
                     return Err(failure);
                 }
                 Err(NotCutOver::BackToSynced(failure)) => {
-                    take_back(source, replicator, settings).await?;
+                    Box::pin(take_back(source, replicator, settings)).await?;
                     replicator.late = LateWrites::default();
                     asked.refuse(tracker, failure);
                 }
@@ -695,7 +695,7 @@ impl Asked {
         self.rehearsed = wanted;
         let stage = RehearsalStage::of(replicator, &settings.filter, choices(settings));
         let tracker = tracker.clone();
-        self.rehearsing = Some(tokio::spawn(async move { tracker.rehearsed(stage.rehearse(wanted).await) }));
+        self.rehearsing = Some(tokio::spawn(Box::pin(async move { tracker.rehearsed(Box::pin(stage.rehearse(wanted)).await) })));
     }
 
     /// One that is cut short is begun again later.

@@ -46,7 +46,7 @@ impl Stage {
     /// Goes through every step. What keeps it from being gone through is a finding: a cutover would meet it too.
     pub async fn rehearse(self, number: u32) -> Rehearsal {
         let mut plan = Plan::default();
-        if let Err(failure) = go_through(&self, &mut plan).await {
+        if let Err(failure) = Box::pin(go_through(&self, &mut plan)).await {
             plan.findings.push(failure.into());
         }
         let pause: i64 = plan.steps.iter().map(|step| step.predicted_millis).sum();
@@ -135,7 +135,7 @@ async fn go_through(stage: &Stage, plan: &mut Plan) -> Result<(), Failure> {
     }
     plan.step(Step::Verify, began.elapsed() + looking, &would);
 
-    finalize(source, destination, filter, plan).await?;
+    Box::pin(finalize(source, destination, filter, plan)).await?;
     plan.step(Step::Confirm, comparing, "both sides define the same, and the source was not written to since");
     Ok(())
 }

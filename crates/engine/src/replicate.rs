@@ -286,7 +286,7 @@ impl Replicator {
                         read.index = index as u64;
                         self.write(std::mem::replace(window, Window::new()), read.clone(), false).await?;
                         self.settle_all().await?;
-                        self.judge_deletions(reply, read).await?;
+                        Box::pin(self.judge_deletions(reply, read)).await?;
                     }
                     window.spans(time);
                     let expired = is_delete && event.id.is_some_and(|id| self.late.is_expired(&target, id));
