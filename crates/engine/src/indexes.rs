@@ -318,8 +318,10 @@ pub(crate) async fn pairings(registry: &Registry, only: Option<&BTreeSet<Namespa
 /// Brings the indexes of all collections that replication knows to `properties`.
 pub(crate) async fn sync_known(registry: &Registry, properties: Properties) -> Result<(), Failure> {
     let pairings = pairings(registry, None).await?;
-    let all: Vec<_> =
-        pairings.iter().map(|pair| Box::pin(pair.bring(registry.source(), registry.destination(), properties))).collect();
+    let all: Vec<_> = pairings
+        .iter()
+        .map(|pair| Box::pin(pair.bring(registry.source(), registry.destination(), properties)))
+        .collect();
     let mut synced = futures::stream::iter(all).buffer_unordered(SIDE_BY_SIDE);
     while synced.try_next().await?.is_some() {}
     Ok(())

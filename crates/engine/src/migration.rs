@@ -695,7 +695,8 @@ impl Asked {
         self.rehearsed = wanted;
         let stage = RehearsalStage::of(replicator, &settings.filter, choices(settings));
         let tracker = tracker.clone();
-        self.rehearsing = Some(tokio::spawn(Box::pin(async move { tracker.rehearsed(Box::pin(stage.rehearse(wanted)).await) })));
+        self.rehearsing =
+            Some(tokio::spawn(Box::pin(async move { tracker.rehearsed(Box::pin(stage.rehearse(wanted)).await) })));
     }
 
     /// One that is cut short is begun again later.
