@@ -144,11 +144,21 @@ pub(crate) async fn create(destination: &Cluster, ns: &Namespace, options: &Docu
     if options.contains_key("timeseries") || options.contains_key("clusteredIndex") {
         command.remove("expireAfterSeconds");
     }
-    match destination.define(&ns.db, command).await {
-        Ok(_) => Ok(Made::New),
-        Err(e) if error::code(&e) == Some(48) => Ok(Made::Existed),
-        Err(e) => Err(destination.failure(&e)),
+    // `convertToCapped` makes a capped collection of a clustered one; `create` doesn't take the two together.
+    let converted = command.get("size").cloned().filter(|_| command.contains_key("clusteredIndex"));
+    if converted.is_some() {
+        ["capped", "size", "max"].iter().for_each(|name| drop(command.remove(name)));
     }
+    match destination.define(&ns.db, command).await {
+        Ok(_) => {}
+        Err(e) if error::code(&e) == Some(48) => return Ok(Made::Existed),
+        Err(e) => return Err(destination.failure(&e)),
+    }
+    if let Some(size) = converted {
+        let command = doc! {"convertToCapped": &ns.coll, "size": size};
+        destination.define_once(&ns.db, command).await.map_err(|e| destination.failure(&e))?;
+    }
+    Ok(Made::New)
 }
 
 /// The `collMod`s that bring `have` to `want`, where `collMod` can.

@@ -103,10 +103,10 @@ impl Cluster {
     }
 
     /// The same for one that can't be repeated.
-    pub async fn define_once(&self, db: &str, mut command: Document) -> Result<Document, Error> {
+    pub fn define_once<'a>(&'a self, db: &'a str, mut command: Document) -> BoxFuture<'a, Result<Document, Error>> {
         command.insert("writeConcern", doc! {"w": "majority"});
         command.extend(self.holder.clone().map(|holder| ("comment".to_owned(), Bson::Document(holder))));
-        self.db(db).run_command(command).await.and_then(error::confirmed)
+        Box::pin(async move { self.db(db).run_command(command).await.and_then(error::confirmed) })
     }
 }
 

@@ -467,3 +467,24 @@ async fn a_definition_that_the_majority_may_not_have_is_given_again() {
     }
     run.cut_over().await;
 }
+
+/// `create` refuses such a collection, so it is made in the two steps in which the source made it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clustered_collection_that_was_made_capped_arrives() {
+    let Pair { source, destination, from, to } = Pair::start().await;
+    let db = from.database("clustered");
+    let make = async |name: &str| {
+        let key = doc! {"key": {"_id": 1}, "unique": true};
+        db.run_command(doc! {"create": name, "clusteredIndex": key}).await.expect("creates");
+        fill(&from, "clustered", name, 0..20).await;
+        db.run_command(doc! {"convertToCapped": name, "size": 60_000}).await.expect("converts");
+    };
+    make("before").await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut run = Run::start(&of(&source, &destination, dir.path(), &["clustered.*"]));
+    run.reach(PhaseKind::Synced).await;
+    make("meanwhile").await;
+    equal(&from, &to, "clustered").await;
+    run.cut_over().await;
+    compare(&from, &to, &["clustered"]).await.expect("equal");
+}
