@@ -108,7 +108,7 @@ async fn carry_out(
     let steered = steering.clone();
     let receiver = orders.subscribe();
     let mut engine = tokio::spawn(async move {
-        match settings(&agent, given) {
+        match settings(&agent, &given) {
             Ok(settings) => limosa_engine::run(Settings { steering: steered, ..settings }, receiver, sender).await,
             Err(failure) => Outcome::Failed(failure),
         }
@@ -184,7 +184,7 @@ async fn report_end(reporter: &mut Reporter, last: &EngineReport, leaving: &Atom
     }
 }
 
-fn settings(agent: &Agent, given: MigrationAssignment) -> Result<Settings, Failure> {
+fn settings(agent: &Agent, given: &MigrationAssignment) -> Result<Settings, Failure> {
     let (mut source_uri, mut destination_uri) =
         (source_uri(&agent.config, &given.source)?, given.destination_uri.clone());
     match given.reversal_from {
@@ -192,7 +192,7 @@ fn settings(agent: &Agent, given: MigrationAssignment) -> Result<Settings, Failu
         Some(_) => agent.config.bounds.destination(&destination_uri, &[])?,
         None => may_write(agent, &destination_uri)?,
     }
-    let claim = claim(agent, &given, &destination_uri);
+    let claim = claim(agent, given, &destination_uri);
     if given.reversal_from.is_some() {
         std::mem::swap(&mut source_uri, &mut destination_uri);
     }
@@ -266,7 +266,7 @@ pub(crate) async fn validate(agent: Arc<Agent>, given: ValidationAssignment) {
         Ok(()) => limosa_engine::facts(&assignment.destination_uri).await.ok(),
         Err(_) => None,
     };
-    let findings = match settings(&agent, assignment) {
+    let findings = match settings(&agent, &assignment) {
         Ok(settings) => limosa_engine::preflight(&settings).await,
         Err(failure) => vec![failure.into()],
     };

@@ -138,7 +138,7 @@ impl Ui {
             }
             Event::Phase { phase, reason } => self.enter(phase, reason),
             Event::Progress { phase, lag_time_seconds, progress, .. } => {
-                self.progress(phase, lag_time_seconds, progress)
+                self.progress(phase, lag_time_seconds, progress);
             }
             Event::ReadyForCutover { profile, expires_at, by_itself } => {
                 say("ready for cutover: the destination follows the source");

@@ -70,7 +70,7 @@ async fn flood(connections: usize, good: usize) -> (u64, Duration) {
     }
     times.sort();
     let p99 = times[times.len() * 99 / 100];
-    println!("{connections} hostile connections: {memory} MiB resident, {good} good requests, p99 {p99:?}");
+    eprintln!("{connections} hostile connections: {memory} MiB resident, {good} good requests, p99 {p99:?}");
     (memory, p99)
 }
 

@@ -326,6 +326,7 @@ impl Db {
         Self { calls: calls.clone(), inner: calls.0.client.database(name) }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "as the driver's method takes it")]
     pub fn run_command(&self, command: Document) -> Run<'_> {
         Run { db: self, command: RawDocumentBuf::try_from(&command).map_err(Error::custom), session: None }
     }
@@ -334,6 +335,7 @@ impl Db {
         Run { db: self, command: Ok(command), session: None }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "as the driver's method takes it")]
     pub fn run_cursor_command(&self, command: Document) -> RunCursor<'_> {
         self.cursor(RawDocumentBuf::try_from(&command).map_err(Error::custom))
     }

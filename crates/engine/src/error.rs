@@ -251,14 +251,17 @@ fn is_refused_credentials(error: &Error) -> bool {
 }
 
 /// The same for one write that the destination refused with `code`.
-pub(crate) fn refused(code: i32, message: String) -> Failure {
+pub(crate) fn refused(code: i32, mut message: String) -> Failure {
     let meant = match meaning(Side::Destination, code) {
         Some(code) => code,
         None if retry::passes_by_itself(code) => ErrorCode::DestinationUnreachable,
         None => ErrorCode::ServerError,
     };
-    let hint = hint(code).map_or(String::new(), |hint| format!("; {hint}"));
-    Failure::new(meant, format!("{message}{hint}"))
+    if let Some(hint) = hint(code) {
+        message.push_str("; ");
+        message.push_str(hint);
+    }
+    Failure::new(meant, message)
 }
 
 #[cfg(test)]

@@ -145,6 +145,7 @@ pub(crate) fn as_i64(value: Option<&Bson>) -> Option<i64> {
 
 /// Whether a field of `document` itself is a timestamp of zeros: an insert, and a replacement too, would put the current
 /// time in its place.
+#[cfg(feature = "bench")]
 pub(crate) fn has_zero_timestamp(document: &RawDocument) -> bool {
     elements(document.as_bytes())
         .any(|(name, value)| value.kind == value::TIMESTAMP && value.bytes == [0; 8] && name != b"_id")

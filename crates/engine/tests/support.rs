@@ -139,12 +139,12 @@ impl Run {
     }
 
     /// Waits until the engine ends, or for a report for which `wanted` holds.
-    pub async fn end_or(&mut self, wanted: impl Fn(&EngineReport) -> bool) -> Result<Outcome, EngineReport> {
+    pub async fn end_or(&mut self, wanted: impl Fn(&EngineReport) -> bool) -> Result<Outcome, Box<EngineReport>> {
         let (reports, task) = (&mut self.reports, &mut self.task);
         let waited = tokio::time::timeout(Duration::from_secs(120), async {
             tokio::select! {
                 ended = task => Ok(ended.expect("doesn't panic")),
-                Ok(report) = reports.wait_for(|r| wanted(r)) => Err(report.clone()),
+                Ok(report) = reports.wait_for(|r| wanted(r)) => Err(Box::new(report.clone())),
             }
         });
         waited.await.unwrap_or_else(|_| panic!("neither ended nor came to what was waited for: {:?}", self.report()))

@@ -137,7 +137,7 @@ mod tests {
         for table in tables {
             let mut query = connection.prepare(&format!("SELECT * FROM {table}")).expect("is SQL");
             let columns = query.column_count();
-            let names: Vec<String> = query.column_names().into_iter().map(str::to_owned).collect();
+            let names: Vec<String> = query.column_names().map(str::to_owned).collect();
             let mut rows = query.query([]).expect("is read");
             while let Some(row) = rows.next().expect("is read") {
                 let text = |n: usize| row.get_ref(n).expect("is there").as_str().ok().map(str::to_owned);

@@ -138,7 +138,7 @@ async fn a_stream_ends_with_its_token_its_secret_and_its_account() {
                         server.store(&format!("UPDATE service_account_secrets SET expires_at = 1 WHERE id = '{id}'"));
                     }
                     "role" => {
-                        server.store(&format!("UPDATE service_accounts SET roles = '[]' WHERE client_id = '{client}'"))
+                        server.store(&format!("UPDATE service_accounts SET roles = '[]' WHERE client_id = '{client}'"));
                     }
                     _ => assert_eq!(server.call(Method::DELETE, &account, None).await.status, 204),
                 }

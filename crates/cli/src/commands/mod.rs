@@ -26,9 +26,13 @@ use crate::{
 use std::io;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// Of each thread: a migration's calls lie deep in each other. Memory is taken only as far as it is used.
+const STACK_BYTES: usize = 16 * 1024 * 1024;
+
 /// Carries the command out.
 pub(crate) fn run(arguments: Arguments) -> Result<(), CliError> {
-    let runtime = tokio::runtime::Runtime::new().map_err(|e| CliError::File("runtime".into(), e))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK_BYTES).build();
+    let runtime = runtime.map_err(|e| CliError::File("runtime".into(), e))?;
     let done = runtime.block_on(async {
         match arguments.command {
             Command::Migrate(given) => migrate::run(*given).await,

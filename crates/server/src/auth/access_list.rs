@@ -36,9 +36,12 @@ fn admitting(list: &[Allowed], address: IpAddr) -> Option<&str> {
     list.iter().map(|allowed| allowed.entry.as_str()).find(|entry| covered(entry))
 }
 
-/// What entries let in since the server's start: how often, when last, and from where then. By key and entry.
+/// How often an entry let someone in, when last, and from where then.
+type Use = (i64, Timestamp, IpAddr);
+
+/// What entries let in since the server's start, by key and entry.
 #[derive(Default)]
-pub(crate) struct Uses(Mutex<HashMap<(String, String), (i64, Timestamp, IpAddr)>>);
+pub(crate) struct Uses(Mutex<HashMap<(String, String), Use>>);
 
 impl Uses {
     /// Counts a request of the key `name` from `address`.

@@ -8,8 +8,11 @@ pub(super) fn lead_to_the_same(one: &str, other: &str) -> bool {
     parts(one).is_some_and(|parts_of_one| Some(parts_of_one) == parts(other))
 }
 
-/// Scheme, hosts and options; in the order of their names, since theirs doesn't matter.
-fn parts(uri: &str) -> Option<(String, Vec<String>, Vec<(String, String)>)> {
+/// Scheme, hosts and options.
+type Parts = (String, Vec<String>, Vec<(String, String)>);
+
+/// A URI's parts in the order of their names, since theirs doesn't matter.
+fn parts(uri: &str) -> Option<Parts> {
     let (scheme, rest) = uri.split_once("://")?;
     let (rest, options) = rest.split_once('?').unwrap_or((rest, ""));
     let after = rest.rsplit_once('@').map_or(rest, |(_, after)| after);
