@@ -90,7 +90,7 @@ async fn what_is_not_carried_over_is_named_and_what_is_only_called_alike_is_carr
     from.database("admin").collection("settings").insert_one(doc! {"_id": 1}).await.expect("inserts");
     run(&from, "admin", doc! {"create": "shown", "viewOn": "settings", "pipeline": []}).await;
     let function = doc! {"_id": "add", "value": bson::Bson::JavaScriptCode("function(a) { return a }".to_owned())};
-    from.database("percona_stats").collection("system.js").insert_one(function).await.expect("inserts");
+    from.database("scripts").collection("system.js").insert_one(function).await.expect("inserts");
     let (status, findings) = check(&source.uri(), &destination.uri());
     assert_eq!(status, 0, "{findings:#?}");
     for (subject, evidence) in [
@@ -98,7 +98,7 @@ async fn what_is_not_carried_over_is_named_and_what_is_only_called_alike_is_carr
         (tools[1], "mongosync"),
         ("admin.settings", "collection admin.settings"),
         ("admin.shown", "view admin.shown"),
-        ("percona_stats.system.js", "stored functions"),
+        ("scripts.system.js", "stored functions"),
     ] {
         finds(&findings, "NOT_CARRIED_OVER", "WARNING", subject, evidence);
     }
@@ -110,7 +110,7 @@ async fn what_is_not_carried_over_is_named_and_what_is_only_called_alike_is_carr
     compare(&from, &to, &names).await.expect("equal");
     let report = std::fs::read(dir.path().join("state/report.json")).expect("is kept");
     let report: Value = serde_json::from_slice(&report).expect("JSON");
-    for told in tools.iter().chain(&["admin.settings", "admin.shown", "percona_stats.system.js"]) {
+    for told in tools.iter().chain(&["admin.settings", "admin.shown", "scripts.system.js"]) {
         assert!(errors.contains(told), "at the start, {told}: {errors}");
         assert!(report["leftBehind"].to_string().contains(told), "in the report, {told}: {report}");
     }

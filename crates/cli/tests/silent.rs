@@ -112,6 +112,10 @@ async fn nothing_is_green_while_the_agent_is_stopped() -> Result<(), Error> {
     let began = Instant::now();
     wait_for("silence", || (ready.job()["readyForCutover"] == false).then_some(()));
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    if let Some(browser) = &browser {
+        // The page asks again every few seconds, though nothing tells it to.
+        browser.sees("mover1 has reported nothing for").await?;
+    }
     // Longer than a lease, and long enough that somebody is told.
     while began.elapsed() < Duration::from_secs(45) {
         ready.is_not_green("HOST_SILENT");

@@ -8,7 +8,7 @@ use crate::{
     Settings,
     checkpoint::{DATABASE, Stage, Store},
     cluster::{Cluster, Side},
-    definition, error,
+    definition, error, kept,
     retry::Backoff,
 };
 use bson::{DateTime, Document, Timestamp, doc, oid::ObjectId};
@@ -158,7 +158,12 @@ pub(crate) async fn take(
         };
     }
     let begun = store.load().await?.is_some();
-    if !begun && settings.claim.pinned.is_some() {
+    // A reverse migration's clusters are known before it begins: only what this host noted of it says that it did.
+    let was_begun = match settings.reversal_from {
+        None => settings.claim.pinned.is_some(),
+        Some(_) => kept::known(&settings.data_dir, store.id())?.is_some(),
+    };
+    if !begun && was_begun {
         return Err(checkpoint_lost());
     }
     let claim = Claim {

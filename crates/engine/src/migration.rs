@@ -38,7 +38,10 @@ use limosa_model::{ErrorCode, Failure, Namespace, NamespaceProgress, PhaseKind, 
 use mongodb::ClientSession;
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::sync::{Mutex, watch};
@@ -108,15 +111,21 @@ async fn persist(
     orders: &mut watch::Receiver<Directive>,
     tracker: &Tracker,
 ) -> Result<(), Failure> {
+    // Both clusters answered, and the destination is this migration's.
+    let claimed = AtomicBool::new(false);
     loop {
-        let failure = match Box::pin(migrate(settings, orders, tracker)).await {
+        let failure = match Box::pin(migrate(settings, orders, tracker, &claimed)).await {
             // What a server can is asked again at every beginning.
             Err(changed) if changed.code == ErrorCode::CompatibilityChanged => {
                 tracing::warn!(failure = %changed, "beginning again from the checkpoint");
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 continue;
             }
-            Err(failure) if settings.epoch.0 > 1 || kept::spool(settings).exists() => failure,
+            Err(failure)
+                if settings.epoch.0 > 1 || claimed.load(Ordering::Relaxed) || kept::spool(settings).exists() =>
+            {
+                failure
+            }
             ended => return ended,
         };
         end_if_aborted(tracker, settings, *orders.borrow());
@@ -164,6 +173,7 @@ async fn migrate(
     settings: &Settings,
     orders: &mut watch::Receiver<Directive>,
     tracker: &Tracker,
+    claimed: &AtomicBool,
 ) -> Result<(), Failure> {
     // Connect, and make sure that no one else works on this.
     let reads = Reads { from: settings.tuning.copy_reads, throttle: settings.steering.throttle() };
@@ -186,6 +196,7 @@ async fn migrate(
     if let Standing::Complete(claim) = standing {
         return ownership::complete_already(settings, &store, &claim, tracker).await;
     }
+    claimed.store(true, Ordering::Relaxed);
     let checkpoint = match Box::pin(begin(settings, &source, &destination, &store)).await {
         Ok(checkpoint) => checkpoint,
         Err(failure) => {

@@ -3,7 +3,7 @@
 use crate::support::{Run, settings};
 use bson::{Document, doc};
 use limosa_engine::{EngineReport, Outcome, Settings};
-use limosa_model::{Failure, PhaseKind, Secret, Severity, protocol::Directive};
+use limosa_model::{Failure, MigrationId, PhaseKind, Secret, Severity, protocol::Directive};
 use limosa_testkit::{ReplicaSet, compare};
 use mongodb::Client;
 use std::time::Duration;
@@ -88,17 +88,20 @@ async fn a_primary_reached_directly_that_steps_down_is_noticed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_cannot_prove_that_it_is_one_is_not_cut_over_from() {
     let destination = ReplicaSet::start().await.expect("starts");
+    let mut before = Vec::new();
     for version in ["4.4.2", "5.0.4", "6.0.5"] {
-        not_cut_over_without_proof(version, &destination).await;
+        before = vec![not_cut_over_without_proof(version, &destination, before).await];
     }
 }
 
-async fn not_cut_over_without_proof(version: &str, destination: &ReplicaSet) {
+/// A migration of `version` in the place of those before; its id.
+async fn not_cut_over_without_proof(version: &str, destination: &ReplicaSet, before: Vec<MigrationId>) -> MigrationId {
     let source = ReplicaSet::builder().version(version).members(3).start().await.expect("starts");
     seed(&source.client().await, "proof", 10).await;
     let dir = tempfile::tempdir().expect("a directory");
     let mut given = settings(&source, destination, dir.path());
     given.drop_destination_data = true;
+    given.claim.replaces = before;
     let mut run = Run::start(&given);
     run.reach(PhaseKind::Synced).await;
     let primary = source.primary_index().await.expect("has one");
@@ -109,6 +112,7 @@ async fn not_cut_over_without_proof(version: &str, destination: &ReplicaSet) {
     let told = run.wait_until(|report| report.failure.is_some()).await.failure.expect("is there");
     assert_eq!(told.code.name(), "SOURCE_NOT_PRIMARY", "{version}: {told}");
     run.kill().await;
+    given.migration_id
 }
 
 /// What is decided by is set by hand: neither side's URI changes it.
