@@ -192,6 +192,16 @@ fn text_words(text: &str) -> &'static str {
     match () {
         () if is(&["refused"]) => "the connection was refused",
         () if is(&["lookup", "resolve", "name or service", "dns"]) => "the host's name can't be resolved",
+        () if is(&["certificate"]) && is(&["expired"]) => "TLS failed: the server's certificate has expired",
+        () if is(&["certificate"]) && is(&["notvalidyet", "not valid yet"]) => {
+            "TLS failed: the server's certificate isn't valid yet"
+        }
+        () if is(&["unknownissuer", "unknown issuer"]) => {
+            "TLS failed: no authority that is trusted here has signed the server's certificate; name its file by tlsCAFile"
+        }
+        () if is(&["notvalidforname", "not valid for name"]) => {
+            "TLS failed: the server's certificate is for another name than the URI has"
+        }
         () if is(&["certificate", "tls", "handshake", "corrupt message", "invalidcontenttype"]) => {
             "TLS failed: the URI's TLS options and the server's certificate don't fit"
         }

@@ -190,10 +190,16 @@ fn stands(since: Instant) -> Failure {
 /// A history that the source has lost may be another one: then that is what is told.
 pub(crate) async fn explained(source: &Cluster, seen: Option<Timestamp>, failure: Failure) -> Failure {
     let (ErrorCode::HistoryLost, Some(seen)) = (failure.code, seen) else { return failure };
-    let looked = async { Ok::<_, Failure>((oplog::still_has(source, seen).await?, source.optimes().await?)) };
-    match timeout(ANSWER_WITHIN, looked).await {
-        Ok(Ok((Some(false), (newest, _)))) => oplog::rewound(seen, newest),
-        _ => failure,
+    let began = Instant::now();
+    loop {
+        let looked = async { Ok::<_, Failure>((oplog::still_has(source, seen).await?, source.optimes().await?)) };
+        match timeout(ANSWER_WITHIN, looked).await {
+            Ok(Ok((Some(false), (newest, _)))) => return oplog::rewound(seen, newest),
+            Ok(Ok(_)) => return failure,
+            // A source that was put back has just been started.
+            _ if began.elapsed() < NO_PRIMARY_FOR_SO_LONG => tokio::time::sleep(ASK_SOURCE_EVERY).await,
+            _ => return failure,
+        }
     }
 }
 

@@ -285,7 +285,10 @@ fn not_ready(lag: Option<i64>) -> Failure {
 impl State {
     /// What has failed for longer than a hiccup.
     fn lasting(&self, now: Instant) -> Option<&(Instant, Failure)> {
-        self.failing.iter().flatten().find(|(since, _)| now.saturating_duration_since(*since) >= WORTH_TELLING)
+        let is_lasting = |(since, _): &&(Instant, Failure)| now.saturating_duration_since(*since) >= WORTH_TELLING;
+        let lasting = self.failing.iter().flatten().filter(is_lasting);
+        // A full spool comes of something else that fails. But nothing is read from the source then, whose oplog rolls on.
+        lasting.min_by_key(|(_, failure)| failure.code != limosa_model::ErrorCode::SpoolFull)
     }
 
     /// What is true at this moment, whoever measured what when.
