@@ -318,8 +318,7 @@ async fn a_unique_value_that_is_taken_for_the_moment_is_written_after_the_others
     forth.steering.set(limosa_model::cutover::Wishes { cutover, ..Default::default() });
     let report = Run::start(&forth).cut_over_and_tell().await;
     let turning_point = report.record.expect("is told").turning_point;
-    let back_dir = tempfile::tempdir().expect("a directory");
-    let mut back = settings(&destination, &source, back_dir.path());
+    let mut back = settings(&destination, &source, dir.path());
     back.reversal_from = turning_point;
     let mut run = Run::start(&back);
     run.reach(PhaseKind::Synced).await;
