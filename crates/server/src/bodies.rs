@@ -6,7 +6,13 @@ use axum::{
     body::{Body, HttpBody},
     http::StatusCode,
 };
-use std::{sync::Arc, time::Duration};
+use hyper::body::{Frame, SizeHint};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The largest body of a request of a client; no request of this API needs more.
@@ -114,7 +120,7 @@ async fn read_waiting(
     }
     let mut bytes = Vec::with_capacity(announced.min(CLIENT_BODY_BYTES));
     let mut share: Option<OwnedSemaphorePermit> = None;
-    while let Some(frame) = std::future::poll_fn(|context| std::pin::Pin::new(&mut body).poll_frame(context)).await {
+    while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
         let Ok(data) = frame.map_err(|_| NotRead::TooLarge)?.into_data() else { continue };
         let held = bytes.len() + data.len();
         if held > most {
@@ -138,9 +144,7 @@ async fn read_waiting(
 pub(crate) async fn discard(mut body: Body) {
     let discarding = async {
         let mut dropped = 0;
-        while let Some(Ok(frame)) =
-            std::future::poll_fn(|context| std::pin::Pin::new(&mut body).poll_frame(context)).await
-        {
+        while let Some(Ok(frame)) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
             dropped += frame.data_ref().map_or(0, |data| data.len());
             if dropped > DROPPED_BYTES {
                 return;
@@ -148,6 +152,41 @@ pub(crate) async fn discard(mut body: Body) {
         }
     };
     let _ = tokio::time::timeout(DROP_FOR, discarding).await;
+}
+
+/// An answer's body that keeps `guard` until it ends, and shows it each part that the client takes.
+pub(crate) fn guarded<T: Unpin + Send + 'static>(body: Body, guard: T, on_part: fn(&T)) -> Body {
+    Body::new(Guarded { body, guard, on_part })
+}
+
+struct Guarded<T> {
+    body: Body,
+    guard: T,
+    on_part: fn(&T),
+}
+
+impl<T: Unpin> HttpBody for Guarded<T> {
+    type Data = axum::body::Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if polled.is_ready() {
+            (self.on_part)(&self.guard);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 #[cfg(test)]

@@ -5,13 +5,14 @@
 //! been idle for longest is closed for it, one that never showed good credentials before one that did. A client that opens
 //! a thousand connections therefore closes its own, and those who work are not affected.
 
+use crate::bodies;
 use axum::{
-    body::{Body, HttpBody},
+    body::Body,
     http::{Request, Response},
 };
 use axum_server::accept::Accept;
 use futures::task::AtomicWaker;
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::Incoming;
 use std::{
     collections::HashMap,
     future::{Future, Ready},
@@ -325,38 +326,8 @@ where
         Box::pin(async move {
             let response = answered.await?;
             activity.note();
-            Ok(response.map(|body| Body::new(NotedBody { body, activity })))
+            Ok(response.map(|body| bodies::guarded(body, activity, Activity::note)))
         })
-    }
-}
-
-/// An answer's body, which notes each part that the client takes.
-struct NotedBody {
-    body: Body,
-    activity: Activity,
-}
-
-impl HttpBody for NotedBody {
-    type Data = axum::body::Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(context);
-        if polled.is_ready() {
-            self.activity.note();
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

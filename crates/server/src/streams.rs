@@ -1,16 +1,10 @@
 //! Streams of events: each takes a connection for as long as its client likes, so a caller has a bounded number of them.
 
-use crate::auth::Principal;
-use axum::{
-    body::{Body, HttpBody},
-    http::Response,
-};
-use hyper::body::{Frame, SizeHint};
+use crate::{auth::Principal, bodies};
+use axum::{body::Body, http::Response};
 use std::{
     collections::HashMap,
-    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
 };
 
 /// Streams that one key, service account or session may follow at a time.
@@ -47,7 +41,7 @@ pub(crate) struct StreamGuard {
 impl StreamGuard {
     /// Counts the stream until its body ends.
     pub fn hold(self, response: Response<Body>) -> Response<Body> {
-        response.map(|body| Body::new(CountedBody { body, _guard: self }))
+        response.map(|body| bodies::guarded(body, self, |_| {}))
     }
 }
 
@@ -60,30 +54,5 @@ impl Drop for StreamGuard {
                 counted.remove(&self.caller);
             }
         }
-    }
-}
-
-struct CountedBody {
-    body: Body,
-    _guard: StreamGuard,
-}
-
-impl HttpBody for CountedBody {
-    type Data = axum::body::Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
