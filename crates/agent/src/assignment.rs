@@ -171,7 +171,7 @@ fn failed(last: EngineReport, failure: Failure) -> EngineReport {
 }
 
 /// The end is told as soon as the server is there, however long that takes; if somebody else has got the migration
-/// meanwhile, or the agent leaves, whoever takes over finds it done and says so.
+/// meanwhile, or the agent leaves, the agent that takes over finds it done and reports it.
 async fn report_end(reporter: &mut Reporter, last: &EngineReport, leaving: &AtomicBool) {
     let mut pause = Duration::from_millis(200);
     while let Err(error) = reporter.send(last).await {

@@ -1,5 +1,5 @@
 //! What an agent may be ordered to do. Its control plane says which migration to carry out; where it writes and which files it
-//! opens for that is bounded here, by whoever started it.
+//! opens for that is bounded here, by its operator.
 
 use limosa_model::{ErrorCode, Failure, Secret, Uri};
 use std::{
@@ -64,7 +64,7 @@ impl Bounds {
         }
     }
 
-    /// Whether whoever started the agent named every host of `uri` as a destination.
+    /// Whether the operator of the agent named every host of `uri` as a destination.
     pub fn names_all(&self, uri: &Secret) -> bool {
         !self.destinations.is_empty()
             && Uri::parse(uri).is_ok_and(|uri| hosts(&uri).iter().all(|host| self.names(host)))
@@ -161,7 +161,7 @@ mod tests {
         {
             assert_eq!(to(&one, not), refused, "{not}");
         }
-        // Whoever starts the agent may name one of its sources.
+        // The operator may name one of its sources.
         assert_eq!(to(&named(&["old"]), "mongodb://old:27017"), None);
     }
 

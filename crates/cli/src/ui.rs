@@ -174,7 +174,7 @@ impl Ui {
     fn enter(&mut self, phase: PhaseKind, reason: Option<&str>) {
         self.last_line = None;
         if let Some(reason) = reason {
-            say(&format!("the cutover was taken back: {}", one_line(reason, SHOWN)));
+            say(&format!("the cutover was rolled back: {}", one_line(reason, SHOWN)));
             say("  the source is as it was and replication goes on");
         }
         self.tell(words(phase));
@@ -361,7 +361,7 @@ pub(crate) fn rehearsal(found: &Rehearsal) -> String {
     let pause = found.predicted_pause_millis.unwrap_or(0);
     lines.push(match found.would_complete {
         true => format!("the cutover would complete; the write pause would be about {pause} ms"),
-        false => "the cutover would be taken back".to_owned(),
+        false => "the cutover would be rolled back".to_owned(),
     });
     lines.join("\n")
 }
@@ -391,7 +391,7 @@ fn filter() -> EnvFilter {
     EnvFilter::try_from_env("LIMOSA_LOG").unwrap_or_else(|_| EnvFilter::new("info"))
 }
 
-/// Values as a log of lines has them: on one line, without what a terminal would act on, whoever chose them.
+/// Values as a log of lines has them: on one line, without what a terminal would act on.
 fn values() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static {
     let value = format::debug_fn(|writer, field, value| {
         let value = one_line(&format!("{value:?}"), LOGGED);

@@ -1,5 +1,5 @@
-//! The counters while a migration runs, what it waits for, whether it may count as ready, and their way out to whoever
-//! watches.
+//! The counters while a migration runs, what it waits for, whether it may count as ready, and their way out to those who
+//! watch.
 
 use crate::{
     EngineReport,
@@ -68,7 +68,7 @@ struct State {
     failing: [Option<(Instant, Failure)>; PARTS],
     lag: Lag,
     pace: Pace,
-    /// A cutover was refused; it isn't tried again until the order has been taken back once.
+    /// A cutover was refused; it isn't tried again until the order has been withdrawn once.
     refused: bool,
     /// Since when a cutover is ordered that can't begin.
     ordered: Option<Instant>,
@@ -241,7 +241,7 @@ impl Tracker {
         self.state().refused
     }
 
-    /// The order was taken back: the next one counts again.
+    /// The order was withdrawn: the next one counts again.
     pub fn forget_refusal(&self) {
         {
             let mut state = self.state();

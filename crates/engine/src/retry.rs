@@ -3,7 +3,7 @@
 //! | kind | examples | answer |
 //! |---|---|---|
 //! | passes by itself within seconds | an election, a dropped connection, an interrupted operation | tried again in place, for [`IN_PLACE`] |
-//! | passes when someone mends its cause | a server that is down, a full disk, a changed password, a revoked role | the migration waits, says what for, and goes on by itself; for the whole patience (24 h unless set) |
+//! | passes when someone mends its cause | a server that is down, a full disk, a changed password, a revoked role | the migration waits, says what for, and continues automatically; for the whole patience (24 h unless set) |
 //! | doesn't pass | lost history, a refused document, differing data | the migration has failed, with everything kept for a resume |
 
 use crate::progress::{Part, Tracker};
@@ -97,7 +97,7 @@ pub(crate) async fn hold(part: Part, failure: Failure, tracker: &Tracker, patien
         let message = format!("{}; it was waited out for {} s", failure.message, waited.as_secs());
         return Err(Failure::new(failure.code, message));
     }
-    tracing::warn!(?part, %failure, waited_seconds = waited.as_secs(), "waiting for its cause to be mended");
+    tracing::warn!(?part, %failure, waited_seconds = waited.as_secs(), "waiting for its cause to be fixed");
     let pause = (waited / 4).clamp(Duration::from_millis(200), LONGEST_PAUSE);
     tokio::time::sleep(pause.min(patience - waited)).await;
     Ok(())

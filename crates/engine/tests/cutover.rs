@@ -1,4 +1,4 @@
-//! The cutover: rehearsed, with the source's writes blocked, taken back.
+//! The cutover: rehearsed, with the source's writes blocked, rolled back.
 
 use crate::support::{Pair, Run, settings};
 use bson::{Document, doc};

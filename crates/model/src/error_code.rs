@@ -101,13 +101,13 @@ codes! {
     /// The source has another history than the one that was read.
     SourceRewound = "SOURCE_REWOUND", false, "If the source was put back by mistake, bring its newest state back and resume; else make the copy again with 'limosa migrations resume --recopy' (or 'limosa migrate --recopy').";
     /// The source's change stream doesn't answer.
-    SourceStreamSilent = "SOURCE_STREAM_SILENT", true, "Look for what keeps the source's primary from answering: its load, its disk, a firewall between; the migration goes on by itself.";
+    SourceStreamSilent = "SOURCE_STREAM_SILENT", true, "Look for what keeps the source's primary from answering: its load, its disk, a firewall between; the migration continues automatically.";
     /// No majority of the source's members confirms writes.
-    SourceMajorityStalled = "SOURCE_MAJORITY_STALLED", true, "Bring the source's members that are down or far behind back (rs.status() names them): the migration goes on by itself.";
+    SourceMajorityStalled = "SOURCE_MAJORITY_STALLED", true, "Bring the source's members that are down or far behind back (rs.status() names them): the migration continues automatically.";
     /// The destination doesn't follow the source's writes.
     DestinationTooSlow = "DESTINATION_TOO_SLOW", true, "Look for what holds the destination up: its disk, its load, a member that is down; give it more, or write less to the source for a while.";
     /// The migration host reports nothing.
-    HostSilent = "HOST_SILENT", true, "See whether the agent runs on the migration host and reaches the server; once it reports, all goes on by itself.";
+    HostSilent = "HOST_SILENT", true, "See whether the agent runs on the migration host and reaches the server; once it reports, all continues automatically.";
     /// A cutover was ordered and the destination doesn't follow closely.
     NotReady = "NOT_READY", true, "Wait until the migration is ready for the cutover, then cut over again.";
     /// Another agent holds the migration.
@@ -143,7 +143,7 @@ codes! {
     /// Time-series collections are compared whole in the write pause.
     TimeSeriesAtCutover = "TIME_SERIES_AT_CUTOVER", false, "Expect a write pause that grows with the size of these collections, or upgrade the source to 6.0.";
     /// The destination takes no writes.
-    DestinationNotWritable = "DESTINATION_NOT_WRITABLE", true, "Free space on the destination's disk, or end its write block; the migration then goes on by itself.";
+    DestinationNotWritable = "DESTINATION_NOT_WRITABLE", true, "Free space on the destination's disk, or end its write block; the migration then continues automatically.";
     /// A collection of the destination isn't what the checkpoint says of it.
     CollectionLost = "COLLECTION_LOST", true, "Nothing: the migration starts again from its checkpoint and compares the collection. If it stays, find out who else creates, renames or drops collections on the destination.";
     /// One write ended the destination's process twice.

@@ -138,7 +138,7 @@ fn instead(phase: PhaseKind) -> &'static str {
     if phase != PhaseKind::Finalizing {
         return "";
     }
-    ": the destination's indexes are being changed, and it ends by itself as complete or taken back; to have it ready again \
+    ": the destination's indexes are being changed, and it ends as complete or rolled back; to have it ready again \
      at once, end the cutover ('limosa migrations abort-cutover'); what holds it up, if anything does, is in its progress \
      as 'waiting'"
 }
@@ -219,7 +219,7 @@ pub fn step(
             if let (true, Some(wanted)) = (held, wanted.filter(|wanted| wanted.number == rehearsal.number)) {
                 let requested_at = wanted.requested_at.clone();
                 let pause = rehearsal.predicted_pause_millis.unwrap_or(0);
-                let would = if rehearsal.would_complete { "would complete" } else { "would be taken back" };
+                let would = if rehearsal.would_complete { "would complete" } else { "would be rolled back" };
                 actions.push(record("rehearsal", format!("the cutover {would}, after {pause} ms")));
                 let ended_at = Some(now.rfc3339());
                 next.rehearsal = Some(Rehearsal { requested_at, ended_at, state: RehearsalState::Done, ..rehearsal });

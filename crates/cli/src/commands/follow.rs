@@ -230,7 +230,7 @@ pub(crate) async fn to_the_end(watched: &Watched<'_>, ui: &mut Ui) -> Result<(),
             });
         }
         ready = now.ready_for_cutover;
-        // Once: after a cutover that was taken back, someone must look first.
+        // Once: after a cutover that was rolled back, someone must look first.
         if ready && cutover == Cutover::WhenReady && watched.cut_over_when_ready().await? {
             cutover = Cutover::Manual;
         }

@@ -218,7 +218,7 @@ fn agent(given: &Migrate, profile: &Profile, link_token: Secret) -> AgentConfig 
         tuning: given.tuning.tuning(),
         plain_http: false,
         metrics_listen: None,
-        // Whoever orders it to do something has this state directory's keys: it is the one who started it.
+        // What orders it holds the keys of this state directory, and so is the one that started it.
         bounds: Bounds { files: Files::Any, allow_reverse: true, ..Bounds::default() },
     }
 }

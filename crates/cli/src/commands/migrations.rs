@@ -177,21 +177,27 @@ async fn cut_over(given: &Waiting, how: &CutoverHow) -> Result<(), CliError> {
 async fn abort_cutover(which: &Which) -> Result<(), CliError> {
     let call = Call::open(which).await?;
     call.client.call(Method::POST, &call.path("/cutover/abort"), Some(json!({}))).await?;
-    ui::say("the cutover ends; the source takes writes again, and the migration is ready as before");
+    ui::say("the cutover is to end; what it changed is rolled back");
     let watched = call.watched(which);
     let mut waits = Waits::default();
     loop {
         let now = watched.detail().await?;
         waits.tell(&now.progress);
-        match now.phase {
-            PhaseKind::CuttingOver | PhaseKind::Finalizing => tokio::time::sleep(POLL).await,
-            PhaseKind::Complete => {
-                let message = "the cutover was complete before it could be ended".to_owned();
-                return Err(CliError::Failed { code: "NOT_ABORTED".to_owned(), message, remedy: String::new() });
+        let ended_otherwise = match now.phase {
+            PhaseKind::CuttingOver | PhaseKind::Finalizing => None,
+            PhaseKind::Synced | PhaseKind::CatchingUp => break,
+            PhaseKind::Complete => Some("the cutover was complete before it could be ended".to_owned()),
+            other => {
+                let reason = now.failure.map(|f| format!(": {}: {}", f.code, f.message)).unwrap_or_default();
+                Some(format!("the migration is {other:?} now{reason}"))
             }
-            _ => break,
+        };
+        if let Some(message) = ended_otherwise {
+            return Err(CliError::Failed { code: "NOT_ABORTED".to_owned(), message, remedy: String::new() });
         }
+        tokio::time::sleep(POLL).await;
     }
+    ui::say("the cutover has ended, and the migration continues to replicate");
     let answer = call.client.call(Method::GET, &call.path(""), None).await?;
     ui::answer(which.profile.output, &answer, ui::describe);
     Ok(())
@@ -228,10 +234,10 @@ async fn until_complete(watched: &Watched<'_>) -> Result<(), CliError> {
             PhaseKind::CuttingOver | PhaseKind::Finalizing => {}
             PhaseKind::Complete => return Ok(()),
             PhaseKind::Synced | PhaseKind::CatchingUp => {
-                let message = watched.last_failure().await?.unwrap_or_else(|| "the cutover was taken back".to_owned());
+                let message = watched.last_failure().await?.unwrap_or_else(|| "the cutover was rolled back".to_owned());
                 let (code, message) = message.split_once(": ").unwrap_or(("CUTOVER", &message));
                 let remedy =
-                    "The source is as it was and replication goes on; when the cause is mended, cut over again.";
+                    "The source is as it was and replication goes on; when the cause is fixed, cut over again.";
                 return Err(CliError::Failed {
                     code: code.to_owned(),
                     message: message.to_owned(),

@@ -108,7 +108,7 @@ fn advice(view: &View) -> String {
     }
     let waiting = &view.detail["progress"]["waiting"];
     if let (Some(code), Some(message)) = (waiting["code"].as_str(), waiting["message"].as_str()) {
-        return format!("It is held up: {code}: {message}. It goes on by itself when this is mended.");
+        return format!("It is waiting: {code}: {message}. It continues automatically when this is fixed.");
     }
     let text = match view.phase() {
         Some(PhaseKind::Scheduled) => "Waiting for the migration host.",
@@ -120,7 +120,7 @@ fn advice(view: &View) -> String {
     };
     let back = view.events.iter().rev().find(|event| event["kind"] == "failure");
     match (view.phase(), back.and_then(|event| event["message"].as_str())) {
-        (Some(PhaseKind::Synced), Some(reason)) => format!("The last cutover was taken back: {reason}. {text}"),
+        (Some(PhaseKind::Synced), Some(reason)) => format!("The last cutover was rolled back: {reason}. {text}"),
         _ => text.to_owned(),
     }
 }

@@ -105,7 +105,7 @@ pub(crate) async fn follow(watched: &Watched<'_>) -> Result<Left, CliError> {
         if view.phase().is_some_and(PhaseKind::is_final) {
             return Ok(Left::Over);
         }
-        // Once: after a cutover that was taken back, someone must look first.
+        // Once: after a cutover that was rolled back, someone must look first.
         if view.is_ready() && cutover == Cutover::WhenReady && watched.cut_over_when_ready().await? {
             cutover = Cutover::Manual;
         }

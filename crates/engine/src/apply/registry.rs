@@ -213,7 +213,7 @@ impl Registry {
             if owner.is_some() && owner != entry.uuid {
                 return Err(lost(format!("{ns} is made for {}, and is the image of another collection", entry.ns)));
             }
-            // A view is left by a cutover that was taken back; what the source has in its place comes first.
+            // A view is left by a cutover that was rolled back; what the source has in its place comes first.
             let is_another = found.kind == Kind::View || owner.is_none() && differs(entry, &found);
             if made == Made::Existed && is_another {
                 tracing::info!(%ns, "something else is in a collection's place; it is dropped");

@@ -340,7 +340,7 @@ fn who_can_neither_pause_nor_cancel_is_told_how_it_ends() {
     let finalizing = at(AgentId::generate(), PhaseKind::Finalizing);
     for event in [Event::Pause, Event::Cancel { drop_copied: false }] {
         let told = user(&finalizing, event).expect_err("past the point of no return").to_string();
-        assert!(told.contains("ends by itself as complete or taken back"), "{told}");
+        assert!(told.contains("ends as complete or rolled back"), "{told}");
     }
 }
 

@@ -59,7 +59,7 @@ impl Occasion {
         match self {
             Self::Ready => "ready for cutover",
             Self::Failed => "failed",
-            Self::CutoverTakenBack => "the cutover was taken back",
+            Self::CutoverTakenBack => "the cutover was rolled back",
             Self::TimeRunningOut => "the time for the cutover runs out",
             Self::OplogShort => "the source's oplog gets short",
             Self::Waiting => "it stands still until something is mended",

@@ -66,8 +66,8 @@ function facts(m) {
 function waiting(m) {
   const found = m.progress.waiting;
   if (!found || isOver(m.phase)) return h("span", { hidden: true });
-  return h("section", { class: "card bad", "aria-labelledby": "waiting" }, h("h2", { id: "waiting" }, `It is held up: ${found.code}`),
-    h("p", {}, `${found.message}. It goes on by itself when this is mended.`),
+  return h("section", { class: "card bad", "aria-labelledby": "waiting" }, h("h2", { id: "waiting" }, `It is waiting: ${found.code}`),
+    h("p", {}, `${found.message}. It continues automatically when this is fixed.`),
     h("p", {}, h("a", { href: `/ui/errors/${found.code}`, target: "_blank", rel: "noopener" }, `More about ${found.code}`)));
 }
 
@@ -108,7 +108,7 @@ function rehearsed(found) {
   return h("section", { class: found.wouldComplete ? "card" : "card bad", "aria-labelledby": "rehearsal" }, h("h2", { id: "rehearsal" }, "Rehearsal"),
     h("p", { role: "status" }, found.wouldComplete
       ? `The cutover would complete; the application would wait about ${count(found.predictedPauseMillis)} ms.`
-      : "The cutover would be taken back.", ` Rehearsed ${time(found.endedAt)}.`),
+      : "The cutover would be rolled back.", ` Rehearsed ${time(found.endedAt)}.`),
     h("ul", {}, found.findings.map((f) => h("li", {}, h("a", { href: `/ui/errors/${f.code}`, target: "_blank", rel: "noopener" }, f.code), ` ${f.evidence}. ${f.remedy}`))),
     table("Steps of the rehearsed cutover", ["Step", "About", "It would"], found.steps.map((s) => [s.step, `${count(s.predictedMillis)} ms`, s.would])));
 }
@@ -149,9 +149,9 @@ export function migration(place, session, group, id) {
       title: "Cut over",
       lines: [rehearsal?.state === "DONE" && (rehearsal.wouldComplete
         ? `Rehearsed ${time(rehearsal.endedAt)}: it would complete, with a write pause of about ${count(rehearsal.predictedPauseMillis)} ms.`
-        : `Rehearsed ${time(rehearsal.endedAt)}: it would be taken back. Look at the rehearsal first.`),
+        : `Rehearsed ${time(rehearsal.endedAt)}: it would be rolled back. Look at the rehearsal first.`),
       !rehearsal && "It was not rehearsed yet.",
-      `${m.destination.clusterName} takes over from ${m.source.clusterName}. Writes that reach the source from now on are not carried over: if Limosa sees one, the cutover is taken back.`],
+      `${m.destination.clusterName} takes over from ${m.source.clusterName}. Writes that reach the source from now on are not carried over: if Limosa sees one, the cutover is rolled back.`],
       checks: [
         "The application's writers are stopped, background jobs included.",
         "The users and roles that the application needs exist on the destination.",
@@ -263,7 +263,7 @@ export function migration(place, session, group, id) {
     const { detail: m, happened, history, rehearsal, options } = found;
     const back = happened.filter(({ kind }) => kind === "failure").at(-1);
     const takenBack = m.phase === "synced" && back
-      && h("p", { class: "card bad" }, h("strong", {}, "The last cutover was taken back: "), back.message);
+      && h("p", { class: "card bad" }, h("strong", {}, "The last cutover was rolled back: "), back.message);
     document.title = `${stateOf(m)}: ${m.source.clusterName} → ${m.destination.clusterName} – Limosa`;
     show(place,
       h("p", { class: "hint" }, h("a", { href: "#/" }, "Migrations"), ` / ${m.id}`),
