@@ -28,9 +28,6 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// How often it is noted what was seen of the source's history.
 const NOTE_EVERY: Duration = Duration::from_secs(2);
 
-/// How often the history is looked at while nothing points to a change of it.
-const PROVE_EVERY: Duration = Duration::from_secs(10);
-
 /// A primary that was cut off from its set is one for no longer than an election takes; until then it may lack what the
 /// majority has. What is missing for longer than this is missing for good.
 const NO_PRIMARY_FOR_SO_LONG: Duration = Duration::from_secs(12);
@@ -51,8 +48,7 @@ impl Meter<'_> {
     /// For ever, or until the source turns out to have another history than the one that was read.
     pub async fn watch(self) -> Failure {
         let Self { source, destination, spool, store, tracker, orders, seen } = self;
-        let source =
-            Source { cluster: source, store, tracker, seen, missing: None, proven: None, noted: Instant::now() };
+        let source = Source { cluster: source, store, tracker, seen, missing: None, noted: Instant::now() };
         tokio::select! {
             failure = source.watch(spool, &orders) => failure,
             never = watch_destination(destination, tracker) => match never {},
@@ -101,8 +97,6 @@ struct Source<'a> {
     seen: Option<Timestamp>,
     /// Since when it isn't there.
     missing: Option<Instant>,
-    /// When it was there last; `None` if it must be shown before anything else counts.
-    proven: Option<Instant>,
     noted: Instant,
 }
 
@@ -120,8 +114,6 @@ impl Source<'_> {
                     }
                 }
                 Err(failure) => {
-                    // Whoever answers next may be somebody else.
-                    self.proven = None;
                     self.tracker.fails_since(Part::Source, answered, &failure);
                 }
             }
@@ -131,9 +123,10 @@ impl Source<'_> {
         }
     }
 
-    /// What it said counts only once it is proven to be the source that was read.
+    /// An answer counts only if the source that gave it still has what was seen before: a server can be replaced
+    /// between two answers without a failed call, and its times would then pass for those of the history that was read.
     async fn take(&mut self, newest: Timestamp, majority: Timestamp) -> Result<(), Failure> {
-        if self.proven.is_none_or(|at| at.elapsed() >= PROVE_EVERY) && !self.prove(newest).await? {
+        if !self.prove(newest).await? {
             return Ok(());
         }
         self.tracker.with_lag(|lag, now| lag.source_has(newest, majority, now));
@@ -168,10 +161,9 @@ impl Source<'_> {
         };
         // Where the oplog may not be read, its newest time is all that there is.
         if found.unwrap_or(newest >= seen) {
-            (self.missing, self.proven) = (None, Some(Instant::now()));
+            self.missing = None;
             return Ok(true);
         }
-        self.proven = None;
         if self.missing.get_or_insert_with(Instant::now).elapsed() < NO_PRIMARY_FOR_SO_LONG {
             return Ok(false);
         }

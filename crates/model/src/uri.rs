@@ -271,7 +271,8 @@ impl<'a> Reader<'a> {
                 return fault(at_port, rule);
             }
         }
-        Ok(text.to_lowercase())
+        // Names are compared without regard to ASCII case only, in DNS too; other letters can become several.
+        Ok(text.to_ascii_lowercase())
     }
 
     fn database(&self, text: &'a str) -> Result<Option<String>, UriFault> {
@@ -390,6 +391,13 @@ mod tests {
         uri.set_credentials("o:", &Secret::new("p/@"));
         assert!(uri.to_secret().expose().starts_with("mongodb://o%3A:p%2F%40@a:1"));
         assert!(!format!("{uri:?}").contains("p%2F"));
+    }
+
+    #[test]
+    fn a_host_that_was_read_is_written_to_be_read() {
+        let uri = parse("mongodb://DB-İ.Example.org/").expect("is well formed");
+        assert_eq!(uri.shown(), "mongodb://db-İ.example.org");
+        assert_eq!(Uri::parse(&uri.to_secret()), Ok(uri));
     }
 
     #[test]
