@@ -10,7 +10,7 @@ use crate::{
     cluster::{Cluster, Side},
     connect,
     copy::plan,
-    error, indexes, left_behind, ownership, privileges,
+    error, index_spec, indexes, left_behind, ownership, privileges,
     raw::as_i64,
 };
 use bson::{Document, Timestamp, doc};
@@ -401,10 +401,10 @@ fn time_series(source: &Cluster, entries: &[Entry]) -> Option<Finding> {
 /// Indexes that the destination's release doesn't take: every cutover would be refused because of them. An expiry that it
 /// doesn't take is shortened.
 async fn unbuildable_indexes(source: &Cluster, destination: &Cluster, entry: &Entry) -> Result<Vec<Finding>, Failure> {
-    let (longest, subject) = (indexes::longest_expiry(destination.version), entry.ns.to_string());
+    let (longest, subject) = (index_spec::longest_expiry(destination.version), entry.ns.to_string());
     let mut findings = Vec::new();
     for index in indexes::list(source, &entry.ns).await? {
-        if let Some(why) = indexes::unbuildable(&index, destination.version) {
+        if let Some(why) = index_spec::unbuildable(&index, destination.version) {
             let evidence = format!("{} can't be carried over whole: {why}; drop that index on the source", entry.ns);
             findings.push(Finding::error(ErrorCode::IndexBuildFailed, &subject, evidence));
         }

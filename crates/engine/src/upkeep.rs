@@ -8,7 +8,8 @@
 use crate::{
     apply::registry::Registry,
     cluster::Cluster,
-    indexes::{self, Pairing, Properties, Refused},
+    index_spec::Properties,
+    indexes::{self, Pairing, Refused},
     progress::Tracker,
     verify::metadata::SIDE_BY_SIDE,
 };

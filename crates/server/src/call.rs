@@ -10,7 +10,7 @@ use crate::{
     negotiate::{negotiate, written},
     openapi,
     render::{self, ApiError, Reply},
-    router::Route,
+    route::Route,
     schema,
     streams::STREAMS_OF_ONE,
 };

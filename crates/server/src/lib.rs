@@ -19,6 +19,7 @@ mod paging;
 mod rate_limits;
 mod render;
 mod rotate;
+mod route;
 mod router;
 mod routes;
 mod scheduler;

@@ -1,6 +1,6 @@
 //! The API document, made of the table of routes and the bodies' own schemas.
 
-use crate::router::{Route, routes};
+use crate::{route::Route, router::routes};
 use axum::http::StatusCode;
 use limosa_model::wire::error::ApiError;
 use serde_json::{Map, Value, json};

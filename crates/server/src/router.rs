@@ -4,9 +4,8 @@
 use crate::{
     App,
     auth::Principal,
-    call::{self, Call},
-    dashboard, metrics, middleware, openapi,
-    render::{ApiError, Reply},
+    call, dashboard, metrics, middleware, openapi,
+    route::{Handler, Route},
     routes::{
         account, agents, audit, clusters, cutover, events, jobs, keys, link_tokens, live_migrations, reports,
         service_accounts, surroundings, validations,
@@ -15,7 +14,7 @@ use crate::{
 use axum::{
     Router,
     extract::{Path, Request, State},
-    http::{Method, Response, StatusCode},
+    http::{Method, StatusCode},
     response::IntoResponse,
     routing::{MethodFilter, MethodRouter, get, on, post},
 };
@@ -48,129 +47,12 @@ use std::{
     sync::{Arc, OnceLock},
 };
 use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer, timeout::TimeoutLayer};
-use utoipa::ToSchema;
 
 pub(crate) const V1: &[ApiVersion] = &[ApiVersion::V2023_01_01];
 const V1_AND_DROP: &[ApiVersion] = &[ApiVersion::V2023_01_01, ApiVersion::V2024_05_30];
 const CLUSTERS: &[ApiVersion] = &[ApiVersion::V2023_01_01, ApiVersion::V2023_02_01, ApiVersion::V2024_08_05];
 const SERVICE_ACCOUNTS: &[ApiVersion] = &[ApiVersion::V2024_08_05];
 const USERS: &[ApiVersion] = &[ApiVersion::V2023_01_01, ApiVersion::V2025_02_19];
-
-type Handler = fn(&Call) -> Result<Reply, ApiError>;
-
-/// One operation.
-pub(crate) struct Route {
-    pub method: Method,
-    pub path: &'static str,
-    pub operation: &'static str,
-    pub summary: &'static str,
-    pub handler: Handler,
-    /// Ascending; none outside of the Atlas part, where there is nothing to negotiate.
-    pub versions: &'static [ApiVersion],
-    /// Versions that there were: who asks for one is told that it is gone.
-    pub removed: &'static [ApiVersion],
-    /// The caller's kind; what it needs beside is the handler's to ask.
-    pub may: fn(&Principal) -> Result<(), ApiError>,
-    /// The weakest role that serves, in Atlas's words.
-    pub role: &'static str,
-    /// The body, by the version from which on it is this one.
-    takes: Vec<(ApiVersion, Shape)>,
-    pub gives: Answer,
-    /// Query parameters beside `envelope` and `pretty`.
-    pub query: Vec<&'static str>,
-    /// Changes something that an owner wants to know of.
-    pub audited: bool,
-    /// Part of the API document.
-    pub documented: bool,
-    /// Instead of the answer, for a client that asks for `text/event-stream`.
-    pub stream: Option<fn(Call) -> Response<axum::body::Body>>,
-}
-
-impl Route {
-    pub(crate) fn new(method: Method, path: &'static str, operation: &'static str, handler: Handler) -> Self {
-        Self {
-            audited: method != Method::GET,
-            documented: true,
-            method,
-            path,
-            operation,
-            summary: "",
-            handler,
-            versions: &[],
-            removed: &[],
-            may: |principal| {
-                if principal.is_link { Err(crate::auth::roles::denied("USER_UNAUTHORIZED")) } else { Ok(()) }
-            },
-            role: "",
-            takes: Vec::new(),
-            gives: Answer::nothing(StatusCode::OK),
-            query: Vec::new(),
-            stream: None,
-        }
-    }
-
-    fn about(mut self, summary: &'static str) -> Self {
-        self.summary = summary;
-        self
-    }
-
-    fn versions(mut self, versions: &'static [ApiVersion]) -> Self {
-        self.versions = versions;
-        self
-    }
-
-    fn role(mut self, role: &'static str) -> Self {
-        self.role = role;
-        self
-    }
-
-    fn takes_body<T: ToSchema>(self) -> Self {
-        self.takes_from::<T>(ApiVersion::V2023_01_01)
-    }
-
-    fn takes_from<T: ToSchema>(mut self, version: ApiVersion) -> Self {
-        self.takes.push((version, Shape::of::<T>(true)));
-        self
-    }
-
-    fn may_take<T: ToSchema>(mut self) -> Self {
-        self.takes.push((ApiVersion::V2023_01_01, Shape::of::<T>(false)));
-        self
-    }
-
-    fn takes_list<T: ToSchema>(mut self) -> Self {
-        self.takes.push((ApiVersion::V2023_01_01, Shape::list_of::<T>()));
-        self
-    }
-
-    fn gives(mut self, answer: Answer) -> Self {
-        if answer.paged {
-            self.query.extend(["includeCount", "itemsPerPage", "pageNum"]);
-        }
-        self.gives = answer;
-        self
-    }
-
-    fn query(mut self, names: &[&'static str]) -> Self {
-        self.query.extend(names);
-        self
-    }
-
-    /// The body at `version`.
-    pub fn takes(&self, version: ApiVersion) -> Option<&Shape> {
-        self.takes.iter().rev().find(|(from, _)| *from <= version).map(|(_, shape)| shape)
-    }
-
-    /// All shapes of the body.
-    pub fn bodies(&self) -> &[(ApiVersion, Shape)] {
-        &self.takes
-    }
-
-    /// Whether this version of the operation goes away: one whose body has a successor.
-    pub fn is_deprecated(&self, version: ApiVersion) -> bool {
-        self.takes.last().is_some_and(|(last, _)| self.takes.len() > 1 && version < *last)
-    }
-}
 
 const JOBS: &str = "/api/atlas/v2/groups/{groupId}/liveMigrations";
 const JOB: &str = "/api/atlas/v2/groups/{groupId}/liveMigrations/{liveMigrationId}";

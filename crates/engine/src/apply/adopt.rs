@@ -7,7 +7,9 @@ use crate::{
     catalog::{self, BUCKETS, Entry, Kind},
     cluster::Cluster,
     copy::{plan::CopyRange, slot::Slot, worker::Copier},
-    definition, indexes,
+    definition,
+    index_spec::Properties,
+    indexes,
     progress::Tracker,
     tuning::ReadFrom,
 };
@@ -55,7 +57,7 @@ pub(crate) async fn adopt(
     match copier.copy_whole(CopyRange::whole(entry, name, UNPLANNED), std::slice::from_ref(slot)).await? {
         Some(true) if entry.ns.coll.starts_with(BUCKETS) => {}
         Some(true) => {
-            indexes::sync(&source, &entry.ns, &destination, name, indexes::Properties::Deferred).await?;
+            indexes::sync(&source, &entry.ns, &destination, name, Properties::Deferred).await?;
         }
         Some(false) => return Box::pin(adopt(registry, slot, tracker, entry, name)).await,
         None => {

@@ -9,7 +9,9 @@ use crate::{
     catalog::{self, Entry, Kind, Uuid},
     copy::slot::Slot,
     definition::{self, Place},
-    error, indexes,
+    error,
+    index_spec::{self, Properties},
+    indexes,
     progress::Tracker,
     stream::event::Event,
 };
@@ -261,11 +263,11 @@ async fn create_indexes(event: &Event<'_>, ns: &Namespace, registry: &Registry) 
     let specs = specs.into_iter().flat_map(|all| all.into_iter().flatten()).filter_map(|spec| spec.as_document());
     for spec in specs {
         let (spec, to) = (crate::raw::to_document(spec), registry.destination());
-        let Some(wanted) = indexes::wanted(&spec, indexes::Properties::Deferred, to.level, to.version) else {
+        let Some(wanted) = index_spec::wanted(&spec, Properties::Deferred, to.level, to.version) else {
             continue;
         };
         let place = target.place();
-        indexes::create(registry.destination(), place, vec![wanted], indexes::Properties::Deferred).await?;
+        indexes::create(registry.destination(), place, vec![wanted], Properties::Deferred).await?;
     }
     Ok(())
 }

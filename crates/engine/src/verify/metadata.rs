@@ -3,7 +3,8 @@
 use crate::{
     catalog::{self, Entry, Kind},
     cluster::Cluster,
-    indexes::{self, Properties},
+    index_spec::{self, Properties},
+    indexes,
     raw::as_i64,
 };
 use bson::{Bson, Document};
@@ -75,7 +76,7 @@ async fn of_both(
         let (listed, own) = tokio::try_join!(indexes::list(source, ns), indexes::list(destination, ns))?;
         let wanted: Vec<Document> = listed
             .iter()
-            .filter_map(|i| indexes::wanted(i, properties, destination.level, destination.version))
+            .filter_map(|i| index_spec::wanted(i, properties, destination.level, destination.version))
             .collect();
         found.indexes = index_departures(&wanted, &own);
     }
@@ -147,7 +148,7 @@ fn index_departures(want: &[Document], have: &[Document]) -> Vec<String> {
     for index in want {
         match have.iter().find(|other| name(other) == name(index)) {
             None => lines.push(format!("{} is missing on the destination", name(index))),
-            Some(other) if indexes::same(index, other) => {}
+            Some(other) if index_spec::same(index, other) => {}
             Some(other) => {
                 let fields: BTreeSet<&String> = index.keys().chain(other.keys()).filter(|k| *k != "v").collect();
                 let departing = fields.into_iter().filter(|field| match (index.get(*field), other.get(*field)) {

@@ -10,7 +10,7 @@ use crate::{
     catalog::{self, Entry, Uuid},
     cluster::{Cluster, Side},
     copy::plan,
-    indexes::Properties,
+    index_spec::Properties,
     preflight,
     retry::Backoff,
 };

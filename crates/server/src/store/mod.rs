@@ -3,30 +3,28 @@
 
 mod accounts;
 mod audit;
+mod clusters;
 mod history;
 mod jobs;
 mod keys;
 mod outbox;
 mod reports;
 mod sealed;
+mod steps;
 mod uri;
 
 pub(crate) use accounts::{AccountSecret, ServiceAccount};
 pub(crate) use audit::Audit;
+pub(crate) use clusters::{Cluster, Uris};
 pub(crate) use jobs::{Agent, EventRow, NotChanged, Validation};
 pub(crate) use keys::{Allowed, ApiKey};
 
-use crate::{
-    ServerError,
-    seal::{Place, Seal},
-};
+use crate::{ServerError, seal::Seal};
 use limosa_model::{
-    DeploymentId, GroupId, OrgId, Secret, Timestamp,
-    protocol::ClusterFacts,
+    GroupId, OrgId, Timestamp,
     wire::account::{RegionUsageRestrictions, ResourceTag},
-    wire::live_migration::HostnameSchemaType,
 };
-use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, OpenOptions},
@@ -42,107 +40,6 @@ const SETTINGS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PR
 
 /// Statements kept ready: more than there are.
 const STATEMENTS: usize = 64;
-
-/// What makes a new file this version's, step by step; a file's `user_version` counts the steps that it has had. Steps
-/// are added and never changed.
-const STEPS: &[&str] = &[TABLES, AGENT_VERSIONS, QUICK_LISTS, SEALED_BY, FINDINGS, QUICK_WORK, FORGET, SECRETS];
-
-/// Service accounts have several secrets, and a token ends with its own; agents have one each, and validations an agent;
-/// a link token that was replaced has an end; the audit says what was refused.
-const SECRETS: &str = "
-    CREATE TABLE service_account_secrets (id TEXT PRIMARY KEY,
-        client_id TEXT NOT NULL REFERENCES service_accounts ON DELETE CASCADE, created_at INTEGER NOT NULL,
-        expires_at INTEGER NOT NULL, hash TEXT NOT NULL, tail TEXT, last_used_at INTEGER);
-    CREATE INDEX secrets_of_account ON service_account_secrets (client_id);
-    INSERT INTO service_account_secrets (id, client_id, created_at, expires_at, hash)
-        SELECT secret_id, client_id, created_at, expires_at, secret_hash FROM service_accounts;
-    ALTER TABLE tokens ADD COLUMN secret_id TEXT NOT NULL DEFAULT '';
-    UPDATE tokens SET secret_id =
-        coalesce((SELECT secret_id FROM service_accounts a WHERE a.client_id = tokens.client_id), '');
-    ALTER TABLE service_accounts DROP COLUMN expires_at;
-    ALTER TABLE service_accounts DROP COLUMN secret_id;
-    ALTER TABLE service_accounts DROP COLUMN secret_hash;
-    ALTER TABLE agents ADD COLUMN secret_hash TEXT;
-    ALTER TABLE validations ADD COLUMN agent_id TEXT;
-    ALTER TABLE api_keys ADD COLUMN ends_at INTEGER;
-    ALTER TABLE audit ADD COLUMN outcome TEXT NOT NULL DEFAULT 'DONE';
-    CREATE INDEX refused_of_org ON audit (org_id, n) WHERE outcome = 'REFUSED';
-    ALTER TABLE groups ADD COLUMN settings TEXT NOT NULL DEFAULT '{}';
-    ALTER TABLE clusters ADD COLUMN facts TEXT;
-";
-
-/// Credentials go when nobody needs them any more: those of a validation stand for themselves to that end, and what was
-/// kept before of work that is over is deleted. A validation that is forgotten with it is made again in seconds.
-const FORGET: &str = "
-    ALTER TABLE validations ADD COLUMN credentials TEXT;
-    DELETE FROM validations;
-    UPDATE migrations SET credentials = NULL WHERE final = 1 AND phase <> 'failed';
-";
-
-/// All that a validation found, as JSON.
-const FINDINGS: &str = "ALTER TABLE validations ADD COLUMN findings TEXT NOT NULL DEFAULT '[]'";
-
-/// What an agent is to be given, and which timers run: asked by every agent all the time, and every second.
-const QUICK_WORK: &str = "
-    ALTER TABLE migrations ADD COLUMN host TEXT GENERATED ALWAYS AS (json_extract(body, '$.migrationHost')) VIRTUAL;
-    ALTER TABLE migrations ADD COLUMN ends_at INTEGER GENERATED ALWAYS AS
-        (coalesce(json_extract(body, '$.phase.expiresAt'), json_extract(body, '$.carried.cutoverBy'))) VIRTUAL;
-    CREATE INDEX active_of_host ON migrations (org_id, host) WHERE final = 0;
-    CREATE INDEX active_that_end ON migrations (ends_at) WHERE final = 0 AND ends_at IS NOT NULL;
-";
-
-/// Which key the secrets are sealed under.
-const SEALED_BY: &str = "CREATE TABLE sealed_by (one INTEGER PRIMARY KEY CHECK (one = 1), fingerprint TEXT NOT NULL)";
-
-const AGENT_VERSIONS: &str = "ALTER TABLE agents ADD COLUMN agent_version TEXT NOT NULL DEFAULT ''";
-
-/// What lists are filtered and ordered by.
-const QUICK_LISTS: &str = "
-    ALTER TABLE migrations ADD COLUMN phase TEXT GENERATED ALWAYS AS (json_extract(body, '$.phase.kind')) VIRTUAL;
-    CREATE INDEX migrations_of_group ON migrations (group_id, id);
-    CREATE INDEX migrations_of_group_by_phase ON migrations (group_id, phase, id);
-    CREATE INDEX migrations_by_phase ON migrations (phase);
-    CREATE INDEX agents_of_org ON agents (org_id, host_name);
-    CREATE INDEX audit_of_org ON audit (org_id, n);
-    CREATE INDEX validations_by_status ON validations (status, org_id, host_name);
-";
-
-const TABLES: &str = "
-    CREATE TABLE IF NOT EXISTS orgs (id TEXT PRIMARY KEY, name TEXT NOT NULL);
-    CREATE TABLE IF NOT EXISTS groups (id TEXT PRIMARY KEY, org_id TEXT NOT NULL, name TEXT NOT NULL, created_at INTEGER NOT NULL,
-        UNIQUE (org_id, name));
-    CREATE TABLE IF NOT EXISTS api_keys (id TEXT PRIMARY KEY, public_key TEXT NOT NULL UNIQUE, org_id TEXT NOT NULL, ha1 TEXT NOT NULL,
-        tail TEXT NOT NULL, description TEXT NOT NULL, roles TEXT NOT NULL, is_link INTEGER NOT NULL, access_list TEXT NOT NULL);
-    CREATE TABLE IF NOT EXISTS service_accounts (client_id TEXT PRIMARY KEY, org_id TEXT NOT NULL, name TEXT NOT NULL,
-        description TEXT NOT NULL, created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL, secret_id TEXT NOT NULL,
-        secret_hash TEXT NOT NULL, roles TEXT NOT NULL);
-    CREATE TABLE IF NOT EXISTS tokens (hash TEXT PRIMARY KEY, client_id TEXT NOT NULL REFERENCES service_accounts ON DELETE CASCADE,
-        expires_at INTEGER NOT NULL);
-    CREATE TABLE IF NOT EXISTS links (org_id TEXT PRIMARY KEY, public_key TEXT NOT NULL);
-    CREATE TABLE IF NOT EXISTS audit (n INTEGER PRIMARY KEY AUTOINCREMENT, org_id TEXT NOT NULL, at INTEGER NOT NULL,
-        actor TEXT NOT NULL, address TEXT NOT NULL, operation TEXT NOT NULL, target TEXT NOT NULL);
-    CREATE TABLE IF NOT EXISTS clusters (id TEXT NOT NULL, group_id TEXT NOT NULL, name TEXT NOT NULL, uris TEXT NOT NULL,
-        PRIMARY KEY (group_id, name));
-    CREATE TABLE IF NOT EXISTS agents (id TEXT PRIMARY KEY, org_id TEXT NOT NULL, group_id TEXT NOT NULL, host_name TEXT NOT NULL,
-        deployments TEXT NOT NULL, seen_at INTEGER NOT NULL);
-    CREATE TABLE IF NOT EXISTS migrations (id TEXT PRIMARY KEY, org_id TEXT NOT NULL, group_id TEXT NOT NULL, credentials TEXT,
-        version INTEGER NOT NULL, final INTEGER NOT NULL, body TEXT NOT NULL);
-    CREATE INDEX IF NOT EXISTS active_migrations ON migrations (final);
-    CREATE TABLE IF NOT EXISTS events (n INTEGER PRIMARY KEY AUTOINCREMENT, migration_id TEXT NOT NULL, at INTEGER NOT NULL,
-        kind TEXT NOT NULL, message TEXT NOT NULL);
-    CREATE INDEX IF NOT EXISTS events_of_migration ON events (migration_id, n);
-    CREATE TABLE IF NOT EXISTS lags (migration_id TEXT NOT NULL, at INTEGER NOT NULL, seconds INTEGER NOT NULL,
-        PRIMARY KEY (migration_id, at)) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS records (migration_id TEXT PRIMARY KEY, body TEXT NOT NULL);
-    CREATE TABLE IF NOT EXISTS reports (migration_id TEXT PRIMARY KEY, body TEXT NOT NULL);
-    CREATE TABLE IF NOT EXISTS announced (what TEXT PRIMARY KEY, n INTEGER NOT NULL);
-    CREATE TABLE IF NOT EXISTS outbox (n INTEGER PRIMARY KEY AUTOINCREMENT, channel TEXT NOT NULL, body TEXT NOT NULL,
-        since INTEGER NOT NULL, next_at INTEGER NOT NULL, attempts INTEGER NOT NULL);
-    CREATE TABLE IF NOT EXISTS samples (migration_id TEXT NOT NULL, at INTEGER NOT NULL, body TEXT NOT NULL,
-        PRIMARY KEY (migration_id, at)) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS validations (id TEXT PRIMARY KEY, org_id TEXT NOT NULL, group_id TEXT NOT NULL, host_name TEXT NOT NULL,
-        created_at INTEGER NOT NULL, status TEXT NOT NULL, error_message TEXT, request TEXT NOT NULL);
-";
 
 /// See the module.
 pub(crate) struct Store {
@@ -197,58 +94,6 @@ impl Drop for Lightly<'_> {
     }
 }
 
-/// A registered destination.
-#[derive(Clone, Debug)]
-pub(crate) struct Cluster {
-    pub id: DeploymentId,
-    pub name: String,
-    pub uris: Uris,
-    /// As an agent saw it last, since the URIs are these.
-    pub facts: Option<ClusterFacts>,
-}
-
-/// How agents reach a destination.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Uris {
-    pub standard: Secret,
-    pub vpc_peering: Option<Secret>,
-    pub private_links: Vec<(String, Secret)>,
-}
-
-impl Uris {
-    /// The one that a request asks for.
-    pub fn pick(&self, kind: HostnameSchemaType, private_link: Option<&str>) -> Option<&Secret> {
-        match kind {
-            HostnameSchemaType::Public => Some(&self.standard),
-            HostnameSchemaType::VpcPeering => self.vpc_peering.as_ref(),
-            HostnameSchemaType::PrivateLink => {
-                self.private_links.iter().find(|(id, _)| Some(id.as_str()) == private_link).map(|(_, uri)| uri)
-            }
-        }
-    }
-}
-
-impl Uris {
-    /// Whether each of them leads where the one of `known` that is asked for in the same way does.
-    pub fn lead_where(&self, known: &Self) -> bool {
-        let same = |a: Option<&Secret>, b: Option<&Secret>| match (a, b) {
-            (Some(a), Some(b)) => uri::lead_to_the_same(a.expose(), b.expose()),
-            // Nothing that is in use was asked for in this way.
-            (Some(_), None) => true,
-            (None, Some(_)) => false,
-            (None, None) => true,
-        };
-        let links = known
-            .private_links
-            .iter()
-            .all(|(id, uri)| same(self.private_links.iter().find(|(own, _)| own == id).map(|(_, uri)| uri), Some(uri)));
-        links
-            && same(Some(&self.standard), Some(&known.standard))
-            && same(self.vpc_peering.as_ref(), known.vpc_peering.as_ref())
-    }
-}
-
 /// A group.
 #[derive(Clone, Debug)]
 pub(crate) struct Group {
@@ -300,24 +145,6 @@ fn read<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, ServerError> {
     serde_json::from_str(text).map_err(|e| unreadable(&e))
 }
 
-/// Carries out the steps that this file hasn't had, all or none.
-fn upgrade(connection: &mut Connection) -> Result<(), ServerError> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let had: u32 = transaction.query_row("PRAGMA user_version", [], |r| r.get(0))?;
-    let missing = STEPS.get(had as usize..).ok_or_else(|| {
-        ServerError::Corrupt("it was written by a later version of limosa; use that version, or a later one".to_owned())
-    })?;
-    for step in missing {
-        transaction.execute_batch(step)?;
-    }
-    transaction.pragma_update(None, "user_version", STEPS.len() as u32)?;
-    Ok(transaction.commit()?)
-}
-
-fn uris_of(cluster: &str) -> Place<'_> {
-    Place { table: "clusters", column: "uris", id: cluster }
-}
-
 /// Makes the file for this user only, whatever its directory allows; SQLite gives its journal the same permissions.
 fn make_private(file: &Path) -> Result<(), ServerError> {
     let error = |e| ServerError::File(file.to_owned(), e);
@@ -336,7 +163,7 @@ impl Store {
         };
         let mut writer = open()?;
         writer.execute_batch(SETTINGS)?;
-        upgrade(&mut writer)?;
+        steps::upgrade(&mut writer)?;
         writer.execute("INSERT OR IGNORE INTO sealed_by VALUES (1, ?1)", [&seal.fingerprint])?;
         sealed::bind(&mut writer, &seal)?;
         let reader = open()?;
@@ -410,66 +237,12 @@ impl Store {
         let mut query = connection.prepare(&format!("{GROUP} WHERE org_id = ?1 ORDER BY name"))?;
         Ok(query.query_map([org.to_string()], read_group)?.collect::<Result<_, _>>()?)
     }
-
-    /// Registers a destination cluster, or changes its URIs.
-    pub fn put_cluster(&self, group: GroupId, name: &str, uris: &Uris) -> Result<(), ServerError> {
-        let id = format!("{group}/{name}");
-        let sealed = self.seal.seal(&text(uris)?, &uris_of(&id));
-        let row = params![DeploymentId::generate().to_string(), group.to_string(), name, sealed];
-        let insert = "INSERT INTO clusters (id, group_id, name, uris) VALUES (?1, ?2, ?3, ?4)
-            ON CONFLICT (group_id, name) DO UPDATE SET uris = excluded.uris, facts = NULL";
-        self.lock().execute(insert, row)?;
-        self.wipe();
-        Ok(())
-    }
-
-    /// Notes what an agent saw of a destination.
-    pub fn put_facts(&self, group: GroupId, name: &str, facts: &ClusterFacts) -> Result<(), ServerError> {
-        let row = params![group.to_string(), name, text(facts)?];
-        let update = "UPDATE clusters SET facts = ?3 WHERE group_id = ?1 AND name = ?2 AND facts IS NOT ?3";
-        self.lock().execute(update, row)?;
-        Ok(())
-    }
-
-    /// All destinations of a group, by name.
-    pub fn clusters(&self, group: GroupId) -> Result<Vec<Cluster>, ServerError> {
-        self.read_clusters("group_id = ?1 ORDER BY name", &[&group.to_string()])
-    }
-
-    fn read_clusters(&self, condition: &str, values: &[&str]) -> Result<Vec<Cluster>, ServerError> {
-        let connection = self.reader();
-        let mut query = connection.prepare_cached(&format!(
-            "SELECT id, name, uris, facts, group_id || '/' || name FROM clusters WHERE {condition}"
-        ))?;
-        let rows = query.query_map(rusqlite::params_from_iter(values), |r| {
-            let text = |column| r.get::<_, String>(column);
-            Ok((id(&text(0)?)?, r.get(1)?, text(2)?, r.get::<_, Option<String>>(3)?, text(4)?))
-        })?;
-        rows.map(|row| {
-            let (id, name, sealed, facts, place) = row?;
-            let facts = facts.map(|facts| read(&facts)).transpose()?;
-            Ok(Cluster { id, name, uris: read(&self.seal.unseal(&sealed, &uris_of(&place))?)?, facts })
-        })
-        .collect()
-    }
-
-    pub fn cluster(&self, group: GroupId, name: &str) -> Result<Option<Cluster>, ServerError> {
-        Ok(self.read_clusters("group_id = ?1 AND name = ?2", &[&group.to_string(), name])?.pop())
-    }
-
-    /// `false` if there is none of that name.
-    pub fn delete_cluster(&self, group: GroupId, name: &str) -> Result<bool, ServerError> {
-        let delete = "DELETE FROM clusters WHERE group_id = ?1 AND name = ?2";
-        let deleted = self.lock().execute(delete, params![group.to_string(), name])?;
-        self.wipe();
-        Ok(deleted == 1)
-    }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use limosa_model::{Migration, MigrationId, wire::live_migration::ValidationStatus};
+    use limosa_model::{Migration, MigrationId, Secret, wire::live_migration::ValidationStatus};
     use serde_json::json;
 
     /// As it is stored, with what every version of it has.
@@ -616,7 +389,7 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("limosa.db");
         let connection = Connection::open(&file).expect("opens");
-        connection.execute_batch(TABLES).expect("makes tables");
+        connection.execute_batch(steps::TABLES).expect("makes tables");
         connection.execute("INSERT INTO orgs VALUES (?1, 'old')", ["0123456789abcdef01234567"]).expect("inserts");
         for phase in ["complete", "cancelled", "expired", "failed"] {
             let insert = "INSERT INTO migrations VALUES (?1, 'o', 'g', 'sealed', 0, 1, json_object('phase', json_object('kind', ?1)))";
