@@ -21,6 +21,8 @@ mod error;
 mod expiry;
 pub mod failpoint;
 mod follow;
+#[cfg(test)]
+mod fuzz;
 mod index_spec;
 mod indexes;
 mod initial_copy;

@@ -9,6 +9,8 @@ mod call;
 mod connections;
 mod dashboard;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod json;
 mod metrics;
 mod middleware;
