@@ -56,6 +56,9 @@ const MOST_MILLIS: i32 = i32::MAX;
 /// Reads that a server may end by a default of its own.
 const READS: [&str; 5] = ["find", "aggregate", "count", "distinct", "listIndexes"];
 
+/// How often the feature compatibility version is asked for.
+const ASK_COMPATIBILITY_EVERY: Duration = Duration::from_secs(20);
+
 /// Major and minor.
 pub(crate) type Release = (u32, u32);
 
@@ -227,6 +230,20 @@ impl Calls {
         done
     }
 
+    /// Asks again and again, until the feature compatibility version isn't what it was at first.
+    pub async fn watch_compatibility(&self) -> Failure {
+        let mut known = None;
+        loop {
+            if let Ok(Some(now)) = compatibility(&self.0.client).await {
+                let from = *known.get_or_insert(now);
+                if from != now {
+                    return Changed { side: self.0.side, from, to: now }.failure();
+                }
+            }
+            tokio::time::sleep(ASK_COMPATIBILITY_EVERY).await;
+        }
+    }
+
     /// Commits the session's transaction.
     pub async fn commit(&self, session: &mut ClientSession) -> Result<(), Error> {
         let mark = Mark::Session(session.id().clone());
@@ -293,7 +310,7 @@ pub(crate) async fn compatibility(client: &Client) -> Result<Option<Release>, Er
     Ok(parts.next().flatten().zip(parts.next().flatten()))
 }
 
-/// What a server can do is less than it was.
+/// What a server can do isn't what it was.
 #[derive(Debug)]
 pub(crate) struct Changed {
     side: Side,

@@ -24,6 +24,12 @@ const KNOWN: &str = "migrations";
 /// A file that says that the database beside it was made to the end.
 const MADE: &str = "made";
 
+/// A file with a byte for each opening of the database beside it that hasn't ended.
+const OPENING: &str = "opening";
+
+/// After so many openings that ended the process, the next one begins with nothing.
+const DEATHS: u64 = 5;
+
 /// How soon it is tried again to remove files that a task had open.
 const LETS_GO_AFTER: Duration = Duration::from_millis(100);
 
@@ -118,6 +124,28 @@ pub(crate) fn database(dir: &Path, open: impl FnOnce() -> fjall::Result<Database
     Ok(database)
 }
 
+/// Opens what is in `dir`. Damage to a file can end the process that opens it, as by a length that no memory holds; a
+/// service manager starts it again, and it would die for ever. After a few such deaths in a row what is there is removed.
+pub(crate) fn survive<T>(dir: &Path, open: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    let error = |e: io::Error| Failure::new(ErrorCode::LocalStorage, format!("{}: {e}", dir.display()));
+    let opening = dir.join(OPENING);
+    let deaths = fs::metadata(&opening).map_or(0, |file| file.len());
+    if deaths >= DEATHS {
+        tracing::warn!(dir = %dir.display(), deaths, "nobody survived opening this directory; it is emptied");
+        empty(dir).map_err(error)?;
+    }
+    let mark = || {
+        create(dir)?;
+        fs::OpenOptions::new().create(true).append(true).open(&opening)?.write_all(b".")
+    };
+    mark().map_err(error)?;
+    let opened = open();
+    match fs::remove_file(&opening) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(error(e)),
+        Ok(()) | Err(_) => opened,
+    }
+}
+
 /// See [`crate::kept_migrations`].
 pub(crate) fn migrations(data_dir: &Path) -> Vec<MigrationId> {
     let of = |kind| fs::read_dir(data_dir.join(kind)).into_iter().flatten().flatten();
@@ -171,6 +199,25 @@ mod tests {
                 assert!(open(dir.path()).is_ok(), "{file:?}, whole: {is_whole}");
             }
         }
+    }
+
+    #[test]
+    fn what_nobody_survives_opening_is_removed_after_a_few_deaths() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::write(dir.path().join("deadly"), b"").expect("is written");
+        let open = || {
+            assert!(!dir.path().join("deadly").exists(), "dies");
+            Ok(())
+        };
+        // A failure that was told isn't a death.
+        for _ in 0..2 * DEATHS {
+            let told = survive(dir.path(), || Err::<(), _>(Failure::new(ErrorCode::LocalStorage, "full")));
+            assert!(told.is_err());
+        }
+        for _ in 0..DEATHS {
+            assert!(std::panic::catch_unwind(|| survive(dir.path(), open)).is_err());
+        }
+        survive(dir.path(), open).expect("begins with nothing");
     }
 
     #[test]

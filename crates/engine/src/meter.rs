@@ -45,13 +45,16 @@ pub(crate) struct Meter<'a> {
 }
 
 impl Meter<'_> {
-    /// For ever, or until the source turns out to have another history than the one that was read.
+    /// For ever, or until the source turns out to have another history than the one that was read, or either end another
+    /// feature compatibility version.
     pub async fn watch(self) -> Failure {
         let Self { source, destination, spool, store, tracker, orders, seen } = self;
-        let source = Source { cluster: source, store, tracker, seen, missing: None, noted: Instant::now() };
+        let reading = Source { cluster: source, store, tracker, seen, missing: None, noted: Instant::now() };
         tokio::select! {
-            failure = source.watch(spool, &orders) => failure,
+            failure = reading.watch(spool, &orders) => failure,
             never = watch_destination(destination, tracker) => match never {},
+            changed = source.calls().watch_compatibility() => changed,
+            changed = destination.calls().watch_compatibility() => changed,
         }
     }
 }

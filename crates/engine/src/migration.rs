@@ -305,7 +305,7 @@ async fn migrate(
         never = pressure => match never {},
         never = watching => match never {},
         never = silence => match never {},
-        rewound = meter.watch() => return Err(rewound),
+        changed = meter.watch() => return Err(changed),
         broken = &mut reading.0 => {
             let broken = broken.unwrap_or_else(|e| Failure::new(ErrorCode::Internal, format!("the reader ended: {e}")));
             let seen = tracker.with_lag(|lag, _| lag.majority()).or(seen);

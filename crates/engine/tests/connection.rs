@@ -258,6 +258,27 @@ async fn a_feature_compatibility_version_that_changes_is_noticed() {
     compare(&from, &to, &["lowered"]).await.expect("equal");
 }
 
+/// It went up while a migration runs that met no error by it: an upgrade was ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feature_compatibility_version_that_is_raised_is_noticed() {
+    let (source, destination) = tokio::join!(ReplicaSet::start(), ReplicaSet::start());
+    let (source, destination) = (source.expect("starts"), destination.expect("starts"));
+    set_fcv(&source, "5.0").await;
+    set_fcv(&destination, "5.0").await;
+    let (from, to) = (source.client().await, destination.client().await);
+    seed(&from, "raised", 500).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let settings = settings(&source, &destination, dir.path());
+    let mut run = Run::start(&settings);
+    run.reach(PhaseKind::Synced).await;
+    set_fcv(&destination, "6.0").await;
+    // It begins again, by what the destination can now.
+    run.wait_until(|report| report.phase != PhaseKind::Synced).await;
+    run.reach(PhaseKind::Synced).await;
+    run.cut_over().await;
+    compare(&from, &to, &["raised"]).await.expect("equal");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_the_hosts_of_a_uri_is_said_in_a_sentence() {
     let (source, other) = tokio::join!(ReplicaSet::builder().proxied().start(), ReplicaSet::start());

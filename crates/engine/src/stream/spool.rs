@@ -101,6 +101,14 @@ impl Spool {
         position: &Position,
         tuning: &Tuning,
     ) -> Result<(Self, Position, Option<Document>), Failure> {
+        kept::survive(dir, || Self::open_database(dir, position, tuning))
+    }
+
+    fn open_database(
+        dir: &Path,
+        position: &Position,
+        tuning: &Tuning,
+    ) -> Result<(Self, Position, Option<Document>), Failure> {
         let spoiled = dir.join(SPOILED);
         let database = match if spoiled.exists() { None } else { Some(open_database(dir)) } {
             Some(Ok(database)) => database,

@@ -10,7 +10,10 @@ use super::{
     dirty::{DirtySet, Key, keyspace_options, storage},
     scan::{Counted, IdOrder, Interval, Pair},
 };
-use crate::catalog::{self, Uuid};
+use crate::{
+    catalog::{self, Uuid},
+    kept,
+};
 use bson::{Binary, Document, RawDocument, doc, spec::BinarySubtype};
 use fjall::Keyspace;
 use limosa_model::{Failure, Namespace};
@@ -78,6 +81,10 @@ struct Changes {
 impl Notes {
     /// Opens the notes in `dir`, which are those called `id` or else are begun anew. Returns their name too.
     pub fn open(dir: &Path, id: Option<&str>) -> Result<(Self, String), Failure> {
+        kept::survive(dir, || Self::open_database(dir, id))
+    }
+
+    fn open_database(dir: &Path, id: Option<&str>) -> Result<(Self, String), Failure> {
         let dirty = DirtySet::open(dir)?;
         let keyspace = |name| dirty.database.keyspace(name, keyspace_options).map_err(storage);
         let notes = Self {
