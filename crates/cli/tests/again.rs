@@ -3,13 +3,24 @@
 use crate::support::{finish, migrate};
 use bson::{Document, doc};
 use limosa_testkit::ReplicaSet;
-use std::{path::Path, process::Command};
+use std::{os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 /// Replaces a directory by a copy of another.
 fn copy(from: &Path, to: &Path) {
     let _ = std::fs::remove_dir_all(to);
     let copied = Command::new("cp").args(["--archive", "--sparse=always"]).arg(from).arg(to).status().expect("runs");
     assert!(copied.success());
+}
+
+/// Whatever the directory that it was told to use lets others do.
+fn is_private(dir: &Path) {
+    for entry in std::fs::read_dir(dir).expect("is listed").map(|entry| entry.expect("is one")) {
+        let kind = entry.metadata().expect("is there");
+        assert_eq!(kind.permissions().mode() & 0o077, 0, "{:?}", entry.path());
+        if kind.is_dir() {
+            is_private(&entry.path());
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -20,6 +31,8 @@ async fn a_complete_migrations_command_does_nothing_and_another_one_is_refused()
     from.database("app").collection("c").insert_one(doc! {"_id": 1}).await.expect("inserts");
     let dir = tempfile::tempdir().expect("a directory");
     let state = dir.path().join("state");
+    std::fs::create_dir(&state).expect("is made");
+    std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o755)).expect("is opened to others");
     let command = |more: &[&str]| {
         let mut command = migrate(&source.uri(), &destination.uri(), &state);
         command.args(["--cutover", "when-ready"]).args(more);
@@ -27,6 +40,7 @@ async fn a_complete_migrations_command_does_nothing_and_another_one_is_refused()
     };
     let (status, said, errors) = command(&[]);
     assert_eq!(status, 0, "{said} {errors}");
+    is_private(&state);
     to.database("app").collection("c").insert_one(doc! {"_id": "the application's"}).await.expect("inserts");
     let (status, said, errors) = command(&[]);
     assert_eq!(status, 0, "{said} {errors}");

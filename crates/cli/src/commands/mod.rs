@@ -29,8 +29,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// Of each thread: a migration's calls lie deep in each other. Memory is taken only as far as it is used.
 const STACK_BYTES: usize = 16 * 1024 * 1024;
 
+/// What is kept over a restart is its owner's alone, whatever the directory; what a user asks for by name isn't.
+fn keep_files_private(command: &Command) {
+    if matches!(command, Command::Migrate(_) | Command::Server(_) | Command::Agent(_) | Command::RotateKey { .. }) {
+        rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    }
+}
+
 /// Carries the command out.
 pub(crate) fn run(arguments: Arguments) -> Result<(), CliError> {
+    keep_files_private(&arguments.command);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK_BYTES).build();
     let runtime = runtime.map_err(|e| CliError::File("runtime".into(), e))?;
     let done = runtime.block_on(async {

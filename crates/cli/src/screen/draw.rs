@@ -273,6 +273,19 @@ mod tests {
     }
 
     #[test]
+    fn what_others_chose_does_nothing_to_the_terminal() {
+        let mut view = View::default();
+        let hostile = "a\u{202e}b\u{1b}[2Jc\u{200b}\nd";
+        let waiting = json!({"code": "SERVER_ERROR", "message": hostile});
+        let progress = json!({"waiting": waiting, "namespaces": [{"namespace": hostile, "bytesTotal": 10}]});
+        let detail = json!({"phase": "copying", "source": {"clusterName": hostile}, "progress": progress});
+        view.update(detail, vec![json!({"kind": "failure", "message": hostile})]);
+        let (text, _) = drawn(&view);
+        assert!(!text.contains(['\u{202e}', '\u{1b}', '\u{200b}']), "{text:?}");
+        assert!(text.matches("a\\u{202e}b\\u{1b}[2Jc").count() >= 4, "{text}");
+    }
+
+    #[test]
     fn nothing_is_green_of_a_host_that_is_silent() {
         let mut view = View::default();
         let mut detail = json!({

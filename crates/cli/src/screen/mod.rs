@@ -82,13 +82,25 @@ fn keys() -> mpsc::UnboundedReceiver<Event> {
     std::thread::spawn(move || {
         while !sender.is_closed() {
             match event::poll(KEYS).and_then(|is_there| if is_there { event::read().map(Some) } else { Ok(None) }) {
-                Ok(Some(event)) => drop(sender.send(event)),
+                Ok(Some(event)) => unfolded(event).into_iter().flatten().for_each(|event| drop(sender.send(event))),
                 Ok(None) => {}
                 Err(_) => return,
             }
         }
     });
     receiver
+}
+
+/// Escape and a key soon after it arrive as one key with Alt, as a terminal sends both alike. No key here has a meaning
+/// with Alt, so that it was two.
+fn unfolded(event: Event) -> [Option<Event>; 2] {
+    match event {
+        Event::Key(mut key) if key.modifiers.contains(KeyModifiers::ALT) => {
+            key.modifiers.remove(KeyModifiers::ALT);
+            [Some(Event::Key(KeyEvent { code: KeyCode::Esc, ..key })), Some(Event::Key(key))]
+        }
+        event => [Some(event), None],
+    }
 }
 
 /// Shows the migration until it is over or someone leaves.
@@ -192,4 +204,17 @@ async fn set_load(watched: &Watched<'_>, view: &View, digit: char) -> String {
     let Some(load_level) = level else { return "A load level is a number from 1 to 5.".to_owned() };
     let done = watched.limit(Limits { load_level, ..view.limits() }).await;
     done.map_or_else(|e| e.to_string(), |_| format!("load level {digit}: done"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escape_and_a_key_soon_after_it_are_two_keys() {
+        let key = |code, modifiers| Event::Key(KeyEvent::new(code, modifiers));
+        let (p, none) = (KeyCode::Char('p'), KeyModifiers::NONE);
+        assert_eq!(unfolded(key(p, KeyModifiers::ALT)), [Some(key(KeyCode::Esc, none)), Some(key(p, none))]);
+        assert_eq!(unfolded(key(p, none)), [Some(key(p, none)), None]);
+    }
 }

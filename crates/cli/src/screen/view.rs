@@ -1,6 +1,9 @@
 //! What the screen shows, and the questions that it has.
 
-use limosa_model::{Limits, PhaseKind, Timestamp};
+use limosa_model::{
+    Limits, PhaseKind, Timestamp,
+    plain::{MESSAGE, one_line},
+};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::VecDeque;
@@ -43,7 +46,7 @@ pub(crate) struct View {
 impl View {
     pub fn update(&mut self, detail: Value, events: Vec<Value>) {
         self.is_lost = false;
-        (self.detail, self.events) = (detail, events);
+        (self.detail, self.events) = (made_plain(detail), events.into_iter().map(made_plain).collect());
         let now = Timestamp::now();
         let (bytes, changes) = (self.count("bytesCopied"), self.count("eventsApplied"));
         if let Some((at, bytes_before, changes_before)) = self.before {
@@ -111,5 +114,17 @@ fn keep(line: &mut VecDeque<u64>, value: u64) {
     line.push_back(value);
     if line.len() > MEASURES {
         line.pop_front();
+    }
+}
+
+/// All of its texts, made fit for a terminal.
+fn made_plain(value: Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(one_line(&text, MESSAGE)),
+        Value::Array(values) => values.into_iter().map(made_plain).collect(),
+        Value::Object(fields) => {
+            fields.into_iter().map(|(name, value)| (one_line(&name, MESSAGE), made_plain(value))).collect()
+        }
+        other => other,
     }
 }

@@ -35,9 +35,9 @@ export function hosts(place, session) {
   const following = follow(() => get(`${org}/availableProjects`), (projects, error) => {
     if (error) { show(shown, h("p", { class: "problem" }, error.message)); return; }
     show(shown, projects.length === 0
-      ? h("p", { class: "card empty" }, "No agent was heard of in the last minute. Create a link token and start one.")
+      ? h("p", { class: "card empty" }, "No agent reported within the last minute. Create a link token and start one.")
       : projects.map((project) => h("section", {}, h("h2", {}, `Group ${project.name}`),
-        h("p", {}, "Hosts: ", h("strong", {}, project.migrationHosts.join(", "))),
+        h("p", {}, "Hosts that reported within the last minute: ", h("strong", {}, project.migrationHosts.join(", "))),
         table(`Deployments of ${project.name}`, ["Deployment", "MongoDB", "Size", "Oplog", "TLS", "Agent"], project.deployments.map((d) =>
           [d.name, d.mongoDBVersion, bytes(d.dbSizeBytes), `${count(d.oplogSizeMB)} MB`, d.tlsEnabled ? "yes" : "no", d.agentVersion])))));
   }, 5000);
