@@ -6,13 +6,14 @@
 //! Reads say how long they may take. Else a server's own default would end them (`defaultMaxTimeMS`).
 
 use crate::{
-    cluster::Side,
-    error,
-    progress::{Part, Tracker},
+    component::Part,
+    error::{self, Changed},
+    progress::Tracker,
+    side::Side,
 };
 use bson::{Bson, Document, RawBsonRef, RawDocumentBuf, doc, raw::cstr};
 use futures::future::BoxFuture;
-use limosa_model::{ErrorCode, Failure};
+use limosa_model::Failure;
 use mongodb::{
     Client, ClientSession, Database,
     error::Error,
@@ -308,27 +309,6 @@ pub(crate) async fn compatibility(client: &Client) -> Result<Option<Release>, Er
     let own = reply.get_document("featureCompatibilityVersion").and_then(|own| own.get_str("version"));
     let mut parts = own.unwrap_or_default().split('.').map(|part| part.parse::<u32>().ok());
     Ok(parts.next().flatten().zip(parts.next().flatten()))
-}
-
-/// What a server can do isn't what it was.
-#[derive(Debug)]
-pub(crate) struct Changed {
-    side: Side,
-    from: Release,
-    to: Release,
-}
-
-impl Changed {
-    pub fn failure(&self) -> Failure {
-        let show = |release: Release| format!("{}.{}", release.0, release.1);
-        let message = format!(
-            "{}: the featureCompatibilityVersion went from {} to {} while the migration ran",
-            self.side,
-            show(self.from),
-            show(self.to)
-        );
-        Failure::new(ErrorCode::CompatibilityChanged, message)
-    }
 }
 
 /// A database whose calls are watched.

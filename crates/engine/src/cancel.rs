@@ -5,11 +5,13 @@ use crate::{
     Outcome, Settings, catalog,
     checkpoint::{Stage, Store},
     claims,
-    cluster::{Cluster, Side},
+    cluster::Cluster,
+    component::Part,
     copy::plan,
-    cutover, kept,
-    progress::{Part, Tracker},
+    definition, kept,
+    progress::Tracker,
     retry,
+    side::Side,
 };
 use limosa_model::{ErrorCode, Failure, protocol::Directive};
 use std::collections::HashSet;
@@ -73,7 +75,7 @@ async fn remove_copied(settings: &Settings) -> Result<(), Failure> {
         return Ok(());
     }
     // Whoever had it before may not be dead.
-    store.take_over(settings.agent_id, 1).await?;
+    crate::fences::take_over(&store, settings.agent_id, 1).await?;
     let mapped: HashSet<_> = store.mapped().await?.into_values().collect();
     let unfinished = store.load().await?.is_some_and(|checkpoint| checkpoint.stage < Stage::Planned);
     // Only then is the source needed, which may be gone by now.
@@ -89,7 +91,7 @@ async fn remove_copied(settings: &Settings) -> Result<(), Failure> {
         let unnoted = own.contains(&entry.ns) && plan::size(&destination, &entry.ns).await?.documents == 0;
         if unnoted || entry.uuid.is_some_and(|uuid| mapped.contains(&uuid)) {
             let name = entry.ns.coll.strip_prefix(catalog::BUCKETS).unwrap_or(&entry.ns.coll).to_owned();
-            cutover::drop_namespace(&destination, &limosa_model::Namespace::new(&entry.ns.db, name)).await?;
+            definition::drop_namespace(&destination, &limosa_model::Namespace::new(&entry.ns.db, name)).await?;
         }
     }
     claims::end(&store).await.map(drop)

@@ -1,10 +1,9 @@
 //! What a new agent needs to go on, kept on the destination in `__limosa` and written with majority, so that what it
 //! says outlives any single server.
 
-use crate::{catalog::Uuid, claims, cluster::Cluster, definition, error, failpoint};
+use crate::{catalog::Uuid, cluster::Cluster, error, position::Position};
 use bson::{Binary, Bson, Document, Timestamp, doc, oid::ObjectId, spec::BinarySubtype};
-use limosa_model::{AgentId, Epoch, ErrorCode, Failure, MigrationId};
-use mongodb::ClientSession;
+use limosa_model::{Epoch, ErrorCode, Failure, MigrationId};
 use std::collections::HashMap;
 
 /// An epoch that no holder has: what carries it is written by nobody any more.
@@ -45,19 +44,6 @@ impl Stage {
     fn parse(name: &str) -> Option<Self> {
         [Self::Begun, Self::Planned, Self::Copied, Self::Indexed, Self::Complete].into_iter().find(|s| s.name() == name)
     }
-}
-
-/// A place in the stream: everything before it is applied.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Position {
-    /// Resume token, or nothing at T0.
-    pub token: Option<Document>,
-    /// The spool in which `seq` counts.
-    pub spool: String,
-    /// The batch to go on with.
-    pub seq: u64,
-    /// The event in that batch to go on with.
-    pub index: u64,
 }
 
 /// Which election made the primary that answered. A write that was acknowledged in one term and isn't known to the
@@ -147,43 +133,6 @@ impl Store {
         }
     }
 
-    /// Raises the epoch: from here on no holder of an older one can change the checkpoint, nor, by the fences, the data.
-    /// All fences first, also of workers that only an earlier holder had; then what the earlier ones left open is ended.
-    /// Returns the sessions in which the workers are to write.
-    pub async fn take_over(&self, agent: AgentId, workers: usize) -> Result<Vec<ClientSession>, Failure> {
-        let mine = doc! {"_id.migration": &self.id, "epoch": {"$lt": self.epoch.0}};
-        let former = self.read("fences", mine.clone()).await?;
-        let raise = doc! {"q": mine, "u": {"$set": {"epoch": self.epoch.0}}, "multi": true};
-        let touch =
-            doc! {"q": {"_id": &self.id, "epoch": {"$lt": self.epoch.0}}, "u": {"$set": {"epoch": self.epoch.0}}};
-        // Each waits for, or conflicts with, a transaction that an earlier holder has open on a fence.
-        self.end_sessions(&former).await?;
-        self.run(doc! {"update": "fences", "updates": [raise]}).await?;
-        self.run(doc! {"update": "migrations", "updates": [touch]}).await?;
-        self.end_sessions(&former).await?;
-        definition::end_former(&self.destination, &self.id, self.epoch.0).await?;
-        let (mut updates, mut sessions) = (Vec::new(), Vec::new());
-        for worker in 0..workers {
-            let session = self.destination.start_session().await.map_err(|e| self.destination.failure(&e))?;
-            let set = doc! {"epoch": self.epoch.0, "agent": agent.to_string(), "session": session.id()};
-            updates.push(doc! {
-                "q": {"_id": self.fence(worker), "epoch": {"$lte": self.epoch.0}}, "u": {"$set": set}, "upsert": true,
-            });
-            sessions.push(session);
-        }
-        let reply = self.run(doc! {"update": "fences", "updates": updates, "ordered": false}).await?;
-        if reply.contains_key("writeErrors") {
-            return Err(claims::why_fenced(self, self.fenced()).await);
-        }
-        // Taken meanwhile: fences that were made just now aren't among those that were closed.
-        let claim = claims::own(self).await?;
-        if claim.is_some_and(|claim| claim.state != claims::State::Live) {
-            return Err(claims::why_fenced(self, self.fenced()).await);
-        }
-        failpoint::reach(failpoint::FENCES_RAISED, &self.id).await;
-        Ok(sessions)
-    }
-
     /// Keeps every holder of `migration`, now and later, from changing the checkpoint and the data.
     pub async fn close(&self, migration: &str) -> Result<(), Failure> {
         let fences = self.read("fences", doc! {"_id.migration": migration}).await?;
@@ -195,7 +144,7 @@ impl Store {
     }
 
     /// A holder that was killed in a transaction leaves it open, and it would block its documents for a minute.
-    async fn end_sessions(&self, fences: &[Document]) -> Result<(), Failure> {
+    pub async fn end_sessions(&self, fences: &[Document]) -> Result<(), Failure> {
         let former: Vec<&Document> = fences.iter().filter_map(|fence| fence.get_document("session").ok()).collect();
         if !former.is_empty()
             && let Err(error) = self.destination.db("admin").run_command(doc! {"killSessions": former}).await

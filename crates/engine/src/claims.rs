@@ -7,9 +7,10 @@
 use crate::{
     Settings,
     checkpoint::{DATABASE, Stage, Store},
-    cluster::{Cluster, Side},
+    cluster::Cluster,
     definition, error, kept,
     retry::Backoff,
+    side::Side,
 };
 use bson::{DateTime, Document, Timestamp, doc, oid::ObjectId};
 use limosa_model::{

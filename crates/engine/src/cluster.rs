@@ -6,6 +6,7 @@ use crate::{
     privileges::Privileges,
     raw,
     retry::Backoff,
+    side::Side,
     throttle::Reads,
 };
 use bson::{Document, Timestamp, doc};
@@ -22,53 +23,6 @@ const COMMAND_NOT_FOUND: i32 = 59;
 
 /// How long a primary has to prove that it is one.
 const PROOF_MILLIS: i32 = 10_000;
-
-/// Which end of the migration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Side {
-    Source,
-    Destination,
-}
-
-impl fmt::Display for Side {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Source => "source",
-            Self::Destination => "destination",
-        })
-    }
-}
-
-impl Side {
-    pub fn unreachable(self) -> ErrorCode {
-        match self {
-            Self::Source => ErrorCode::SourceUnreachable,
-            Self::Destination => ErrorCode::DestinationUnreachable,
-        }
-    }
-
-    pub fn authentication_failed(self) -> ErrorCode {
-        match self {
-            Self::Source => ErrorCode::SourceAuthenticationFailed,
-            Self::Destination => ErrorCode::DestinationAuthenticationFailed,
-        }
-    }
-
-    /// A server that isn't a writable primary.
-    pub fn not_primary(self) -> ErrorCode {
-        match self {
-            Self::Source => ErrorCode::SourceNotPrimary,
-            Self::Destination => ErrorCode::DestinationNotPrimary,
-        }
-    }
-
-    fn standalone(self) -> ErrorCode {
-        match self {
-            Self::Source => ErrorCode::SourceStandalone,
-            Self::Destination => ErrorCode::DestinationStandalone,
-        }
-    }
-}
 
 /// A replica set that answered.
 #[derive(Clone, Debug)]
@@ -346,6 +300,12 @@ pub(crate) async fn facts(uri: &Secret) -> Result<protocol::ClusterFacts, Failur
         replica_set: hello.get_str("setName").unwrap_or_default().to_owned(),
         hosts: hosts.collect(),
     })
+}
+
+/// Both must not lead to one cluster.
+pub(crate) fn same_cluster(source: &Cluster, destination: &Cluster) -> Option<Failure> {
+    (source.set_id == destination.set_id)
+        .then(|| Failure::new(ErrorCode::SameCluster, "source and destination are the same cluster"))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! concern and read preference decide whether a copy is exact, and time limits and pools whether a migration gets along:
 //! those are set here, whatever the URI says.
 
-use crate::{cluster::Side, error};
+use crate::{error, side::Side};
 use limosa_model::{ErrorCode, Failure, Secret, Uri};
 use mongodb::options::{ClientOptions, ReadPreference, SelectionCriteria, WriteConcern};
 use std::time::Duration;

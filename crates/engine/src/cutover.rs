@@ -8,15 +8,17 @@ use crate::{
     catalog::{self, Entry, Kind},
     checkpoint::Store,
     cluster::Cluster,
+    definition::drop_namespace,
     expiry, failpoint,
     index_spec::Properties,
     indexes,
     progress::Tracker,
     replicate::Replicator,
     reversal,
+    tuning::CATALOG_CONCURRENCY,
     verify::metadata,
     views,
-    write_block::block_writes,
+    write_block::{block_writes, unblock_writes, write_block_refusal},
 };
 use bson::{Timestamp, doc};
 use futures::{StreamExt, TryStreamExt};
@@ -26,8 +28,6 @@ use std::{
     fmt,
     time::{Duration, Instant},
 };
-
-pub(crate) use crate::write_block::{unblock_writes, write_block_refusal};
 
 /// For how long collections that were changed lately are compared as a whole once more, the smallest first: nothing that
 /// an application notices, and most collections of most databases are small.
@@ -289,7 +289,7 @@ async fn verify(replicator: &mut Replicator, source: &Cluster) -> Result<(), Fai
             Ok::<_, Failure>(suspicious.then_some(pair))
         }
     });
-    let counted = futures::stream::iter(counted.collect::<Vec<_>>()).buffer_unordered(metadata::SIDE_BY_SIDE);
+    let counted = futures::stream::iter(counted.collect::<Vec<_>>()).buffer_unordered(CATALOG_CONCURRENCY);
     let suspicious: Vec<_> = counted.try_collect().await?;
     if suspicious.iter().any(Option::is_some) {
         // What expires on the source is deleted here a moment later.
@@ -448,13 +448,4 @@ async fn remove_extra(destination: &Cluster, extra: &Entry) -> Result<(), Failur
         }
     }
     drop_namespace(destination, &extra.ns).await
-}
-
-/// Drops a collection or a view; gone already is success.
-pub(crate) async fn drop_namespace(cluster: &Cluster, ns: &Namespace) -> Result<(), Failure> {
-    match cluster.define(&ns.db, doc! {"drop": &ns.coll}).await {
-        Ok(_) => Ok(()),
-        Err(e) if crate::error::is_gone(&e) => Ok(()),
-        Err(e) => Err(cluster.failure(&e)),
-    }
 }

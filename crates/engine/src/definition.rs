@@ -212,3 +212,12 @@ fn told(command: &Document) -> String {
     let first = command.iter().next();
     first.map(|(name, value)| format!("{name} {}", value.as_str().unwrap_or_default())).unwrap_or_default()
 }
+
+/// Drops a collection or a view; gone already is success.
+pub(crate) async fn drop_namespace(cluster: &Cluster, ns: &Namespace) -> Result<(), Failure> {
+    match cluster.define(&ns.db, doc! {"drop": &ns.coll}).await {
+        Ok(_) => Ok(()),
+        Err(e) if error::is_gone(&e) => Ok(()),
+        Err(e) => Err(cluster.failure(&e)),
+    }
+}

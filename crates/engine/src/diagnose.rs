@@ -1,6 +1,6 @@
 //! Why no server could be reached, in a sentence: each host of the URI is asked by itself, without credentials, what it is.
 
-use crate::{cluster::Side, error};
+use crate::{error, side::Side};
 use bson::{Bson, Document, doc};
 use limosa_model::{ErrorCode, Failure};
 use mongodb::{

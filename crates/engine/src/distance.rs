@@ -1,7 +1,7 @@
 //! How far away a cluster is, and what follows: compressing what goes over the wire pays where the way is long, which is
 //! where it is narrow or paid for, and costs processor time of both ends where it isn't.
 
-use crate::{call::Db, cluster::Side};
+use crate::{call::Db, side::Side};
 use bson::doc;
 use mongodb::options::{ClientOptions, Compressor};
 use std::time::{Duration, Instant};

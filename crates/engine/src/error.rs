@@ -1,6 +1,6 @@
 //! From a driver's error to a [`Failure`], and which errors are worth another try.
 
-use crate::{call::Changed, cluster::Side, retry};
+use crate::{retry, side::Side};
 use bson::Document;
 use limosa_model::{ErrorCode, Failure};
 use mongodb::error::{Error, ErrorKind, WriteFailure};
@@ -238,6 +238,27 @@ fn cleared_words(message: &str) -> String {
     let address =
         message.split("pool for ").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap_or("a server");
     format!("{address}: {}", text_words(message))
+}
+
+/// What a server can do isn't what it was.
+#[derive(Debug)]
+pub(crate) struct Changed {
+    pub side: Side,
+    pub from: (u32, u32),
+    pub to: (u32, u32),
+}
+
+impl Changed {
+    pub fn failure(&self) -> Failure {
+        let show = |release: (u32, u32)| format!("{}.{}", release.0, release.1);
+        let message = format!(
+            "{}: the featureCompatibilityVersion went from {} to {} while the migration ran",
+            self.side,
+            show(self.from),
+            show(self.to)
+        );
+        Failure::new(limosa_model::ErrorCode::CompatibilityChanged, message)
+    }
 }
 
 /// What to tell of an error that ended the migration.

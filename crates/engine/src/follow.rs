@@ -4,7 +4,7 @@
 use crate::{
     Settings,
     checkpoint::Store,
-    cluster::{Cluster, Side},
+    cluster::Cluster,
     cutover::{self, NotCutOver},
     expiry,
     index_spec::Properties,
@@ -14,6 +14,7 @@ use crate::{
     record,
     rehearse::Stage as RehearsalStage,
     replicate::Replicator,
+    side::Side,
     upkeep::Upkeep,
     verify::beside::Verifier,
 };
@@ -260,7 +261,7 @@ fn properties(settings: &Settings) -> Properties {
 /// Lets the source's users write again, if a cutover kept them from it.
 async fn release_writes(source: &Cluster, store: &Store) -> Result<(), Failure> {
     if store.load().await?.is_some_and(|checkpoint| checkpoint.writes_blocked) {
-        cutover::unblock_writes(source).await?;
+        crate::write_block::unblock_writes(source).await?;
         store.set_writes_blocked(false).await?;
     }
     Ok(())

@@ -7,7 +7,7 @@
 use crate::{
     Tuning,
     apply::{delta::Delta, shape},
-    checkpoint::Position,
+    position::Position,
     raw,
     stream::{
         event::{self, Event},

@@ -4,8 +4,11 @@
 //! Expiry is deferred as the longest that the destination's release takes: before 5.1 no index becomes one that expires
 //! without being built again.
 
-use crate::raw::as_i64;
+use crate::{cluster::Cluster, error, raw::as_i64};
+use bson::doc;
 use bson::{Bson, Document};
+use limosa_model::Failure;
+use limosa_model::Namespace;
 use std::collections::BTreeMap;
 
 /// The longest expiry, in seconds, that an index of `version` takes; who sets it means never. Measured: 4.4.2 and 5.0.4
@@ -149,6 +152,31 @@ fn projected(projection: &Document) -> BTreeMap<String, bool> {
     let mut found = BTreeMap::from([("_id".to_owned(), false)]);
     add(&mut found, "", projection);
     found
+}
+
+/// All indexes of `ns`, but `_id`'s; none if it doesn't exist or is a view.
+pub(crate) async fn list(cluster: &Cluster, ns: &Namespace) -> Result<Vec<Document>, Failure> {
+    let read = async {
+        let cursor = cluster.db(&ns.db).run_cursor_command(doc! {"listIndexes": &ns.coll, "cursor": {}}).await?;
+        cursor.try_collect::<Vec<Document>>().await
+    };
+    let mut found = match read.await {
+        Ok(found) => found,
+        Err(e) if error::is_gone(&e) => return Ok(Vec::new()),
+        Err(e) => return Err(cluster.failure(&e)),
+    };
+    found.retain(|index| {
+        !index.get_str("name").is_ok_and(|n| n == "_id_") && !index.get_bool("clustered").unwrap_or(false)
+    });
+    for index in &mut found {
+        index.remove("ns");
+        index.remove("background");
+        // A build in progress is listed with what was asked for.
+        if let Some(Bson::Document(spec)) = index.remove("spec") {
+            *index = spec;
+        }
+    }
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -11,56 +11,15 @@ use crate::{
     cluster::Cluster,
     definition::Place,
     error, failpoint,
-    index_spec::{Properties, same, wanted},
+    index_spec::{Properties, list, same, wanted},
+    missing_indexes::Refused,
     raw::as_i64,
-    verify::metadata::SIDE_BY_SIDE,
+    tuning::CATALOG_CONCURRENCY,
 };
 use bson::{Bson, Document, doc};
 use futures::{StreamExt, TryStreamExt, future::BoxFuture};
 use limosa_model::{ErrorCode, Failure, Namespace, NamespaceFilter};
 use std::collections::{BTreeSet, HashMap};
-
-/// An index that the destination refused to build before the cutover.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Refused {
-    pub name: String,
-    pub code: Option<i32>,
-    /// The server's words.
-    pub why: String,
-}
-
-impl Refused {
-    /// Whether it is only another index that is in its way as long as neither is unique: the cutover builds it.
-    pub fn waits_for_the_cutover(&self) -> bool {
-        // IndexAlreadyExists, IndexOptionsConflict, IndexKeySpecsConflict
-        matches!(self.code, Some(68 | 85 | 86))
-    }
-}
-
-/// All indexes of `ns`, but `_id`'s; none if it doesn't exist or is a view.
-pub(crate) async fn list(cluster: &Cluster, ns: &Namespace) -> Result<Vec<Document>, Failure> {
-    let read = async {
-        let cursor = cluster.db(&ns.db).run_cursor_command(doc! {"listIndexes": &ns.coll, "cursor": {}}).await?;
-        cursor.try_collect::<Vec<Document>>().await
-    };
-    let mut found = match read.await {
-        Ok(found) => found,
-        Err(e) if error::is_gone(&e) => return Ok(Vec::new()),
-        Err(e) => return Err(cluster.failure(&e)),
-    };
-    found.retain(|index| {
-        !index.get_str("name").is_ok_and(|n| n == "_id_") && !index.get_bool("clustered").unwrap_or(false)
-    });
-    for index in &mut found {
-        index.remove("ns");
-        index.remove("background");
-        // A build in progress is listed with what was asked for.
-        if let Some(Bson::Document(spec)) = index.remove("spec") {
-            *index = spec;
-        }
-    }
-    Ok(found)
-}
 
 /// Brings the indexes of `destination_ns` to those of `source_ns`. Returns what the destination refused to build.
 pub(crate) async fn sync(
@@ -177,7 +136,7 @@ pub(crate) async fn sync_known(registry: &Registry, properties: Properties) -> R
         .iter()
         .map(|pair| Box::pin(pair.bring(registry.source(), registry.destination(), properties)))
         .collect();
-    let mut synced = futures::stream::iter(all).buffer_unordered(SIDE_BY_SIDE);
+    let mut synced = futures::stream::iter(all).buffer_unordered(CATALOG_CONCURRENCY);
     while synced.try_next().await?.is_some() {}
     Ok(())
 }
@@ -201,7 +160,7 @@ pub(crate) async fn sync_all(
         })
         .collect();
     let all: Vec<_> = pairings.iter().map(|pair| Box::pin(pair.bring(source, destination, properties))).collect();
-    let mut synced = futures::stream::iter(all).buffer_unordered(SIDE_BY_SIDE);
+    let mut synced = futures::stream::iter(all).buffer_unordered(CATALOG_CONCURRENCY);
     while synced.try_next().await?.is_some() {}
     Ok(())
 }
@@ -465,7 +424,7 @@ mod tests {
     async fn duplicate_keys_are_named_and_the_index_stays_as_it_was() {
         let set = limosa_testkit::ReplicaSet::start().await.expect("starts");
         let uri = limosa_model::Secret::new(set.uri());
-        let cluster = Cluster::connect(crate::cluster::Side::Destination, &uri).await.expect("connects");
+        let cluster = Cluster::connect(crate::side::Side::Destination, &uri).await.expect("connects");
         let ns = Namespace::new("app", "c");
         let documents = vec![doc! {"_id": 1, "mail": "x"}, doc! {"_id": 2, "mail": "x"}, doc! {"_id": 3, "mail": "y"}];
         cluster.db("app").run_command(doc! {"insert": "c", "documents": documents}).await.expect("inserts");

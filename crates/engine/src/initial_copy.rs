@@ -8,19 +8,20 @@ use crate::{
     checkpoint::{Checkpoint, Stage, Store},
     claims,
     cluster::Cluster,
+    component::Part,
     copy::{
         plan::{self, CopyRange},
         recopy,
         slot::Slot,
         worker::Copier,
     },
-    cutover, failpoint,
-    index_spec::Properties,
+    definition, failpoint,
+    index_spec::{self, Properties},
     indexes, left_behind,
-    progress::{Part, Tracker},
+    progress::Tracker,
     reversal,
     stream::spool::Spool,
-    verify::metadata::SIDE_BY_SIDE,
+    tuning::CATALOG_CONCURRENCY,
 };
 use futures::{StreamExt, TryStreamExt};
 use limosa_model::{ErrorCode, Failure, Namespace, NamespaceProgress, PhaseKind};
@@ -66,7 +67,7 @@ pub(crate) async fn begin(
     if settings.drop_destination_data {
         for entry in catalog::list(destination, &settings.filter).await? {
             if !entry.ns.coll.starts_with(catalog::BUCKETS) {
-                cutover::drop_namespace(destination, &entry.ns).await?;
+                definition::drop_namespace(destination, &entry.ns).await?;
             }
         }
     } else if let Some(present) = catalog::list(destination, &settings.filter).await?.first() {
@@ -104,7 +105,8 @@ pub(crate) async fn plan(source: &Cluster, registry: &mut Registry, store: &Stor
     registry.create_all(&holding).await?;
     failpoint::reach(failpoint::COLLECTION_CREATED, &store.id()).await;
     let planned: Vec<_> = holding.iter().map(|entry| plan::ranges(source, entry)).collect();
-    let planned: Vec<Vec<CopyRange>> = futures::stream::iter(planned).buffered(SIDE_BY_SIDE).try_collect().await?;
+    let planned: Vec<Vec<CopyRange>> =
+        futures::stream::iter(planned).buffered(CATALOG_CONCURRENCY).try_collect().await?;
     let mut ranges: Vec<CopyRange> = planned.into_iter().flatten().collect();
     ranges.iter_mut().zip(0..).for_each(|(range, n)| range.n = n);
     let documents = ranges.iter().map(|range| {
@@ -195,7 +197,7 @@ pub(crate) async fn build_indexes(
     });
     let (small, large): (Vec<Entry>, Vec<Entry>) =
         entries.partition(|entry| bytes.get(&entry.ns).is_some_and(|bytes| *bytes <= SMALL_BYTES));
-    for (group, at_once) in [(small, SIDE_BY_SIDE), (large, 1)] {
+    for (group, at_once) in [(small, CATALOG_CONCURRENCY), (large, 1)] {
         let all: Vec<_> = group.iter().map(|entry| build_indexes_of(entry, source, registry, tracker)).collect();
         let mut built = futures::stream::iter(all).buffer_unordered(at_once);
         while built.try_next().await?.is_some() {}
@@ -209,7 +211,7 @@ async fn build_indexes_of(
     registry: &Registry,
     tracker: &Tracker,
 ) -> Result<(), Failure> {
-    let listed = indexes::list(source, &entry.ns).await?;
+    let listed = index_spec::list(source, &entry.ns).await?;
     let total = listed.len() as u64;
     tracker.count(|p| p.indexes_total += total);
     // What is refused is tried again, and then reported, once the destination is an image of the source.

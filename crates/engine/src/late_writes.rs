@@ -6,8 +6,8 @@ use crate::{
     catalog::{self, Kind},
     cluster::Cluster,
     current_op::{self, Seen},
-    indexes, raw,
-    raw::as_i64,
+    index_spec,
+    raw::{self, as_i64},
     value::{self, Value},
 };
 use bson::{Bson, Document, RawDocumentBuf, Timestamp, doc};
@@ -139,7 +139,7 @@ async fn what_expires(source: &Cluster, ns: &Namespace) -> Result<Vec<Document>,
     if let Some(entry) = catalog::find(source, ns).await?.filter(|entry| entry.options.contains_key("clusteredIndex")) {
         rules.extend(seconds(&entry.options).map(|seconds| rule("_id", seconds, doc! {})));
     }
-    for index in indexes::list(source, ns).await? {
+    for index in index_spec::list(source, ns).await? {
         let field = index.get_document("key").ok().and_then(|key| key.keys().next().cloned());
         let filter = index.get_document("partialFilterExpression").cloned().unwrap_or_default();
         rules.extend(field.zip(seconds(&index)).map(|(field, seconds)| rule(&field, seconds, filter)));

@@ -1,10 +1,10 @@
 //! What a source has that is never carried over, named one by one: nobody is to find out later by its absence.
 
-use crate::{catalog::BUCKETS, checkpoint::COLLECTIONS, cluster::Cluster};
+use crate::{catalog::BUCKETS, cluster::Cluster};
 use bson::{Document, doc};
 use limosa_model::{
     ErrorCode, Failure, Finding, NamespaceFilter,
-    filter::{OWN_DATABASE, is_internal, tool_of},
+    filter::{is_internal, tool_of},
 };
 
 /// `system.` collections of a database that hold nothing of an application's: the definitions of views, which are carried
@@ -44,26 +44,12 @@ fn told(subject: &str, what: &str) -> Finding {
     Finding::warning(ErrorCode::NotCarriedOver, subject, format!("{what} and is not carried over"))
 }
 
-/// What somebody else put into Limosa's own database.
-pub(crate) async fn foreign(cluster: &Cluster) -> Result<Option<Finding>, Failure> {
-    let all = collections(cluster, OWN_DATABASE, doc! {}).await?;
-    let foreign: Vec<String> = all
-        .into_iter()
-        .map(|(name, _)| name)
-        .filter(|name| !COLLECTIONS.contains(&name.as_str()) && !name.starts_with("system."))
-        .map(|name| format!("{OWN_DATABASE}.{name}"))
-        .collect();
-    let Some(first) = foreign.first() else { return Ok(None) };
-    let evidence = format!(
-        "the {} has collections in Limosa's own database that aren't Limosa's: {}",
-        cluster.side,
-        foreign.join(", ")
-    );
-    Ok(Some(Finding::error(ErrorCode::ReservedDatabase, first, evidence)))
-}
-
 /// Name and kind, in words.
-async fn collections(cluster: &Cluster, db: &str, filter: Document) -> Result<Vec<(String, &'static str)>, Failure> {
+pub(crate) async fn collections(
+    cluster: &Cluster,
+    db: &str,
+    filter: Document,
+) -> Result<Vec<(String, &'static str)>, Failure> {
     let command = doc! {"listCollections": 1, "filter": filter, "nameOnly": true, "cursor": {}};
     let read = async { cluster.db(db).run_cursor_command(command).await?.try_collect::<Vec<Document>>().await };
     let found = read.await.map_err(|e| cluster.failure(&e))?;

@@ -4,8 +4,9 @@
 use crate::{
     checkpoint::{Checkpoint, Store},
     cluster::Cluster,
+    component::Part,
     oplog,
-    progress::{Part, Tracker},
+    progress::Tracker,
     stream::{event, spool::Spool},
 };
 use bson::{RawDocumentBuf, Timestamp, doc};

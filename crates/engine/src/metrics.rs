@@ -1,7 +1,7 @@
 //! What is counted for whoever watches a migration host, over all migrations of one process. How far a migration is, its
 //! reports tell; here are the rates and times from which one sees why it goes as fast as it does.
 
-use crate::progress::Part;
+use crate::component::Part;
 use bson::Timestamp;
 use limosa_model::Progress;
 use prometheus_client::{

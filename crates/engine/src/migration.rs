@@ -6,20 +6,22 @@ use crate::{
     call, cancel,
     checkpoint::{Stage, Store},
     claims::{self, Standing},
-    cluster::{Cluster, Side},
+    cluster::Cluster,
+    component::Part,
     copy::{slot::Slot, worker::IN_FLIGHT},
-    cutover, failpoint,
+    cutover, failpoint, fences,
     follow::{self, Back},
     initial_copy, kept,
     late_writes::{LateWrites, Recent},
     meter::{self, Meter},
-    oplog, ownership, preflight, pressure,
-    progress::{Part, Tracker},
+    oplog, ownership, pressure,
+    progress::Tracker,
     replicate::Replicator,
     retry, reversal,
+    side::Side,
     stream::{reader::Reader, spool::Spool},
     throttle::{Reads, Throttle},
-    verify::{beside::Verifier, scan::Ends},
+    verify::{beside::Verifier, collection_pair::Ends},
 };
 use bson::Timestamp;
 use limosa_model::{ErrorCode, Failure, PhaseKind, protocol::Directive};
@@ -139,7 +141,7 @@ async fn migrate(
     let source = Cluster::connect(Side::Source, &settings.source_uri).await?.read_as(reads);
     let destination = Cluster::connect(Side::Destination, &settings.destination_uri).await?;
     let destination = destination.held_by(settings.migration_id, settings.epoch.0);
-    if let Some(failure) = preflight::same_cluster(&source, &destination) {
+    if let Some(failure) = crate::cluster::same_cluster(&source, &destination) {
         return Err(failure);
     }
     let store = Store::new(&destination, settings.migration_id, settings.epoch);
@@ -169,7 +171,8 @@ async fn migrate(
     let seen = meter::same_history(&source, &checkpoint).await?;
     tracker.measure_again();
     let workers = WORKERS + Throttle::most_workers(settings.tuning.copy_workers) * IN_FLIGHT;
-    let sessions: Vec<_> = store.take_over(settings.agent_id, workers).await?.into_iter().map(shared).collect();
+    let sessions: Vec<_> =
+        fences::take_over(&store, settings.agent_id, workers).await?.into_iter().map(shared).collect();
 
     // Read the stream from T0, or from where it was left, whatever else goes on.
     let dir = kept::make(kept::spool(settings))?;

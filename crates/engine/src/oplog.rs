@@ -140,7 +140,7 @@ mod tests {
             let create = doc! {"createUser": "mover", "pwd": "pw", "roles": &roles[..]};
             set.client().await.database("admin").run_command(create).await.expect("creates");
             let uri = limosa_model::Secret::new(set.uri_with(Some(("mover", "pw"))));
-            let cluster = Cluster::connect(crate::cluster::Side::Source, &uri).await.expect("connects");
+            let cluster = Cluster::connect(crate::side::Side::Source, &uri).await.expect("connects");
             let told = look(&cluster).await.unwrap_or_else(|e| panic!("{version}: {e}"));
             let (newest, _) = cluster.optimes().await.expect("answers");
             assert!(0 < told.oldest && told.oldest <= told.newest && told.newest <= newest.time, "{version}: {told:?}");

@@ -5,11 +5,12 @@ use crate::{
     Settings, catalog,
     checkpoint::Store,
     claims::{self, Claim, State},
-    cluster::{Cluster, Side},
+    cluster::Cluster,
     kept::{self, Known},
     oplog,
     progress::Tracker,
     reversal,
+    side::Side,
 };
 use limosa_model::{ErrorCode, Failure, PhaseKind};
 

@@ -5,15 +5,17 @@ use crate::{
     Settings,
     apply::series,
     catalog::{self, Entry, Kind},
-    checkpoint::Store,
+    checkpoint::{COLLECTIONS, Store},
     claims,
-    cluster::{Cluster, Side},
+    cluster::Cluster,
     connect,
     copy::plan,
-    error, index_spec, indexes, left_behind, ownership, privileges,
+    error, index_spec, left_behind, ownership, privileges,
     raw::as_i64,
+    side::Side,
 };
 use bson::{Document, Timestamp, doc};
+use limosa_model::filter::OWN_DATABASE;
 use limosa_model::{ErrorCode, Failure, Finding, Secret, Uri};
 use std::collections::BTreeMap;
 
@@ -51,7 +53,7 @@ pub(crate) async fn preflight(settings: &Settings) -> Vec<Finding> {
             return a.into_iter().chain(b).collect();
         }
     };
-    if let Some(failure) = same_cluster(&source, &destination) {
+    if let Some(failure) = crate::cluster::same_cluster(&source, &destination) {
         return vec![about(Side::Destination)(failure)];
     }
     for (side, uri) in [(Side::Source, &settings.source_uri), (Side::Destination, &settings.destination_uri)] {
@@ -82,7 +84,7 @@ async fn everything_else(
     findings.extend(ownership::allowed(settings, destination).err().map(Finding::from));
     findings.extend(destination_free(settings, destination).await?);
     for cluster in [source, destination] {
-        findings.extend(left_behind::foreign(cluster).await?);
+        findings.extend(foreign(cluster).await?);
     }
     findings.extend(left_behind::findings(source, &settings.filter).await?);
     findings.extend(oplog(source).await?);
@@ -127,12 +129,6 @@ fn overridden(side: Side, uri: &Secret) -> Option<Finding> {
         given.overridden.join(", ")
     );
     Some(Finding::warning(ErrorCode::UriOptionOverridden, side.to_string(), evidence))
-}
-
-/// Both must not lead to one cluster.
-pub(crate) fn same_cluster(source: &Cluster, destination: &Cluster) -> Option<Failure> {
-    (source.set_id == destination.set_id)
-        .then(|| Failure::new(ErrorCode::SameCluster, "source and destination are the same cluster"))
 }
 
 type Version = (u32, u32, u32);
@@ -403,7 +399,7 @@ fn time_series(source: &Cluster, entries: &[Entry]) -> Option<Finding> {
 async fn unbuildable_indexes(source: &Cluster, destination: &Cluster, entry: &Entry) -> Result<Vec<Finding>, Failure> {
     let (longest, subject) = (index_spec::longest_expiry(destination.version), entry.ns.to_string());
     let mut findings = Vec::new();
-    for index in indexes::list(source, &entry.ns).await? {
+    for index in index_spec::list(source, &entry.ns).await? {
         if let Some(why) = index_spec::unbuildable(&index, destination.version) {
             let evidence = format!("{} can't be carried over whole: {why}; drop that index on the source", entry.ns);
             findings.push(Finding::error(ErrorCode::IndexBuildFailed, &subject, evidence));
@@ -424,7 +420,7 @@ async fn unbuildable_indexes(source: &Cluster, destination: &Cluster, entry: &En
 }
 
 async fn index_findings(source: &Cluster, destination: &Cluster, entry: &Entry) -> Result<Vec<Finding>, Failure> {
-    let listed = indexes::list(source, &entry.ns).await?;
+    let listed = index_spec::list(source, &entry.ns).await?;
     let name = |index: &Document| index.get_str("name").unwrap_or_default().to_owned();
     let mut findings = Vec::new();
     let mut by_keys: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -450,6 +446,24 @@ async fn index_findings(source: &Cluster, destination: &Cluster, entry: &Entry) 
         findings.push(Finding::warning(ErrorCode::UniqueBuiltAtCutover, entry.ns.to_string(), evidence));
     }
     Ok(findings)
+}
+
+/// What somebody else put into Limosa's own database.
+async fn foreign(cluster: &Cluster) -> Result<Option<Finding>, Failure> {
+    let all = left_behind::collections(cluster, OWN_DATABASE, doc! {}).await?;
+    let foreign: Vec<String> = all
+        .into_iter()
+        .map(|(name, _)| name)
+        .filter(|name| !COLLECTIONS.contains(&name.as_str()) && !name.starts_with("system."))
+        .map(|name| format!("{OWN_DATABASE}.{name}"))
+        .collect();
+    let Some(first) = foreign.first() else { return Ok(None) };
+    let evidence = format!(
+        "the {} has collections in Limosa's own database that aren't Limosa's: {}",
+        cluster.side,
+        foreign.join(", ")
+    );
+    Ok(Some(Finding::error(ErrorCode::ReservedDatabase, first, evidence)))
 }
 
 #[cfg(test)]

@@ -4,11 +4,7 @@
 //! the application's writes take; on both, whether secondaries lag behind and whether flow control holds writes back;
 //! on the destination, where all writes are its own, only times that no healthy server shows.
 
-use crate::{
-    cluster::{Cluster, Side},
-    progress::Tracker,
-    throttle::Throttle,
-};
+use crate::{cluster::Cluster, progress::Tracker, side::Side, throttle::Throttle};
 use bson::{Document, doc};
 use std::{convert::Infallible, sync::Arc, time::Duration};
 

@@ -3,10 +3,11 @@
 
 use crate::{
     EngineReport,
+    component::{PARTS, Part},
     lag::{Lag, WORTH_TELLING},
     metrics::Metrics,
+    missing_indexes::Missing,
     pace::Pace,
-    upkeep::Missing,
 };
 use bson::Timestamp;
 use limosa_model::{Failure, Identities, PhaseKind, Progress, cutover::Rehearsal, progress::Waiting, report::Record};
@@ -22,34 +23,6 @@ const MOST_LAG_SECONDS: i64 = 10;
 
 /// How long a cutover that was ordered waits for readiness that was just lost.
 const ORDER_WAITS: Duration = Duration::from_secs(5);
-
-/// What can fail on its own while the rest goes on. Where several do, the first of this list is told: what is behind it
-/// in the list may only be its consequence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
-    /// The source, asked every half second whether it answers.
-    Source,
-    /// The destination, asked the same.
-    Destination,
-    /// Everything that writes to the destination.
-    Applier,
-    /// The source's change stream into the spool.
-    Reader,
-    /// Calls to the source that are under way.
-    SourceCalls,
-    /// Calls to the destination that are under way.
-    DestinationCalls,
-    /// The source's majority, without which no change stream shows a write.
-    Majority,
-    /// The speed at which the destination follows.
-    Pace,
-    /// The verifier's passes over everything.
-    Scan,
-    /// The verifier's looks at documents that were changed.
-    Look,
-}
-
-const PARTS: usize = Part::Look as usize + 1;
 
 /// Shared by all parts of one migration.
 #[derive(Clone, Debug)]

@@ -1,7 +1,7 @@
 //! What a migration's report is made of and only its engine knows.
 
 use crate::{
-    Settings, cutover::Done, indexes, left_behind, replicate::Replicator, reversal, verify::metadata::SIDE_BY_SIDE,
+    Settings, cutover::Done, index_spec, left_behind, replicate::Replicator, reversal, tuning::CATALOG_CONCURRENCY,
 };
 use futures::{StreamExt, TryStreamExt};
 use limosa_model::{
@@ -33,11 +33,11 @@ pub(crate) async fn of(
             ..NamespaceVerification::default()
         };
         namespaces.push(async move {
-            let index_count = indexes::list(destination, &ns).await?.len() as u64;
+            let index_count = index_spec::list(destination, &ns).await?.len() as u64;
             Ok::<_, Failure>(NamespaceReport { verification, changed_since, index_count })
         });
     }
-    let namespaces = futures::stream::iter(namespaces).buffered(SIDE_BY_SIDE).try_collect().await?;
+    let namespaces = futures::stream::iter(namespaces).buffered(CATALOG_CONCURRENCY).try_collect().await?;
     Ok(Record {
         source_version: version(source.version),
         destination_version: version(destination.version),

@@ -4,11 +4,11 @@ use crate::{
     catalog::{self, Kind},
     cluster::Cluster,
     cutover::{self, Choices, Step},
-    error, indexes,
+    error, index_spec, indexes,
     late_writes::{self, Recent},
+    missing_indexes::Missing,
     replicate::Replicator,
     reversal,
-    upkeep::Missing,
     verify::{beside::Verifier, metadata},
     views, write_block,
 };
@@ -88,7 +88,7 @@ async fn go_through(stage: &Stage, plan: &mut Plan) -> Result<(), Failure> {
     }
     if choices.block_source_writes {
         let began = Instant::now();
-        match cutover::write_block_refusal(source).await? {
+        match write_block::write_block_refusal(source).await? {
             Some(finding) => plan.findings.push(finding),
             None => plan.findings.extend(write_block::obstacles(source).await?),
         }
@@ -180,7 +180,7 @@ async fn finalize(
         if entry.kind == Kind::View || entry.ns.coll.starts_with(catalog::BUCKETS) {
             continue;
         }
-        for index in indexes::list(source, &entry.ns).await? {
+        for index in index_spec::list(source, &entry.ns).await? {
             let is_unique = index.get_bool("unique").unwrap_or(false);
             others += u32::from(!is_unique && index.contains_key("expireAfterSeconds"));
             if !is_unique {

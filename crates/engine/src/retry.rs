@@ -6,7 +6,7 @@
 //! | passes when someone mends its cause | a server that is down, a full disk, a changed password, a revoked role | the migration waits, says what for, and continues automatically; for the whole patience (24 h unless set) |
 //! | doesn't pass | lost history, a refused document, differing data | the migration has failed, with everything kept for a resume |
 
-use crate::progress::{Part, Tracker};
+use crate::{component::Part, progress::Tracker};
 use limosa_model::{ErrorCode, Failure};
 use std::time::Duration;
 use tokio::time::Instant;

@@ -13,7 +13,7 @@ use crate::{
     checkpoint::{DATABASE, Stage, Store},
     claims,
     cluster::Cluster,
-    cutover, error, indexes, kept, privileges,
+    error, index_spec, kept, privileges, write_block,
 };
 use bson::{Document, Timestamp, doc};
 use limosa_model::{
@@ -111,7 +111,7 @@ pub(crate) async fn prove(
 /// Lets the former source take writes again, if the cutover blocked them.
 pub(crate) async fn let_writes_in(destination: &Cluster) {
     if destination.level >= (6, 0)
-        && let Err(failure) = cutover::unblock_writes(destination).await
+        && let Err(failure) = write_block::unblock_writes(destination).await
     {
         // Without the privilege it can't have been blocked by this user either.
         tracing::warn!(%failure, "whether the former source takes writes is not known");
@@ -153,7 +153,7 @@ pub(crate) async fn refusal(cluster: &Cluster) -> Result<Option<Finding>, Failur
 pub(crate) async fn prepare(destination: &Cluster, registry: &mut Registry) -> Result<HashSet<Namespace>, Failure> {
     let (mut ordered, mut expiring) = (Vec::new(), HashSet::new());
     for entry in catalog::list(destination, registry.filter()).await?.iter().filter(|e| e.kind == Kind::Collection) {
-        let listed = match indexes::list(destination, &entry.ns).await {
+        let listed = match index_spec::list(destination, &entry.ns).await {
             Ok(listed) => listed,
             // Buckets of a time-series collection have none that could be listed.
             Err(failure) if failure.code == ErrorCode::ServerError && entry.ns.coll.starts_with(catalog::BUCKETS) => {

@@ -144,9 +144,18 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// Whether a symbol is anywhere in it: no index with a collation takes one, and no collated collection as an `_id`.
+    pub fn has_symbol(self) -> bool {
+        match self.kind {
+            SYMBOL => true,
+            DOCUMENT | ARRAY => elements(self.bytes).any(|(_, value)| value.has_symbol()),
+            _ => false,
+        }
+    }
+
     /// As the driver's type; `None` where text in it isn't UTF-8.
     fn decoded(self) -> Option<Bson> {
-        let holder = crate::raw::RawDocBuilder::new().value("v", self).into_bytes();
+        let holder = crate::raw_builder::RawDocBuilder::new().value("v", self).into_bytes();
         let holder = RawDocumentBuf::from_bytes(holder).ok()?;
         Document::try_from(holder.as_ref()).ok()?.remove("v")
     }
@@ -182,6 +191,16 @@ pub(crate) fn shown_text(text: &[u8]) -> String {
     }
 }
 
+impl crate::raw_builder::AppendTo for Value<'_> {
+    fn kind(&self) -> u8 {
+        self.kind
+    }
+
+    fn append_to(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.bytes);
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -193,7 +212,7 @@ pub(crate) mod tests {
         bytes.extend_from_slice(text);
         bytes.push(0);
         let id = Value { kind: STRING, bytes: &bytes };
-        crate::raw::RawDocBuilder::new().value("_id", id).build().expect("is well formed")
+        crate::raw_builder::RawDocBuilder::new().value("_id", id).build().expect("is well formed")
     }
 
     #[test]

@@ -4,8 +4,8 @@ use crate::{
     catalog::{self, Entry, Kind},
     checkpoint::DATABASE,
     cluster::Cluster,
-    cutover,
-    verify::metadata::SIDE_BY_SIDE,
+    definition,
+    tuning::CATALOG_CONCURRENCY,
 };
 use futures::{StreamExt, TryStreamExt};
 use limosa_model::{ErrorCode, Failure, Finding, Namespace, NamespaceFilter};
@@ -28,19 +28,21 @@ pub(crate) async fn refused(
         return Ok(Vec::new());
     }
     let tried: Vec<_> = views.iter().zip(0..).map(|(view, n)| try_one(destination, view, n)).collect();
-    let found: Vec<Option<Finding>> = futures::stream::iter(tried).buffered(SIDE_BY_SIDE).try_collect().await?;
-    cutover::drop_namespace(destination, &Namespace::new(DATABASE, "system.views")).await.unwrap_or_else(|failure| {
-        tracing::debug!(%failure, "an empty collection of views stays");
-    });
+    let found: Vec<Option<Finding>> = futures::stream::iter(tried).buffered(CATALOG_CONCURRENCY).try_collect().await?;
+    definition::drop_namespace(destination, &Namespace::new(DATABASE, "system.views")).await.unwrap_or_else(
+        |failure| {
+            tracing::debug!(%failure, "an empty collection of views stays");
+        },
+    );
     Ok(found.into_iter().flatten().collect())
 }
 
 async fn try_one(destination: &Cluster, view: &Entry, n: usize) -> Result<Option<Finding>, Failure> {
     let trial = Namespace::new(DATABASE, format!("trial.view.{n}"));
-    cutover::drop_namespace(destination, &trial).await?;
+    definition::drop_namespace(destination, &trial).await?;
     let created = catalog::create(destination, &trial, &view.options).await;
     match created {
-        Ok(_) => cutover::drop_namespace(destination, &trial).await.map(|()| None),
+        Ok(_) => definition::drop_namespace(destination, &trial).await.map(|()| None),
         Err(failure) if failure.code.is_transient() => Err(failure),
         Err(failure) => {
             let evidence = format!("the destination doesn't take the view {}: {}", view.ns, failure.message);

@@ -2,8 +2,8 @@
 //! from outside of the migrated namespaces, where events name it ambiguously (before 6.0 they have no UUID), and where
 //! a comparison before the cutover found that it can't be brought to the source's state otherwise.
 
-use super::registry::Registry;
 use crate::{
+    apply::registry::Registry,
     catalog::{self, BUCKETS, Entry, Kind},
     cluster::Cluster,
     copy::{plan::CopyRange, slot::Slot, worker::Copier},

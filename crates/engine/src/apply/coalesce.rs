@@ -1,17 +1,17 @@
 //! Puts the changes of one window in order for a worker, several changes of one document made one where that gives
 //! the same.
 
-use super::{delta::Delta, registry::Target};
+use crate::apply::{delta::Delta, registry::Target};
 use bson::RawDocumentBuf;
 use std::{collections::HashMap, sync::Arc};
 
 /// What becomes of a document.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Change {
-    /// The whole document; `fresh` when it was inserted rather than replaced.
+    /// The whole document.
     Put {
         document: RawDocumentBuf,
-        fresh: bool,
+        origin: Origin,
     },
     /// The same, as a new document in place of one whose `_id` is equal without being the same.
     Remake {
@@ -21,6 +21,15 @@ pub(crate) enum Change {
     Update(Delta),
     /// Read it again from the source.
     Refetch,
+}
+
+/// Where a whole document comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Insert,
+    Replacement,
+    /// It was read from the source again.
+    Reread,
 }
 
 /// One document's change.
@@ -106,8 +115,8 @@ impl Batch {
 /// One change that does what `earlier` and then `later` do.
 fn merge(earlier: &Change, later: &Change) -> Option<Change> {
     match (earlier, later) {
-        (Change::Put { fresh, .. }, Change::Put { document, .. }) => {
-            Some(Change::Put { document: document.clone(), fresh: *fresh })
+        (Change::Put { origin, .. }, Change::Put { document, .. }) => {
+            Some(Change::Put { document: document.clone(), origin: *origin })
         }
         (_, Change::Put { .. } | Change::Remake { .. } | Change::Delete | Change::Refetch) => Some(later.clone()),
         (Change::Refetch, Change::Update(_)) => Some(Change::Refetch),
@@ -129,7 +138,7 @@ mod tests {
     }
 
     fn put(n: i32) -> Change {
-        Change::Put { document: rawdoc! {"_id": 1, "n": n}, fresh: true }
+        Change::Put { document: rawdoc! {"_id": 1, "n": n}, origin: Origin::Insert }
     }
 
     #[test]

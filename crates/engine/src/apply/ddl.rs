@@ -1,11 +1,11 @@
 //! Carries changes of the catalog over. Each is applied with everything before it applied and nothing after it, and
 //! exactly once: what it is about to act on is noted before, in the checkpoint, and the position after it right after.
 
-use super::{
-    adopt::adopt,
-    registry::{Registry, Target},
-};
 use crate::{
+    apply::{
+        adopt::adopt,
+        registry::{Registry, Target},
+    },
     catalog::{self, Entry, Kind, Uuid},
     copy::slot::Slot,
     definition::{self, Place},

@@ -3,9 +3,9 @@
 //! Only deltas of top-level fields count as exact here unless the server marks ambiguous paths: before 6.1 a literal
 //! field `p.q` looks just like a nested path. Everything else is read again from the source.
 
-use super::shape::Fields;
 use crate::{
-    raw::{RawArrayBuilder, RawDocBuilder},
+    apply::shape::Fields,
+    raw_builder::{RawArrayBuilder, RawDocBuilder},
     value::{self, Value},
 };
 use bson::{RawBsonRef, RawDocument};

@@ -4,7 +4,7 @@
 //! A document's changes always go to the same lane, which writes them in the order in which they came. A lane that fails
 //! writes nothing more: what is behind the failure must not overtake it.
 
-use super::{
+use crate::apply::{
     coalesce::{Change, Op},
     writer::Writer,
 };

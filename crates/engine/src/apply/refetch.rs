@@ -1,15 +1,15 @@
 //! Reads documents from the source as they are now, where an event doesn't say exactly what became of them.
 
-use super::{
-    coalesce::{Change, Op},
-    registry::Target,
-    writer::{Writer, id_document},
-};
 use crate::{
-    error,
-    raw::{self, RawArrayBuilder, RawDocBuilder},
+    apply::{
+        coalesce::{Change, Op, Origin},
+        registry::Target,
+        writer::{Writer, id_document},
+    },
+    catalog, error, raw,
+    raw_builder::{RawArrayBuilder, RawDocBuilder},
     retry::Backoff,
-    value,
+    value::{self, Value},
 };
 use bson::{RawBsonRef, RawDocumentBuf, Timestamp, doc};
 use limosa_model::{Failure, Namespace};
@@ -108,11 +108,9 @@ impl Writer {
 
     fn reading(&self, target: &Target, ids: &[&RawDocumentBuf], until: Timestamp) -> Reading {
         let mut array = RawArrayBuilder::with_capacity(ids.iter().map(|id| id.as_bytes().len()).sum());
-        for id in ids {
-            if let Some(id) = value::id_of(id) {
-                array.push_value(id);
-            }
-        }
+        // The server refuses to look for what a collated collection can't have.
+        let possible = |id: &Value<'_>| !(target.folds && id.has_symbol());
+        ids.iter().filter_map(|id| value::id_of(id)).filter(possible).for_each(|id| array.push_value(id));
         let filter = RawDocBuilder::new().document("_id", &RawDocBuilder::new().array("$in", array).into_bytes());
         Reading {
             ns: target.ns.clone(),
@@ -121,6 +119,7 @@ impl Writer {
             until,
             cursor: None,
             backoff: Backoff::default(),
+            proven: false,
             gone: false,
         }
     }
@@ -129,17 +128,19 @@ impl Writer {
 fn put(target: &Arc<Target>, id: RawDocumentBuf, document: RawDocumentBuf) -> Op {
     // In case that it has to be read once more.
     let canonical = value::id_of(&id).map(|id| raw::canonical_id(id, target.folds)).unwrap_or_default();
-    Op { target: Arc::clone(target), id, canonical, change: Change::Put { document, fresh: false } }
+    Op { target: Arc::clone(target), id, canonical, change: Change::Put { document, origin: Origin::Reread } }
 }
 
 /// A read that goes on under a collection's new name, and begins again after an error that passes.
 struct Reading {
     ns: Namespace,
-    uuid: Option<crate::catalog::Uuid>,
+    uuid: Option<catalog::Uuid>,
     filter: Vec<u8>,
     until: Timestamp,
     cursor: Option<crate::call::Batches>,
     backoff: Backoff,
+    /// Whether what the open cursor reads is known to be this collection.
+    proven: bool,
     /// The collection is no longer on the source.
     gone: bool,
 }
@@ -147,27 +148,50 @@ struct Reading {
 impl Reading {
     async fn next(&mut self, writer: &Writer) -> Result<Option<Vec<RawDocumentBuf>>, Failure> {
         loop {
-            let e = match self.try_next(writer).await {
-                Ok(batch) => return Ok(batch),
-                Err(e) => e,
-            };
-            self.cursor = None;
-            if error::is_gone(&e) {
-                let found = match self.uuid {
-                    Some(uuid) => crate::catalog::find_by_uuid(&writer.source, &self.ns, uuid).await?,
-                    None => None,
-                };
-                match found {
-                    Some(entry) if entry.ns != self.ns || self.backoff.wait().await => self.ns = entry.ns,
-                    _ => {
-                        self.gone = true;
+            match self.try_next(writer).await {
+                Ok(batch) if self.is_own(writer).await? => return Ok(batch),
+                Err(e) if !error::is_gone(&e) => {
+                    self.cursor = None;
+                    if !error::is_transient(&e) || !self.backoff.wait().await {
+                        return Err(writer.source.failure(&e));
+                    }
+                }
+                Ok(_) | Err(_) => {
+                    self.cursor = None;
+                    if !self.follow(writer).await? {
                         return Ok(None);
                     }
                 }
-            } else if !error::is_transient(&e) || !self.backoff.wait().await {
-                return Err(writer.source.failure(&e));
             }
         }
+    }
+
+    /// Whether the open cursor reads this collection. Before 6.0 a read can't hold to a UUID: under the name there may be
+    /// another collection by now, or none. A cursor stays with what it found when it was opened.
+    async fn is_own(&mut self, writer: &Writer) -> Result<bool, Failure> {
+        if !self.proven {
+            let now = match self.uuid {
+                Some(_) if writer.source.level < (6, 0) => {
+                    catalog::find(&writer.source, &self.ns).await?.and_then(|entry| entry.uuid)
+                }
+                own => own,
+            };
+            self.proven = now == self.uuid;
+        }
+        Ok(self.proven)
+    }
+
+    /// Goes on under the collection's name of now; `false` if it is gone.
+    async fn follow(&mut self, writer: &Writer) -> Result<bool, Failure> {
+        let found = match self.uuid {
+            Some(uuid) => catalog::find_by_uuid(&writer.source, &self.ns, uuid).await?,
+            None => None,
+        };
+        match found {
+            Some(entry) if entry.ns != self.ns || self.backoff.wait().await => self.ns = entry.ns,
+            _ => self.gone = true,
+        }
+        Ok(!self.gone)
     }
 
     async fn try_next(&mut self, writer: &Writer) -> Result<Option<Vec<RawDocumentBuf>>, Error> {
@@ -183,6 +207,7 @@ impl Reading {
             let command = RawDocBuilder::new().extend(&head)?.document("filter", &self.filter).build()?;
             let (db, member) = (writer.source.db(&self.ns.db), writer.source.reads.from.criteria());
             self.cursor = Some(db.run_raw_cursor_command(command).selection_criteria(member).batch().await?);
+            self.proven = false;
         }
         let Some(cursor) = self.cursor.as_mut() else { return Ok(None) };
         let Some(batch) = cursor.next().await else { return Ok(None) };

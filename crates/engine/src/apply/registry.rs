@@ -12,7 +12,7 @@ use crate::{
     cluster::Cluster,
     definition::{self, Place, lost},
     failpoint,
-    verify::metadata::SIDE_BY_SIDE,
+    tuning::CATALOG_CONCURRENCY,
 };
 use futures::{StreamExt, TryStreamExt};
 use limosa_model::{Failure, Namespace, NamespaceFilter};
@@ -180,7 +180,7 @@ impl Registry {
     pub async fn create_all(&mut self, entries: &[Entry]) -> Result<(), Failure> {
         for some in entries.chunks(NOTED_AT_ONCE) {
             let all: Vec<_> = some.iter().map(|entry| self.make(entry, &entry.ns)).collect();
-            let made = futures::stream::iter(all).buffer_unordered(SIDE_BY_SIDE).try_collect().await?;
+            let made = futures::stream::iter(all).buffer_unordered(CATALOG_CONCURRENCY).try_collect().await?;
             self.note(made).await?;
         }
         Ok(())
@@ -381,7 +381,7 @@ fn differs(entry: &Entry, found: &Entry) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::Side;
+    use crate::side::Side;
     use bson::{Timestamp, doc};
     use limosa_model::{Epoch, ErrorCode, MigrationId, Secret};
     use limosa_testkit::ReplicaSet;

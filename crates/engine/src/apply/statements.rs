@@ -4,12 +4,13 @@
 //! before 5.0.18 and 6.0.6 end their process when it meets two fields of one name; later ones refuse the update. Where
 //! nothing but a pipeline can say what a document holds, it inserts it.
 
-use super::{
-    coalesce::{Change, Op},
-    shape::{self, Fields, Zeros},
-};
 use crate::{
-    raw::{RawArrayBuilder, RawDocBuilder, replacing},
+    apply::{
+        coalesce::{Change, Op},
+        shape::{self, Fields, Zeros},
+    },
+    raw::replacing,
+    raw_builder::{RawArrayBuilder, RawDocBuilder},
     value::{self, Value},
 };
 use bson::{Document, RawBsonRef, RawDocument, RawDocumentBuf, doc};
@@ -230,14 +231,14 @@ impl Commands {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::apply::registry::Target;
+    use crate::apply::{coalesce::Origin, registry::Target};
     use bson::rawdoc;
     use std::sync::Arc;
 
     fn put(document: RawDocumentBuf) -> (u32, Op) {
         let target = Arc::new(Target::plain(Namespace::new("d", "c")));
         let id = rawdoc! {"_id": 1};
-        (0, Op { target, id, canonical: Vec::new(), change: Change::Put { document, fresh: false } })
+        (0, Op { target, id, canonical: Vec::new(), change: Change::Put { document, origin: Origin::Replacement } })
     }
 
     fn verbs(ops: &[(u32, Op)]) -> Vec<String> {

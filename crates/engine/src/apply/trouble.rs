@@ -5,10 +5,9 @@
 //! ends in the middle of one write are counted as that write's doing. To know which of a transaction's many writes it was,
 //! everything up to the events that were being written is sent one by one after the first end, and each is noted before.
 
-use super::coalesce::Op;
 use crate::{cluster::Cluster, kept, value};
 use bson::{RawDocument, Timestamp, doc};
-use limosa_model::{ErrorCode, Failure};
+use limosa_model::{ErrorCode, Failure, Namespace};
 use mongodb::error::{Error, ErrorKind};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -86,13 +85,13 @@ struct Write {
 }
 
 impl Write {
-    fn of(op: &Op, ends: u32) -> Self {
-        let (namespace, bytes) = (op.target.ns.to_string(), hex(op.id.as_bytes()));
-        Self { namespace, id: shown(&op.id), bytes, ends, ..Self::default() }
+    fn of(ns: &Namespace, id: &RawDocument, ends: u32) -> Self {
+        let (namespace, bytes) = (ns.to_string(), hex(id.as_bytes()));
+        Self { namespace, id: shown(id), bytes, ends, ..Self::default() }
     }
 
-    fn is_of(&self, op: &Op) -> bool {
-        self.namespace == op.target.ns.to_string() && self.bytes == hex(op.id.as_bytes())
+    fn is_of(&self, ns: &Namespace, id: &RawDocument) -> bool {
+        self.namespace == ns.to_string() && self.bytes == hex(id.as_bytes())
     }
 
     fn failure(&self) -> Failure {
@@ -227,21 +226,21 @@ impl Trouble {
         Ok(self.is_careful(until))
     }
 
-    /// How `op` may be sent; an error if it may not any more.
-    pub fn standing(&self, op: &Op) -> Result<Standing, Failure> {
+    /// How the write of this document may be sent; an error if it may not any more.
+    pub fn standing(&self, ns: &Namespace, id: &RawDocument) -> Result<Standing, Failure> {
         let state = self.state();
-        match state.deadly.iter().find(|write| write.is_of(op)) {
+        match state.deadly.iter().find(|write| write.is_of(ns, id)) {
             None => Ok(Standing::Harmless),
             Some(write) if write.ends == 2 => Ok(Standing::Suspect),
             Some(write) => Err(write.failure()),
         }
     }
 
-    /// `op` is about to be sent alone. It counts as having been sent once, with others, when the process ended.
-    pub fn sends(&self, op: &Op) -> Result<(), Failure> {
+    /// The write of this document is about to be sent alone. It counts as having been sent once, with others, when the process ended.
+    pub fn sends(&self, ns: &Namespace, id: &RawDocument) -> Result<(), Failure> {
         self.change(|state| {
-            let known = state.deadly.iter().find(|write| write.is_of(op)).map_or(1, |write| write.ends);
-            state.sending = Some(Write { process: state.process.clone(), ..Write::of(op, known) });
+            let known = state.deadly.iter().find(|write| write.is_of(ns, id)).map_or(1, |write| write.ends);
+            state.sending = Some(Write { process: state.process.clone(), ..Write::of(ns, id, known) });
         })
     }
 
@@ -279,13 +278,14 @@ impl Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::apply::{coalesce::Change, registry::Target};
-    use bson::rawdoc;
-    use limosa_model::Namespace;
+    use bson::{RawDocumentBuf, rawdoc};
 
-    fn op(id: i32) -> Op {
-        let target = Arc::new(Target::plain(Namespace::new("d", "c")));
-        Op { target, id: rawdoc! {"_id": id}, canonical: Vec::new(), change: Change::Delete }
+    fn ns() -> Namespace {
+        Namespace::new("d", "c")
+    }
+
+    fn id(id: i32) -> RawDocumentBuf {
+        rawdoc! {"_id": id}
     }
 
     const UNTIL: Timestamp = Timestamp { time: 5, increment: 1 };
@@ -308,9 +308,9 @@ mod tests {
         trouble.broke(UNTIL).expect("is kept");
         answers(&trouble, "second");
         assert!(trouble.is_careful(UNTIL) && !trouble.is_careful(Timestamp { time: 5, increment: 2 }));
-        trouble.sends(&op(1)).expect("is kept");
+        trouble.sends(&ns(), &id(1)).expect("is kept");
         trouble.arrived().expect("is kept");
-        trouble.sends(&op(2)).expect("is kept");
+        trouble.sends(&ns(), &id(2)).expect("is kept");
         // The agent ends before it sees the connection break.
         let trouble = open();
         answers(&trouble, "third");
@@ -320,13 +320,13 @@ mod tests {
         // A resume may try once more, by a delete and an insert.
         let trouble = open();
         trouble.verdict().expect("was named");
-        assert_eq!(trouble.standing(&op(1)), Ok(Standing::Harmless));
-        assert_eq!(trouble.standing(&op(2)), Ok(Standing::Suspect));
+        assert_eq!(trouble.standing(&ns(), &id(1)), Ok(Standing::Harmless));
+        assert_eq!(trouble.standing(&ns(), &id(2)), Ok(Standing::Suspect));
         answers(&trouble, "third");
-        trouble.sends(&op(2)).expect("is kept");
+        trouble.sends(&ns(), &id(2)).expect("is kept");
         trouble.broke(UNTIL).expect("is kept");
         answers(&trouble, "fourth");
         trouble.verdict().expect_err("is named again");
-        trouble.standing(&op(2)).expect_err("is never sent again");
+        trouble.standing(&ns(), &id(2)).expect_err("is never sent again");
     }
 }

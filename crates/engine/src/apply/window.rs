@@ -3,15 +3,15 @@
 //! How large a window may grow is counted in what is left after coalescing: where few documents take most of the changes,
 //! a long stretch of the stream becomes few writes, and the longer the stretch, the fewer for each change.
 
-use super::{
-    coalesce::{Batch, Change, Op},
-    delta::Delta,
-    registry::Target,
-    writer::id_document,
-};
 use crate::{
-    catalog,
-    raw::{self, RawDocBuilder},
+    apply::{
+        coalesce::{Batch, Change, Op, Origin},
+        delta::Delta,
+        registry::Target,
+        writer::id_document,
+    },
+    catalog, raw,
+    raw_builder::RawDocBuilder,
     stream::event::{Event, Kind},
 };
 use bson::{RawDocumentBuf, Timestamp};
@@ -84,7 +84,10 @@ impl Window {
                 .filter(|delta| delta.size() < LARGE_DELTA && !(newer && delta.removes()))
                 .map_or(Change::Refetch, Change::Update),
             _ => match event.full_document {
-                Some(document) => Change::Put { document: document.to_owned(), fresh: event.operation == "insert" },
+                Some(document) => {
+                    let origin = if event.operation == "insert" { Origin::Insert } else { Origin::Replacement };
+                    Change::Put { document: document.to_owned(), origin }
+                }
                 None => Change::Refetch, // an event that was too large
             },
         };
@@ -165,7 +168,7 @@ mod tests {
         for n in 0..8 {
             assert!(!window.is_full());
             let document = rawdoc! {"_id": n, "text": "x".repeat(MOST_BYTES / 8)};
-            let change = Change::Put { document, fresh: true };
+            let change = Change::Put { document, origin: Origin::Insert };
             window.add(Op { target: Arc::clone(&target), id: rawdoc! {"_id": n}, canonical: vec![n as u8], change });
         }
         assert!(window.is_full());

@@ -4,21 +4,22 @@
 //!
 //! Transactions are committed with majority: an acknowledged window survives a failover of the destination.
 
-use super::{
-    coalesce::{Change, Op},
-    registry::Target,
-    series,
-    statements::{commands, inserts},
-    trouble::{self, Standing, Trouble},
-};
 use crate::{
+    apply::{
+        coalesce::{Change, Op, Origin},
+        registry::Target,
+        series,
+        statements::{commands, inserts},
+        trouble::{self, Standing, Trouble},
+    },
     catalog,
     checkpoint::{DATABASE, Store},
     cluster::Cluster,
     error, indexes,
     metrics::APPLY,
     progress::Tracker,
-    raw::{RawDocBuilder, as_i64},
+    raw::as_i64,
+    raw_builder::RawDocBuilder,
     retry::Backoff,
 };
 use bson::{Bson, Document, RawDocument, RawDocumentBuf, Timestamp, doc, raw::cstr, rawdoc};
@@ -65,7 +66,7 @@ impl Writer {
         let mut refetch: Vec<Op> = refetch.drain(..).map(|(_, op)| op).collect();
         refetch.extend(self.take_taken());
         for (_, op) in &mut ops {
-            if self.trouble.standing(op)? == Standing::Suspect && op.change != Change::Delete {
+            if self.trouble.standing(&op.target.ns, &op.id)? == Standing::Suspect && op.change != Change::Delete {
                 refetch.push(Op { change: Change::Refetch, ..op.clone() });
                 op.change = Change::Delete;
             }
@@ -114,7 +115,7 @@ impl Writer {
     ) -> Result<(), Failure> {
         let _alone = self.trouble.turn.lock().await;
         for (round, op) in ops {
-            self.trouble.sends(&op)?;
+            self.trouble.sends(&op.target.ns, &op.id)?;
             if op.target.keeps_order {
                 self.write_in_order(vec![op], refetch, until).await?;
             } else {
@@ -182,6 +183,10 @@ impl Writer {
                             made_way += 1;
                             continue;
                         }
+                        change if self.may_be_anothers(change) => {
+                            refetch.push(Op { change: Change::Refetch, ..op.clone() });
+                            return Ok(());
+                        }
                         _ => {}
                     }
                     return Err(error::refused(code, format!("{} refused a write: {message}", op.target.ns)));
@@ -203,6 +208,13 @@ impl Writer {
             Box::pin(self.write_transaction(vec![op], refetch, until)).await?;
         }
         Ok(())
+    }
+
+    /// Whether what is refused may belong to a collection that is gone. Before 6.0 events show neither a collection's UUID
+    /// nor its options: it is made with those of the one that has its name by now, which need not take its documents.
+    fn may_be_anothers(&self, change: &Change) -> bool {
+        let from_event = matches!(change, Change::Put { origin: Origin::Insert | Origin::Replacement, .. });
+        from_event && self.source.level < (6, 0)
     }
 
     /// Whether the process ended to which `error`'s connection was, so that one by one is right; unknown counts as not.
@@ -287,7 +299,7 @@ impl Writer {
             let documents: Vec<&RawDocument> = rest
                 .iter()
                 .map_while(|op| match &op.change {
-                    Change::Put { document, fresh: true } => Some(document.as_ref()),
+                    Change::Put { document, origin: Origin::Insert } => Some(document.as_ref()),
                     _ => None,
                 })
                 .collect();
@@ -303,6 +315,9 @@ impl Writer {
                         (Change::Update(_), _) => refetch.push(Op { change: Change::Refetch, ..first.clone() }),
                         // Before 5.0 a capped collection's documents can't be deleted, on the source neither.
                         (Change::Delete, 20) => {}
+                        (change, _) if self.may_be_anothers(change) => {
+                            refetch.extend(run.iter().map(|op| Op { change: Change::Refetch, ..op.clone() }));
+                        }
                         _ => {
                             return Err(error::refused(code, format!("{ns} refused a write: {message}")));
                         }

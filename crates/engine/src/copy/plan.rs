@@ -256,7 +256,7 @@ mod tests {
     async fn few_large_documents_are_cut_without_a_sample_which_would_read_them_all() {
         let set = limosa_testkit::ReplicaSet::start().await.expect("starts");
         let uri = limosa_model::Secret::new(set.uri());
-        let source = Cluster::connect(crate::cluster::Side::Source, &uri).await.expect("connects");
+        let source = Cluster::connect(crate::side::Side::Source, &uri).await.expect("connects");
         let ids: Vec<Document> = (0..200).map(|n| doc! {"_id": n}).collect();
         let app = set.client().await.database("app");
         app.collection("c").insert_many(ids).await.expect("inserts");
@@ -277,7 +277,7 @@ mod tests {
     async fn a_collection_whose_name_a_view_has_taken_is_of_no_size() {
         let set = limosa_testkit::ReplicaSet::start().await.expect("starts");
         let uri = limosa_model::Secret::new(set.uri());
-        let source = Cluster::connect(crate::cluster::Side::Source, &uri).await.expect("connects");
+        let source = Cluster::connect(crate::side::Side::Source, &uri).await.expect("connects");
         let create = doc! {"create": "v", "viewOn": "c", "pipeline": []};
         source.db("app").run_command(create).await.expect("creates");
         let size = size(&source, &Namespace::new("app", "v")).await.expect("a view is no failure");

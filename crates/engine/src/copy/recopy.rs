@@ -4,17 +4,17 @@
 //!
 //! Capped, clustered and time-series collections can't be brought up to date in place; they are dropped before and copied whole.
 
-use super::{
-    plan::CopyRange,
-    slot::{Slot, Written, found, id_of, try_found},
-};
 use crate::{
     apply::statements::puts,
     catalog::{self, Entry},
     checkpoint::{Store, Term},
     cluster::Cluster,
-    cutover, error,
-    raw::{self, RawArrayBuilder, RawDocBuilder},
+    copy::{
+        plan::CopyRange,
+        slot::{Slot, Written, found, id_of, try_found},
+    },
+    definition, error, raw,
+    raw_builder::{RawArrayBuilder, RawDocBuilder},
     retry::Backoff,
     throttle::Reads,
     value::Value,
@@ -48,7 +48,7 @@ pub(crate) async fn prepare(
         if !in_place(Some(&entry)) || now.get(origin) != Some(&entry.ns) {
             let name = entry.ns.coll.strip_prefix(catalog::BUCKETS).unwrap_or(&entry.ns.coll);
             tracing::info!(ns = %entry.ns, "dropped, to be copied whole");
-            cutover::drop_namespace(destination, &Namespace::new(&entry.ns.db, name)).await?;
+            definition::drop_namespace(destination, &Namespace::new(&entry.ns.db, name)).await?;
         }
     }
     Ok(())

@@ -12,7 +12,7 @@ use crate::{
     checkpoint::{DATABASE, Store, Term},
     cluster::Cluster,
     error, raw,
-    raw::{RawArrayBuilder, RawDocBuilder},
+    raw_builder::{RawArrayBuilder, RawDocBuilder},
     retry::Backoff,
     value::Value,
 };

@@ -1,17 +1,18 @@
 //! Copies ranges: the server's reply batches go as they are, undecoded, into `insert` commands.
 
-use super::{
-    plan::CopyRange,
-    recopy,
-    slot::{Slot, Written},
-};
 use crate::{
     catalog,
     checkpoint::{Store, Term},
     cluster::Cluster,
+    component::Part,
+    copy::{
+        plan::CopyRange,
+        recopy,
+        slot::{Slot, Written},
+    },
     error, failpoint,
     metrics::COPY,
-    progress::{Part, Tracker},
+    progress::Tracker,
     retry::Backoff,
     throttle::Throttle,
     tuning::ReadFrom,
@@ -201,8 +202,13 @@ impl Copier {
             let removed = slot.remove_extra(&self.source, range).await?;
             sum.terms.extend(removed.ok_or(Interrupted::Moved)?);
         }
+        // A renamed or dropped collection just has nothing.
+        self.hold_to_uuid(range).await
+    }
+
+    /// Before 6.0 a read can't hold to a UUID: under the range's name there may be another collection by now, or none.
+    async fn hold_to_uuid(&self, range: &CopyRange) -> Result<(), Interrupted> {
         if self.source.level < (6, 0) {
-            // Without `collectionUUID` a read of a renamed or dropped collection just finds nothing.
             let now = catalog::find(&self.source, &range.source_ns).await?;
             if now.and_then(|entry| entry.uuid) != range.uuid {
                 return Err(Interrupted::Moved);
@@ -247,6 +253,8 @@ impl Copier {
         let opened =
             db.run_cursor_command(command).batch_size(self.batch(range)).selection_criteria(self.reads.criteria());
         let mut cursor = opened.batch().await.map_err(read_error)?;
+        // Before anything of it is written; the cursor stays with what it found.
+        self.hold_to_uuid(range).await?;
         let mut began = Instant::now();
         let mut writes: JoinSet<(Slot, Result<Written, Failure>)> = JoinSet::new();
         let mut free = slots.to_vec();

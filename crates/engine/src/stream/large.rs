@@ -5,11 +5,11 @@
 //! array anew: there the stream is read without the events' documents until such an event is behind, and the documents
 //! concerned are read again from the source.
 
-use super::event;
 use crate::{
     cluster::Cluster,
     error,
-    raw::{RawArrayBuilder, RawDocBuilder},
+    raw_builder::{RawArrayBuilder, RawDocBuilder},
+    stream::event,
 };
 use bson::{Document, RawBsonRef, RawDocument, RawDocumentBuf, doc};
 use mongodb::error::Error;

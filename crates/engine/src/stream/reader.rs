@@ -1,16 +1,17 @@
 //! Reads the source's cluster-wide change stream into the spool, and opens it again wherever it breaks.
 
-use super::{
-    event,
-    large::{self, Fragments},
-    spool::Spool,
-    unreadable,
-};
 use crate::{
     apply::trouble::Trouble,
     cluster::Cluster,
-    progress::{Part, Tracker},
+    component::Part,
+    progress::Tracker,
     retry,
+    stream::{
+        event,
+        large::{self, Fragments},
+        spool::Spool,
+        unreadable,
+    },
 };
 use bson::{Document, RawDocumentBuf, Timestamp, doc};
 use limosa_model::{ErrorCode, Failure};

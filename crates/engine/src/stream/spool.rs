@@ -8,8 +8,7 @@
 //!
 //! The disk has a cap: at it the reader waits, until the applier has got through half.
 
-use super::event;
-use crate::{Tuning, checkpoint::Position, kept};
+use crate::{Tuning, kept, position::Position, stream::event};
 use bson::{Document, RawDocument, RawDocumentBuf, Timestamp};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions};
 use limosa_model::{ErrorCode, Failure};

@@ -5,7 +5,7 @@
 use crate::{
     apply::trouble::{Trouble, shown},
     cluster::Cluster,
-    raw::{RawArrayBuilder, RawDocBuilder},
+    raw_builder::{RawArrayBuilder, RawDocBuilder},
 };
 use bson::{Document, RawBsonRef, RawDocument, RawDocumentBuf, Timestamp, doc};
 use limosa_model::{ErrorCode, Failure};

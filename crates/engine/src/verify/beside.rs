@@ -9,17 +9,18 @@
 //! document differs a second time, the migration fails: whoever it was will do it again after the cutover too. Once
 //! somebody has resumed it, every document may be written again once more.
 
-use super::{
-    dirty::{self, Entry},
-    lookup,
-    notes::{Found, Notes, Repaired},
-    scan::{Ends, Pair},
-};
 use crate::{
     apply::{coalesce::Op, registry::Registry},
     catalog::Uuid,
-    progress::{Part, Tracker},
+    component::Part,
+    progress::Tracker,
     tuning::Tuning,
+    verify::{
+        collection_pair::{Ends, Pair},
+        dirty::{self, Entry},
+        lookup,
+        notes::{Found, Notes, Repaired},
+    },
 };
 use bson::Timestamp;
 use limosa_model::{ErrorCode, Failure, Namespace};

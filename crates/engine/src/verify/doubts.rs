@@ -1,14 +1,14 @@
 //! Collections of which it isn't certain that every change was marked: compared as a whole, out of turn, before everything
 //! counts as compared. They are noted on the agent's disk, so that a restart doesn't forget them.
 
-use super::{
-    beside::Verifier,
-    dirty::storage,
-    scan::{Interval, Pair},
-};
 use crate::{
     catalog::{self, Uuid},
     retry::Backoff,
+    verify::{
+        beside::Verifier,
+        collection_pair::{Interval, Pair},
+        dirty::storage,
+    },
 };
 use limosa_model::Failure;
 use std::time::Duration;

@@ -1,17 +1,17 @@
 //! Looks at single documents: those that a change was applied to, once they are quiet, and at the cutover at all that are
 //! left.
 
-use super::{
-    beside::{Repair, Verifier, now},
-    dirty::Entry,
-    lookup,
-    notes::Repaired,
-    scan::{Ends, Pair, Place},
-};
 use crate::{
     catalog::{self, Uuid},
-    progress::Part,
+    component::Part,
     value,
+    verify::{
+        beside::{Repair, Verifier, now},
+        collection_pair::{Ends, Pair, Place},
+        dirty::Entry,
+        lookup,
+        notes::Repaired,
+    },
 };
 use bson::RawDocumentBuf;
 use limosa_model::{

@@ -1,15 +1,16 @@
 //! Looks documents up by `_id` on both sides and holds them against each other. The slower way to compare, and the one
 //! that settles every doubt.
 
-use super::{
-    path::first_difference,
-    scan::{Broken, Counted, Ends, Pair, Place, Stream, find_command, id_of},
-};
 use crate::{
     cluster::Cluster,
-    error,
-    raw::{self, RawArrayBuilder, RawDocBuilder},
+    error, raw,
+    raw_builder::{RawArrayBuilder, RawDocBuilder},
     value,
+    verify::{
+        collection_pair::{Broken, Counted, Ends, Pair, Place},
+        document_stream::{Stream, find_command, id_of},
+        path::first_difference,
+    },
 };
 use bson::{Bson, Document, RawDocument, RawDocumentBuf, doc};
 use futures::future::BoxFuture;
@@ -20,6 +21,9 @@ use limosa_model::{
 use mongodb::error::Error;
 use std::collections::HashMap;
 use xxhash_rust::xxh3::xxh3_128;
+
+/// The server's code where an index can't hold a value.
+const CANNOT_BUILD_INDEX_KEYS: i32 = 201;
 
 /// `_id`s in one read.
 pub(crate) const IDS: usize = 1000;
@@ -94,27 +98,47 @@ pub(crate) async fn each_of(
     mut see: impl FnMut(&RawDocument),
 ) -> Result<(), Error> {
     for chunk in raw::runs(ids, IDS, |id| id.as_bytes().len()) {
-        let mut wanted = RawArrayBuilder::with_capacity(chunk.iter().map(|id| id.as_bytes().len()).sum());
-        chunk.iter().filter_map(|id| value::id_of(id)).for_each(|id| wanted.push_value(id));
-        let filter =
-            RawDocBuilder::new().document("_id", &RawDocBuilder::new().array("$in", wanted).into_bytes()).into_bytes();
-        let head = find_command(place, query);
-        let command = RawDocBuilder::new().extend(&head)?.document("filter", &filter).build()?;
-        let reads = &cluster.reads;
-        let db = cluster.db(&place.ns.db);
-        let opened = db.run_raw_cursor_command(command).selection_criteria(reads.from.criteria());
-        let mut cursor = match opened.batch().await {
-            Ok(cursor) => cursor,
-            Err(e) if error::is_gone(&e) => return Ok(()),
-            Err(e) => return Err(e),
-        };
-        while let Some(batch) = cursor.next().await {
-            let batch = batch?;
-            let documents = batch.doc_slices()?;
-            reads.throttle.note_read(documents.as_bytes().len());
-            for document in documents.into_iter().flatten().filter_map(|value| value.as_document()) {
-                see(document);
+        match read_chunk(cluster, place, query, chunk, &mut see).await {
+            Err(e) if error::code(&e) == Some(CANNOT_BUILD_INDEX_KEYS) => {
+                // One of them is an `_id` that a collated collection can't have, and the server refuses to look for it.
+                let possible = |id: &&RawDocumentBuf| value::id_of(id).is_some_and(|id| !id.has_symbol());
+                let possible: Vec<RawDocumentBuf> = chunk.iter().filter(possible).cloned().collect();
+                read_chunk(cluster, place, query, &possible, &mut see).await?;
             }
+            done => done?,
+        }
+    }
+    Ok(())
+}
+
+/// The same of as many as one read looks up.
+async fn read_chunk(
+    cluster: &Cluster,
+    place: &Place,
+    query: &Document,
+    ids: &[RawDocumentBuf],
+    see: &mut impl FnMut(&RawDocument),
+) -> Result<(), Error> {
+    let mut wanted = RawArrayBuilder::with_capacity(ids.iter().map(|id| id.as_bytes().len()).sum());
+    ids.iter().filter_map(|id| value::id_of(id)).for_each(|id| wanted.push_value(id));
+    let filter =
+        RawDocBuilder::new().document("_id", &RawDocBuilder::new().array("$in", wanted).into_bytes()).into_bytes();
+    let head = find_command(place, query);
+    let command = RawDocBuilder::new().extend(&head)?.document("filter", &filter).build()?;
+    let reads = &cluster.reads;
+    let db = cluster.db(&place.ns.db);
+    let opened = db.run_raw_cursor_command(command).selection_criteria(reads.from.criteria());
+    let mut cursor = match opened.batch().await {
+        Ok(cursor) => cursor,
+        Err(e) if error::is_gone(&e) => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    while let Some(batch) = cursor.next().await {
+        let batch = batch?;
+        let documents = batch.doc_slices()?;
+        reads.throttle.note_read(documents.as_bytes().len());
+        for document in documents.into_iter().flatten().filter_map(|value| value.as_document()) {
+            see(document);
         }
     }
     Ok(())

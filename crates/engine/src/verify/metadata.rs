@@ -4,16 +4,13 @@ use crate::{
     catalog::{self, Entry, Kind},
     cluster::Cluster,
     index_spec::{self, Properties},
-    indexes,
     raw::as_i64,
+    tuning::CATALOG_CONCURRENCY,
 };
 use bson::{Bson, Document};
 use futures::{StreamExt, TryStreamExt};
 use limosa_model::{Failure, Namespace, NamespaceFilter};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Collections that are asked about at once: the application waits at the cutover, and there may be thousands.
-pub(crate) const SIDE_BY_SIDE: usize = 16;
 
 /// What differs in one namespace's definition, a line each.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -53,7 +50,7 @@ pub(crate) async fn compare(
         };
         all.insert(ns.clone(), Departures { options: vec![only.to_owned()], indexes: Vec::new() });
     }
-    let mut compared = futures::stream::iter(both).buffer_unordered(SIDE_BY_SIDE);
+    let mut compared = futures::stream::iter(both).buffer_unordered(CATALOG_CONCURRENCY);
     while let Some((ns, found)) = compared.try_next().await? {
         if !found.is_empty() {
             all.insert(ns, found);
@@ -73,7 +70,7 @@ async fn of_both(
     let ns = &want.ns;
     let mut found = Departures { options: options(want, have), indexes: Vec::new() };
     if want.kind != Kind::View && have.kind != Kind::View && !ns.coll.starts_with(catalog::BUCKETS) {
-        let (listed, own) = tokio::try_join!(indexes::list(source, ns), indexes::list(destination, ns))?;
+        let (listed, own) = tokio::try_join!(index_spec::list(source, ns), index_spec::list(destination, ns))?;
         let wanted: Vec<Document> = listed
             .iter()
             .filter_map(|i| index_spec::wanted(i, properties, destination.level, destination.version))

@@ -6,7 +6,9 @@
 //! whether a capped collection's documents stand in the same order.
 
 pub(crate) mod beside;
+pub(crate) mod collection_pair;
 pub(crate) mod dirty;
+pub(crate) mod document_stream;
 mod doubts;
 mod look;
 pub(crate) mod lookup;

@@ -6,11 +6,15 @@
 //! passed over: the order can be told while both sides change. Two documents that seem to stand the other way round are
 //! read once more, together, before that counts: another member of a replica set has record ids of its own.
 
-use super::{
-    lookup,
-    scan::{Broken, Ends, Pair, Place, Stream},
+use crate::{
+    cluster::Cluster,
+    value,
+    verify::{
+        collection_pair::{Broken, Ends, Pair, Place},
+        document_stream::Stream,
+        lookup,
+    },
 };
-use crate::{cluster::Cluster, value};
 use bson::{Bson, Document, RawBsonRef, RawDocumentBuf, doc};
 use futures::future::BoxFuture;
 use mongodb::error::Error;

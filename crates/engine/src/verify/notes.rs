@@ -6,13 +6,13 @@
 //! set beside them. The checkpoint on the destination names them, so that notes which missed an event, because
 //! another agent had the migration meanwhile, are thrown away.
 
-use super::{
-    dirty::{DirtySet, Key, keyspace_options, storage},
-    scan::{Counted, IdOrder, Interval, Pair},
-};
 use crate::{
     catalog::{self, Uuid},
     kept,
+    verify::{
+        collection_pair::{Counted, IdOrder, Interval, Pair},
+        dirty::{DirtySet, Key, keyspace_options, storage},
+    },
 };
 use bson::{Binary, Document, RawDocument, doc, spec::BinarySubtype};
 use fjall::Keyspace;

@@ -1,20 +1,19 @@
 //! The verifier's scan beside replication: pass after pass over everything, held up whenever the lag grows; and the
 //! comparisons of whole collections at the cutover.
 
-use super::{
-    beside::{Verifier, now},
-    dirty, lookup, natural,
-    notes::Range,
-    scan::{Broken, Counted, Ends, Interval, Pair},
-    standalone,
-};
 use crate::{
     catalog::{self, Uuid},
     cluster::Cluster,
+    component::Part,
     copy::plan,
-    progress::Part,
     raw::as_i64,
     retry::Backoff,
+    verify::{
+        beside::{Verifier, now},
+        collection_pair::{self, Broken, Counted, Ends, Interval, Pair},
+        dirty, lookup, natural,
+        notes::Range,
+    },
 };
 use bson::{Document, RawDocumentBuf, doc};
 use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture};
@@ -208,7 +207,7 @@ impl Verifier {
         });
         let cut = pairs.map(|pair| async move {
             let size = plan::size(&ends.source, &pair.source).await?;
-            let intervals = standalone::intervals(&ends.source, &pair, size).await?;
+            let intervals = collection_pair::intervals(&ends.source, &pair, size).await?;
             Ok::<_, Failure>((pair, size, intervals))
         });
         // Most collections of a cluster that has thousands are in one piece, and only asked for their size.

@@ -1,18 +1,18 @@
 //! The verifier on its own: compares two clusters after, or beside, whatever tool moved the data. Writes nothing.
 
-use super::{
-    dirty::{self, DirtySet},
-    lookup::{self, explain, look_up},
-    metadata, natural,
-    scan::{Counted, Ends, Interval, Pair},
-};
 use crate::{
     catalog::{self, Entry, Uuid},
-    cluster::{Cluster, Side},
+    cluster::Cluster,
     copy::plan,
     index_spec::Properties,
-    preflight,
     retry::Backoff,
+    side::Side,
+    verify::{
+        collection_pair::{Counted, Ends, Interval, Pair, intervals},
+        dirty::{self, DirtySet},
+        lookup::{self, explain, look_up},
+        metadata, natural,
+    },
 };
 use bson::{RawDocumentBuf, doc};
 use futures::FutureExt;
@@ -80,7 +80,7 @@ pub(crate) async fn run(
         Cluster::connect(Side::Destination, &options.destination_uri)
     );
     let (source, destination) = (source?, destination?);
-    if let Some(failure) = preflight::same_cluster(&source, &destination) {
+    if let Some(failure) = crate::cluster::same_cluster(&source, &destination) {
         return Err(failure);
     }
     let ends = Ends::new(source, destination);
@@ -211,18 +211,6 @@ async fn scan(
         done.into_iter().for_each(|(ns, counted)| sums.entry(ns).or_default().add(counted));
     }
     Ok(sums)
-}
-
-/// The copy's own ranges.
-pub(crate) async fn intervals(source: &Cluster, pair: &Pair, size: plan::Size) -> Result<Vec<Interval>, Failure> {
-    if pair.order != super::scan::IdOrder::Index {
-        return Ok(vec![Interval::default()]);
-    }
-    let boundaries = plan::boundaries_of(source, &pair.source, size).await?;
-    let mut edges = vec![None];
-    edges.extend(boundaries.into_iter().map(Some));
-    edges.push(None);
-    Ok(edges.windows(2).map(|edge| Interval { min: edge[0].clone(), max: edge[1].clone() }).collect())
 }
 
 /// Compares one share, from its beginning again where a connection breaks.
