@@ -6,6 +6,9 @@ use limosa_model::{ErrorCode, Failure};
 use mongodb::error::{Error, ErrorKind, WriteFailure};
 use std::fmt;
 
+/// An index can't hold the value: neither can an `_id` that is looked for be in it.
+pub(crate) const CANNOT_BUILD_INDEX_KEYS: i32 = 201;
+
 /// The server's error code, if a server answered at all. The driver puts it in different places for a command that
 /// failed, a write that was refused, and a write whose concern wasn't met.
 pub(crate) fn code(error: &Error) -> Option<i32> {

@@ -161,6 +161,9 @@ impl Writer {
                     if code == 26 && !matches!(op.change, Change::Put { .. }) {
                         return Ok(()); // the collection is gone
                     }
+                    if code == error::CANNOT_BUILD_INDEX_KEYS && op.change == Change::Delete {
+                        return Ok(()); // it can't have such a document
+                    }
                     if !mixed_allowed && series::allow_mixed_schema(&self.destination, &op.target.ns, &message).await? {
                         mixed_allowed = true;
                         continue;

@@ -22,9 +22,6 @@ use mongodb::error::Error;
 use std::collections::HashMap;
 use xxhash_rust::xxh3::xxh3_128;
 
-/// The server's code where an index can't hold a value.
-const CANNOT_BUILD_INDEX_KEYS: i32 = 201;
-
 /// `_id`s in one read.
 pub(crate) const IDS: usize = 1000;
 
@@ -99,7 +96,7 @@ pub(crate) async fn each_of(
 ) -> Result<(), Error> {
     for chunk in raw::runs(ids, IDS, |id| id.as_bytes().len()) {
         match read_chunk(cluster, place, query, chunk, &mut see).await {
-            Err(e) if error::code(&e) == Some(CANNOT_BUILD_INDEX_KEYS) => {
+            Err(e) if error::code(&e) == Some(error::CANNOT_BUILD_INDEX_KEYS) => {
                 // One of them is an `_id` that a collated collection can't have, and the server refuses to look for it.
                 let possible = |id: &&RawDocumentBuf| value::id_of(id).is_some_and(|id| !id.has_symbol());
                 let possible: Vec<RawDocumentBuf> = chunk.iter().filter(possible).cloned().collect();
