@@ -38,22 +38,22 @@ async fn run(client: &Client, db: &str, command: RawDocumentBuf) {
 }
 
 /// Inserts just these bytes: an upsert by a pipeline keeps timestamps of zeros.
-async fn insert_exactly(client: &Client, db: &str, coll: &str, id: Vec<u8>, whole: &RawDocumentBuf) {
+fn exact_insert(coll: &str, id: &[u8], whole: &RawDocumentBuf) -> RawDocumentBuf {
     let literal = document(&[element(0x03, b"$literal", whole.as_bytes())]);
     let stage = document(&[element(0x03, b"$replaceWith", literal.as_bytes())]);
     let pipeline = document(&[element(0x03, b"0", stage.as_bytes())]);
-    let statement =
-        document(&[nested(b"q", &[id]), element(0x04, b"u", pipeline.as_bytes()), element(0x08, b"upsert", &[1])]);
+    let statement = document(&[
+        nested(b"q", &[id.to_vec()]),
+        element(0x04, b"u", pipeline.as_bytes()),
+        element(0x08, b"upsert", &[1]),
+    ]);
     let statements = document(&[element(0x03, b"0", statement.as_bytes())]);
-    let mut command = rawdoc! {"update": coll};
-    command = document(&[body_of(&command), element(0x04, b"updates", statements.as_bytes())]);
-    run(client, db, command).await;
+    document(&[body_of(&rawdoc! {"update": coll}), element(0x04, b"updates", statements.as_bytes())])
 }
 
-async fn insert(client: &Client, db: &str, coll: &str, whole: &RawDocumentBuf) {
+fn plain_insert(coll: &str, whole: &RawDocumentBuf) -> RawDocumentBuf {
     let documents = document(&[element(0x03, b"0", whole.as_bytes())]);
-    let command = document(&[body_of(&rawdoc! {"insert": coll}), element(0x04, b"documents", documents.as_bytes())]);
-    run(client, db, command).await;
+    document(&[body_of(&rawdoc! {"insert": coll}), element(0x04, b"documents", documents.as_bytes())])
 }
 
 fn body_of(document: &RawDocumentBuf) -> Vec<u8> {
@@ -145,7 +145,7 @@ fn nested_deep(levels: usize) -> Vec<u8> {
 }
 
 /// The updates: two that together create fields in an order that no single one can, others that remove, that touch a
-/// name that is there twice, that push, that keep options of a regular expression as they are, that replace.
+/// name that is there twice, that push, that keep options of a regular expression as they are.
 fn updates() -> Vec<RawDocumentBuf> {
     let set = |fields: &[Vec<u8>]| document(&[nested(b"$set", fields)]);
     vec![
@@ -179,6 +179,25 @@ async fn update_all(client: &Client, db: &str, coll: &str, ids: &[Vec<u8>]) {
     }
 }
 
+/// Each goes, and another comes in its place with the same `_id`: in one transaction, so that both changes come in one
+/// reply.
+async fn replace_all(client: &Client, coll: &str, all: &[(Vec<u8>, RawDocumentBuf)]) {
+    let mut session = client.start_session().await.expect("starts");
+    session.start_transaction().await.expect("starts");
+    for (n, (id, _)) in all.iter().enumerate() {
+        let (other, whole) = &all[(n + 1) % all.len()];
+        let statement = document(&[nested(b"q", std::slice::from_ref(id)), int(b"limit", 1)]);
+        let statements = document(&[element(0x03, b"0", statement.as_bytes())]);
+        let delete = document(&[body_of(&rawdoc! {"delete": coll}), element(0x04, b"deletes", statements.as_bytes())]);
+        let successor = document(&[&id[..], &body_of(whole)[other.len()..]].map(<[u8]>::to_vec));
+        for command in [delete, placing(coll, id, &successor)] {
+            let reply = client.database("app").run_raw_command(command).session(&mut session).await;
+            assert!(reply.as_ref().is_ok_and(|reply| !reply.contains_key("writeErrors")), "{reply:?}");
+        }
+    }
+    session.commit_transaction().await.expect("commits");
+}
+
 async fn hostile_documents_pass(source: &str, destination: &str) {
     eprintln!("from {source} to {destination}");
     let Pair { source: s, destination: d, from, to } = pair(source, destination).await;
@@ -189,7 +208,7 @@ async fn hostile_documents_pass(source: &str, destination: &str) {
             from.database("app").run_command(create).await.expect("creates");
         }
         for (id, whole) in hostile(1, source) {
-            place(&from, coll, id, &whole).await;
+            place(&from, coll, &id, &whole).await;
         }
     }
     let process = d.pid(0);
@@ -200,11 +219,12 @@ async fn hostile_documents_pass(source: &str, destination: &str) {
     run.reach(PhaseKind::Synced).await;
     for coll in kinds {
         for (id, whole) in hostile(2, source) {
-            place(&from, coll, id, &whole).await;
+            place(&from, coll, &id, &whole).await;
         }
     }
     let ids: Vec<Vec<u8>> = [hostile(1, source), hostile(2, source)].concat().into_iter().map(|(id, _)| id).collect();
     update_all(&from, "app", "plain", &ids).await;
+    replace_all(&from, "plain", &hostile(2, source)).await;
     let progress = run.cut_over().await;
     assert_eq!(d.pid(0), process);
     assert!(!d.log(0).contains("\"s\":\"F\""), "the destination died");
@@ -216,11 +236,15 @@ async fn hostile_documents_pass(source: &str, destination: &str) {
 
 /// By the way that keeps its bytes: an insert puts the time in place of zeros, and before 5.0 only an insert takes some
 /// names that begin with a dollar.
-async fn place(client: &Client, coll: &str, id: Vec<u8>, whole: &RawDocumentBuf) {
+fn placing(coll: &str, id: &[u8], whole: &RawDocumentBuf) -> RawDocumentBuf {
     match whole.as_bytes().windows(9).any(|bytes| bytes == [0; 9]) {
-        true => insert_exactly(client, "app", coll, id, whole).await,
-        false => insert(client, "app", coll, whole).await,
+        true => exact_insert(coll, id, whole),
+        false => plain_insert(coll, whole),
     }
+}
+
+async fn place(client: &Client, coll: &str, id: &[u8], whole: &RawDocumentBuf) {
+    run(client, "app", placing(coll, id, whole)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
