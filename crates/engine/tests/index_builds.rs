@@ -152,6 +152,10 @@ async fn what_was_made_final_is_deferred_again_without_creating_a_collection() {
     let listed = to.database("app").run_command(doc! {"listCollections": 1, "filter": {"name": "fresh"}}).await;
     let listed = listed.expect("lists").to_string();
     assert!(listed.contains("$gte"), "it was made without its options: {listed}");
+    // One that is made without them is dropped when the event comes.
+    let oplog = to.database("local").collection::<Document>("oplog.rs");
+    let made = oplog.count_documents(doc! {"op": "c", "ns": "app.$cmd", "o.create": "fresh"}).await.expect("counts");
+    assert_eq!(made, 1, "it was made before its event came");
     let u = indexes_of(&to, "app", "u").await.pop().expect("has two");
     assert!(!u.get_bool("unique").unwrap_or(false) && !u.get_bool("prepareUnique").unwrap_or(false), "{u}");
 }
