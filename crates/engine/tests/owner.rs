@@ -88,6 +88,10 @@ async fn a_replaced_migration_stops_at_once_says_so_and_never_writes_again() {
     let (code, message) = failed(run.end().await);
     assert_eq!(code, "DESTINATION_TAKEN", "{message}");
     assert!(message.contains(&second.migration_id.to_string()), "{message}");
+    // Whatever it still had in its hands is kept out by its fences.
+    let open = doc! {"_id.migration": first.migration_id.to_string(), "epoch": first.epoch.0};
+    let fences = to.database("__limosa").collection::<Document>("fences");
+    assert_eq!(fences.count_documents(open).await.expect("counts"), 0, "its fences are open");
     taking.cut_over().await;
     compare(&from, &to, &["app"]).await.expect("equal");
     // The application writes there; whatever is left of the first one changes nothing of it.
