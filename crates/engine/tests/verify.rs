@@ -2,6 +2,7 @@
 
 use crate::support::{Pair, Run, settings};
 use bson::{Document, doc};
+use futures::TryStreamExt;
 use limosa_engine::{Outcome, failpoint};
 use limosa_model::{AgentId, Epoch, ErrorCode, PhaseKind, cutover::Wishes, protocol::Directive};
 use limosa_testkit::{compare, workload::Workload};
@@ -293,4 +294,42 @@ async fn a_digest_in_the_report_is_that_of_what_the_destination_holds_at_the_end
     }
     // Three were changed lately, and are compared once more if the machine is quick.
     assert!(digests + 3 >= record.namespaces.len() && record.namespaces.len() >= 6, "{:?}", record.namespaces);
+}
+
+/// How many documents the server says that a collection has.
+async fn booked(client: &Client) -> i64 {
+    let reply = client.database("app").run_command(doc! {"count": "c"}).await.expect("counts");
+    reply.get_i32("n").map(i64::from).expect("a number")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_count_that_is_wrong_for_good_lets_no_cutover_count_documents() {
+    let Pair { mut source, destination, from, to } = Pair::start().await;
+    let coll = from.database("app").collection("c");
+    // Too many to be counted in a moment.
+    for first in [0, 70_000, 140_000] {
+        coll.insert_many((first..first + 70_000).map(|n| doc! {"_id": n})).await.expect("inserts");
+    }
+    // What came after a checkpoint is read from the oplog, and not added to the count.
+    from.database("admin").run_command(doc! {"fsync": 1}).await.expect("makes a checkpoint");
+    coll.insert_many((210_000..210_700).map(|n| doc! {"_id": n})).await.expect("inserts");
+    source.kill(0);
+    source.restart(0).await.expect("comes back");
+    assert_ne!(booked(&from).await, 210_700, "the count outlived the crash");
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut run = Run::start(&settings(&source, &destination, dir.path()));
+    run.reach(PhaseKind::Synced).await;
+    coll.insert_one(doc! {"_id": -1}).await.expect("inserts");
+    coll.delete_one(doc! {"_id": 5}).await.expect("deletes");
+    to.database("app").run_command(doc! {"profile": 2}).await.expect("is taken");
+    run.cut_over().await;
+    assert_ne!(booked(&from).await, booked(&to).await);
+    let profile = to.database("app").collection::<Document>("system.profile");
+    let mut asked = profile.find(doc! {"command.aggregate": "c"}).await.expect("reads");
+    while let Some(command) = asked.try_next().await.expect("reads") {
+        assert!(!command.to_string().contains("$group"), "{command}");
+    }
+    to.database("app").run_command(doc! {"profile": 0}).await.expect("is taken");
+    profile.drop().await.expect("drops");
+    compare(&from, &to, &["app"]).await.expect("equal");
 }
