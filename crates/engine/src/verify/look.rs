@@ -278,3 +278,86 @@ impl Verifier {
         Ok(Repair { uuid: entry.uuid(), entry: entry.clone() })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        EngineReport, Metrics, Tuning,
+        cluster::{Cluster, Side},
+        progress::Tracker,
+        verify::dirty,
+    };
+    use bson::{Document, Timestamp, doc, rawdoc};
+    use limosa_model::Secret;
+    use limosa_testkit::ReplicaSet;
+    use mongodb::Client;
+    use std::{
+        future::{Future, poll_fn},
+        pin::{Pin, pin},
+        task::Poll,
+    };
+
+    const ALL: Timestamp = Timestamp { time: u32::MAX, increment: 1 };
+
+    async fn set(client: &Client, value: i32) {
+        let coll = client.database("app").collection::<Document>("c");
+        coll.update_one(doc! {"_id": 1}, doc! {"$set": {"v": value}}).upsert(true).await.expect("writes");
+    }
+
+    /// Goes on until the look waits for changes to be applied, or no longer does, or has ended.
+    async fn until_it_waits<T>(verifier: &Verifier, waits: bool, mut looking: Pin<&mut impl Future<Output = T>>) {
+        poll_fn(|context| {
+            let ended = looking.as_mut().poll(context).is_ready();
+            assert!(!ended, "it has judged by what it saw once");
+            match (verifier.inner.applied.receiver_count() > 0) == waits {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await;
+    }
+
+    /// A window of changes is marked and waits to be written, so that its document counts as quiet. Read again for one of
+    /// them, that is then newer than what was looked at on the source.
+    #[tokio::test]
+    async fn what_a_refetch_saw_of_the_future_is_no_difference() {
+        let (a, b) = tokio::join!(ReplicaSet::start(), ReplicaSet::start());
+        let (a, b) = (a.expect("starts"), b.expect("starts"));
+        let (from, to) = (a.client().await, b.client().await);
+        set(&from, 1).await;
+        set(&to, 1).await;
+        let connect = async |side, set: &ReplicaSet| Cluster::connect(side, &Secret::new(set.uri())).await;
+        let source = connect(Side::Source, &a).await.expect("connects");
+        let ends = Ends::new(source.clone(), connect(Side::Destination, &b).await.expect("connects"));
+        let dir = tempfile::tempdir().expect("a directory");
+        let tracker = Tracker::new(tokio::sync::watch::Sender::new(EngineReport::begin()), Metrics::default());
+        let (verifier, _) = Verifier::open(ends, dir.path(), None, &tracker, &Tuning::default()).expect("opens");
+        let entry = catalog::find(&source, &Namespace::new("app", "c")).await.expect("lists").expect("is there");
+        let uuid = entry.uuid.expect("has one");
+        verifier.state().pairs.insert(uuid, Pair::of(&entry, &entry.ns));
+        verifier.pace(0);
+        let (set_dirty, id) = (&verifier.inner.notes.dirty, rawdoc! {"_id": 1});
+        // What a re-fetch did; what somebody else did.
+        for (on_the_source, repairs) in [(true, 0), (false, 1)] {
+            set_dirty.mark(dirty::key(uuid, &lookup::key(&id)), &id, 100).expect("marks");
+            let taken = set_dirty.take(1, 100).expect("takes");
+            assert_eq!(taken.len(), 1);
+            let mut looking = pin!(verifier.look(taken, 0));
+            until_it_waits(&verifier, true, looking.as_mut()).await;
+            let (_, seen) = source.optimes().await.expect("answers");
+            if on_the_source {
+                set(&from, 2).await;
+            }
+            set(&to, if on_the_source { 2 } else { 3 }).await;
+            verifier.applied(seen);
+            until_it_waits(&verifier, false, looking.as_mut()).await;
+            assert!(verifier.state().repairs.is_empty(), "it differed once");
+            until_it_waits(&verifier, true, looking.as_mut()).await;
+            verifier.applied(ALL);
+            assert_eq!(looking.await, Ok(true));
+            assert_eq!(verifier.state().repairs.len(), repairs);
+            verifier.inner.applied.send_replace(seen);
+        }
+    }
+}
