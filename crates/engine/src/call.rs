@@ -516,3 +516,23 @@ impl Documents {
         Ok(all)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn no_default_of_a_server_ends_a_read() {
+        let client = Client::with_uri_str("mongodb://127.0.0.1:1").await.expect("needs no server");
+        let calls = Calls::new(Side::Source, client, (8, 0));
+        let limit = |command: Document| {
+            let command = RawDocumentBuf::try_from(&command).expect("is one");
+            calls.marked(command).2.get_i32("maxTimeMS").ok()
+        };
+        for name in ["find", "aggregate", "count", "distinct", "listIndexes"] {
+            assert_eq!(limit(doc! {name: "c"}), Some(MOST_MILLIS), "{name}");
+            assert_eq!(limit(doc! {name: "c", "maxTimeMS": 5}), Some(5), "{name}");
+        }
+        assert_eq!(limit(doc! {"insert": "c"}), None);
+    }
+}
