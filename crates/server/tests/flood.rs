@@ -43,7 +43,7 @@ async fn idle_connections_keep_nobody_out() {
             let asked = fresh.get(format!("{}{}", server.url, server.group("clusters")));
             assert_eq!(Answer::of(asked).await.status, 401);
             assert_eq!(server.get(&server.group("clusters")).await.status, 200, "with {n} idle ones");
-            assert!(began.elapsed() < Duration::from_secs(1), "{:?} with {n} idle ones", began.elapsed());
+            assert!(began.elapsed() < Duration::from_secs(5), "{:?} with {n} idle ones", began.elapsed());
         }
     }
     let metrics = server.get("/metrics").await.text;
