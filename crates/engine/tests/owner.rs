@@ -72,6 +72,17 @@ async fn a_complete_migration_that_is_run_again_is_complete_and_writes_nothing()
     let again = reports.borrow().record.clone().expect("is told again");
     assert_eq!(first.record.expect("is told").namespaces, again.namespaces);
     assert_eq!(count(&to, "app").await, 501);
+    // Between these two clusters, and no others.
+    assert!(limosa_engine::completed(&settings).await.is_ok());
+    let other = limosa_testkit::ReplicaSet::start().await.expect("starts");
+    let uri = limosa_model::Secret::new(other.uri());
+    for moved in [
+        Settings { source_uri: uri.clone(), ..settings.clone() },
+        Settings { destination_uri: uri.clone(), ..settings.clone() },
+    ] {
+        let failure = limosa_engine::completed(&moved).await.expect_err("is another cluster");
+        assert_eq!(failure.code.name(), "CONFIGURATION_CHANGED", "{failure}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -227,6 +238,25 @@ async fn a_reverse_migration_that_nothing_proves_writes_nothing_to_the_source() 
         let (code, message) = failed(Run::start(&settings).end().await);
         assert_eq!(code, "REVERSE_NOT_ALLOWED", "{what}: {message}");
         assert_eq!(count(&from, "app").await, 500, "{what}");
+    }
+    // A cluster to which somebody gave that record, as it is and as if it had been the destination.
+    let forger = hostile.client().await;
+    let claims = |client: &Client| client.database("__limosa").collection::<Document>("claims");
+    let own = doc! {"_id": forth.migration_id.to_string()};
+    let claim = claims(&to).find_one(own.clone()).await.expect("reads").expect("is there");
+    claims(&forger).insert_one(claim).await.expect("inserts");
+    let config = forger.database("admin").run_command(doc! {"replSetGetConfig": 1}).await.expect("answers");
+    let config = config.get_document("config").and_then(|config| config.get_document("settings")).expect("is there");
+    let set_id = config.get_object_id("replicaSetId").expect("has one").to_hex();
+    let from_hostile = Settings { source_uri: limosa_model::Secret::new(hostile.uri()), ..back.clone() };
+    for (told, set) in [
+        ("between other clusters, as the cluster says", own.clone()),
+        ("this host completed migration", doc! {"identities.destination.setId": set_id}),
+    ] {
+        claims(&forger).update_one(own.clone(), doc! {"$set": set}).await.expect("updates");
+        let (code, message) = failed(Run::start(&from_hostile).end().await);
+        assert!(code == "REVERSE_NOT_ALLOWED" && message.contains(told), "{code}: {message}");
+        assert_eq!(count(&from, "app").await, 500, "{told}");
     }
     to.database("app").collection("c").insert_one(doc! {"_id": "new"}).await.expect("inserts");
     Run::start(&back).cut_over().await;
