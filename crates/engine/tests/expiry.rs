@@ -2,6 +2,7 @@
 
 use crate::support::{Pair, Run, fail_command, index_names, indexes_of, settings, until};
 use bson::{Document, doc};
+use limosa_engine::failpoint;
 use limosa_model::{ErrorCode, PhaseKind, cutover::Wishes, protocol::Directive};
 use limosa_testkit::ReplicaSet;
 use mongodb::Client;
@@ -50,7 +51,8 @@ async fn a_refused_cutover_leaves_no_expiry_on() {
     app.collection("cl").insert_many(by_date).await.expect("inserts");
     app.collection("ttl").insert_many((0..50).map(|n| doc! {"_id": n, "at": old})).await.expect("inserts");
     let dir = tempfile::tempdir().expect("a directory");
-    let mut run = Run::start(&settings(&source, &destination, dir.path()));
+    let mut settings = settings(&source, &destination, dir.path());
+    let mut run = Run::start(&settings);
     run.reach(PhaseKind::Synced).await;
 
     let hold = doc! {"failCommands": ["collMod"], "blockConnection": true, "blockTimeMS": 3_000};
@@ -70,8 +72,20 @@ async fn a_refused_cutover_leaves_no_expiry_on() {
     }
     assert_eq!(run.report().progress.documents_repaired, 0);
 
+    // An engine that dies in the last step leaves it on; the next one takes it back.
+    set_parameter(&to, "ttlMonitorEnabled", false).await;
     run.order(Directive::Run);
     run.reach_quietly(PhaseKind::Synced).await;
+    let armed = failpoint::arm(failpoint::STEPS_NOTED[5], settings.migration_id);
+    run.order(Directive::CutOver);
+    armed.reached().await;
+    assert!(expiry_of(&to, "ts").await.is_some() && expiry_of(&to, "cl").await.is_some());
+    run.kill().await;
+    settings.epoch = settings.epoch.next();
+    let mut run = Run::start(&settings);
+    run.reach(PhaseKind::Synced).await;
+    assert_eq!((expiry_of(&to, "ts").await, expiry_of(&to, "cl").await), (None, None));
+
     run.cut_over().await;
     for coll in ["ts", "cl"] {
         assert!(expiry_of(&to, coll).await.is_some(), "{coll}");
