@@ -511,32 +511,6 @@ async fn older_source() -> (ReplicaSet, ReplicaSet) {
     (source.expect("starts"), destination.expect("starts"))
 }
 
-/// Before 6.0 a read names its collection: by the time that it is carried out another one may be called so.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_read_again_is_of_the_collection_that_was_changed() {
-    let (source, destination) = older_source().await;
-    let (from, to) = (source.client().await, destination.client().await);
-    create(&from, "read", "one", collated()).await;
-    from.database("read").collection("one").insert_one(doc! {"_id": "a", "list": [0]}).await.expect("inserts");
-    insert_symbols(&from, "read", "two").await;
-    let dir = tempfile::tempdir().expect("a directory");
-    let mut run = Run::start(&of(&source, &destination, dir.path(), &["read.*"]));
-    run.reach(PhaseKind::Synced).await;
-    let waits = doc! {"failCommands": ["find"], "namespace": "read.one", "blockConnection": true, "blockTimeMS": 2_000};
-    fail_command(&from, "alwaysOn", waits).await;
-    let one = from.database("read").collection::<Document>("one");
-    one.update_one(doc! {"_id": "a"}, doc! {"$push": {"list": 1}}).await.expect("updates");
-    let waits = doc! {"waitForFailPoint": "failCommand", "timesEntered": 1_i64, "maxTimeMS": 30_000};
-    from.database("admin").run_command(waits).await.expect("the document is read again");
-    rename(&from, "read.one", "read.three").await;
-    rename(&from, "read.two", "read.one").await;
-    fail_command(&from, "off", doc! {}).await;
-    equal(&from, &to, "read").await;
-    let progress = run.cut_over().await;
-    assert_eq!((progress.documents_repaired, progress.documents_refetched > 0), (0, true), "{progress:?}");
-    compare(&from, &to, &["read"]).await.expect("equal");
-}
-
 /// Before 6.0 the stream doesn't show how a collection was made; the one that has its name by now takes other documents.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collection_that_is_made_like_its_successor_takes_what_it_can() {

@@ -282,12 +282,7 @@ impl Verifier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        EngineReport, Metrics, Tuning,
-        cluster::{Cluster, Side},
-        progress::Tracker,
-        verify::dirty,
-    };
+    use crate::{EngineReport, Metrics, Tuning, cluster::Cluster, progress::Tracker, side::Side, verify::dirty};
     use bson::{Document, Timestamp, doc, rawdoc};
     use limosa_model::Secret;
     use limosa_testkit::ReplicaSet;
