@@ -34,6 +34,9 @@ const TRANSACTION_OPS: usize = 2000;
 /// Bytes a transaction, and a command.
 const TRANSACTION_BYTES: usize = 12 * 1024 * 1024;
 
+/// The server's code where a document of a capped collection would change its size.
+const CANNOT_GROW_CAPPED: i32 = 10_003;
+
 /// One of several; each writes its own documents.
 #[derive(Clone)]
 pub(crate) struct Writer {
@@ -318,6 +321,12 @@ impl Writer {
                         (Change::Update(_), _) => refetch.push(Op { change: Change::Refetch, ..first.clone() }),
                         // Before 5.0 a capped collection's documents can't be deleted, on the source neither.
                         (Change::Delete, 20) => {}
+                        // Another collection's document was here under the same name and `_id`. That the order is
+                        // another now is found before a cutover.
+                        (Change::Put { document, .. }, CANNOT_GROW_CAPPED) if self.destination.level >= (5, 0) => {
+                            let change = Change::Remake { document: document.clone() };
+                            Box::pin(self.write_in_order(vec![Op { change, ..first.clone() }], refetch, until)).await?;
+                        }
                         (change, _) if self.may_be_anothers(change) => {
                             refetch.extend(run.iter().map(|op| Op { change: Change::Refetch, ..op.clone() }));
                         }
