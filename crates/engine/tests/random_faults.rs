@@ -12,7 +12,7 @@ use crate::{
 use bson::{Document, doc};
 use futures::{FutureExt, TryStreamExt};
 use limosa_engine::{Outcome, Settings};
-use limosa_model::{PhaseKind, protocol::Directive};
+use limosa_model::{Failure, PhaseKind, protocol::Directive};
 use limosa_testkit::{
     Error, ReplicaSet, compare,
     random::{
@@ -68,6 +68,17 @@ impl Hostile<'_> {
         }
     }
 
+    /// Drops an index that the destination's release doesn't take any more: 5.0 makes one with an expiry on a capped
+    /// collection, from which it can't delete, and 6.0 doesn't.
+    async fn do_what_is_told(&self, failure: &Failure) -> Result<(), Error> {
+        let told = failure.message.strip_prefix("the destination can't build index ttl of ");
+        let told = told.filter(|told| told.contains("Cannot create TTL index on a capped collection"));
+        if let Some((db, coll)) = told.and_then(|told| told.split_once(": ")?.0.split_once('.')) {
+            self.pair.from.database(db).run_command(doc! {"dropIndexes": coll, "index": "ttl"}).await?;
+        }
+        Ok(())
+    }
+
     /// Does what is to happen `when`, and returns how much of it the source accepted.
     async fn meanwhile(&mut self, operations: &[Operation], when: When) -> Result<usize, Error> {
         let from = self.pair.from.clone();
@@ -100,6 +111,7 @@ impl Hostile<'_> {
                     let failure = report.failure.ok_or("no failure")?;
                     eprintln!("  refused: {failure}");
                     refused.insert(failure.code.name());
+                    self.do_what_is_told(&failure).await?;
                 }
             }
         }
