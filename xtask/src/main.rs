@@ -4,6 +4,7 @@
 mod bench;
 mod check;
 mod demo;
+mod directions;
 mod soak;
 mod supply_chain;
 
@@ -41,7 +42,7 @@ enum Verb {
     },
     /// Measure, each figure beside an anchor of the same run.
     Bench(bench::Arguments),
-    /// Formatting, lints, documentation, licences.
+    /// Formatting, directions of imports, lints, documentation, licences.
     Check,
     /// List all components with versions and licences, in the format CycloneDX, into target/.
     Sbom,

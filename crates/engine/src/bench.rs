@@ -1,9 +1,10 @@
 //! What `benches/` measures of the pure parts, which are private: they are reached through here, with the feature `bench`.
 
 use crate::{
-    apply::{delta::Delta, registry::Target, statements, window::Window},
-    raw,
-    stream::event::{self, Event},
+    destination::{collection_map::Target, delta::Delta, write_commands},
+    mongo::raw_bson,
+    replication::batch::Window,
+    source::event::{self, Event},
 };
 use bson::RawDocument;
 use limosa_model::Namespace;
@@ -36,18 +37,18 @@ pub fn commands(reply: &RawDocument) -> usize {
         }
     }
     let shares = window.into_shares().into_iter();
-    shares.filter_map(|ops| statements::commands(&ops).ok()).map(|commands| commands.len()).sum()
+    shares.filter_map(|ops| write_commands::commands(&ops).ok()).map(|commands| commands.len()).sum()
 }
 
 /// How long the canonical forms of all documents' `_id`s are together.
 #[must_use]
 pub fn canonical_ids(documents: &[&RawDocument]) -> usize {
-    let ids = documents.iter().filter_map(|document| crate::value::id_of(document));
-    ids.map(|id| raw::canonical_id(id, false).len()).sum()
+    let ids = documents.iter().filter_map(|document| crate::mongo::raw_value::id_of(document));
+    ids.map(|id| raw_bson::canonical_id(id, false).len()).sum()
 }
 
 /// How many of the documents an insert would change.
 #[must_use]
 pub fn zero_timestamps(documents: &[&RawDocument]) -> usize {
-    documents.iter().filter(|document| raw::has_zero_timestamp(document)).count()
+    documents.iter().filter(|document| raw_bson::has_zero_timestamp(document)).count()
 }

@@ -6,15 +6,14 @@
 
 use crate::{
     Tuning,
-    apply::{delta::Delta, shape},
-    position::Position,
-    raw,
-    stream::{
+    destination::{delta::Delta, document_shape},
+    mongo::{id_order, raw_bson, raw_value},
+    source::{
         event::{self, Event},
+        position::Position,
         spool::Spool,
     },
-    value,
-    verify::{order, path},
+    verify::diff,
 };
 use bolero::check;
 use bson::{RawDocument, RawDocumentBuf, rawdoc};
@@ -76,18 +75,22 @@ fn any_document_is_keyed_compared_and_shown() {
     check!().for_each(|edits: &[u8]| {
         let Some(document) = document(&base, edits) else { return };
         let total: usize =
-            value::elements(document.as_bytes()).map(|(name, value)| name.len() + value.bytes.len()).sum();
+            raw_value::elements(document.as_bytes()).map(|(name, value)| name.len() + value.bytes.len()).sum();
         assert!(total <= document.as_bytes().len());
-        for (_, value) in value::elements(document.as_bytes()) {
+        for (_, value) in raw_value::elements(document.as_bytes()) {
             let _ = (value.text(), value.number(), value.is_utf8(), value.shown());
-            assert_eq!(raw::canonical_id(value, false), raw::canonical_id(value, false));
-            let _ = raw::canonical_id(value, true);
-            for (_, other) in value::elements(base.as_bytes()) {
-                assert_eq!(order::compare(value, other), order::compare(other, value).reverse());
+            assert_eq!(raw_bson::canonical_id(value, false), raw_bson::canonical_id(value, false));
+            let _ = raw_bson::canonical_id(value, true);
+            for (_, other) in raw_value::elements(base.as_bytes()) {
+                assert_eq!(id_order::compare(value, other), id_order::compare(other, value).reverse());
             }
         }
-        let _ = (value::shown_id(&document), raw::to_document(&document), path::first_difference(&base, &document));
-        let _ = (shape::has_dollar_name(document.as_bytes()), shape::zeros(document.as_bytes()));
+        let _ = (
+            raw_value::shown_id(&document),
+            raw_bson::to_document(&document),
+            diff::first_difference(&base, &document),
+        );
+        let _ = (document_shape::has_dollar_name(document.as_bytes()), document_shape::zeros(document.as_bytes()));
     });
 }
 
@@ -99,7 +102,7 @@ fn any_reply_of_a_change_stream_is_read_or_refused() {
         let _ = event::token_of(&reply).map(|token| event::token_time(&token));
         let events = event::events_of(&reply).into_iter().flatten();
         for event in events.map_while(Result::ok).filter_map(|event| event.as_document()).filter_map(Event::parse) {
-            let _ = (event.ns(), event.id.map(value::Value::shown), event.full_document.map(value::shown_id));
+            let _ = (event.ns(), event.id.map(raw_value::Value::shown), event.full_document.map(raw_value::shown_id));
             let Some(delta) = event.update_description.and_then(Delta::exact) else { continue };
             let _ = (delta.size(), delta.removes(), delta.then(&delta).map(|both| both.updates()));
             for update in delta.updates() {

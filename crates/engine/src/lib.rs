@@ -1,70 +1,35 @@
 //! The data plane as a library: copies, replicates, verifies and cuts over one migration. It speaks to MongoDB and to
 //! the local disk only; whoever embeds it passes orders in and gets reports out.
 
-mod apply;
 #[cfg(feature = "bench")]
 pub mod bench;
-mod call;
-mod cancel;
-mod catalog;
-mod checkpoint;
-mod claims;
-mod cluster;
 mod component;
-mod connect;
+mod control;
 mod copy;
-mod current_op;
 mod cutover;
-mod definition;
-mod diagnose;
-mod distance;
-mod error;
-mod expiry;
+mod destination;
 pub mod failpoint;
-mod fences;
-mod follow;
 #[cfg(test)]
 mod fuzz;
-mod index_spec;
-mod indexes;
-mod initial_copy;
-mod kept;
 mod lag;
-mod late_writes;
-mod left_behind;
-mod meter;
+mod local_state;
 mod metrics;
 mod migration;
 mod missing_indexes;
-mod oplog;
-mod ownership;
+mod mongo;
 mod pace;
-mod position;
 mod preflight;
-mod pressure;
-mod privileges;
 mod progress;
-mod raw;
-mod raw_builder;
-mod record;
-mod rehearse;
-mod replicate;
+mod replication;
 mod retry;
-mod reversal;
-mod side;
-mod steering;
-mod stream;
+mod source;
 mod throttle;
 pub mod tuning;
-mod upkeep;
-mod value;
 mod verify;
-mod views;
-mod write_block;
 
+pub use control::Steering;
 pub use metrics::Metrics;
-pub use steering::Steering;
-pub use verify::standalone::{VerifyOptions, VerifyProgress};
+pub use verify::compare_clusters::{VerifyOptions, VerifyProgress};
 
 use limosa_model::{
     AgentId, Epoch, Failure, Finding, Identities, MigrationId, NamespaceFilter, PhaseKind, Progress, Secret,
@@ -179,40 +144,40 @@ pub async fn run(
     orders: watch::Receiver<protocol::Directive>,
     reports: watch::Sender<EngineReport>,
 ) -> Outcome {
-    migration::run(settings, orders, reports).await
+    migration::pipeline::run(settings, orders, reports).await
 }
 
 /// Of which migrations something is kept below the data directory.
 #[must_use]
 pub fn kept_migrations(data_dir: &Path) -> Vec<MigrationId> {
-    kept::migrations(data_dir)
+    local_state::migrations(data_dir)
 }
 
 /// Removes what a run of this migration kept below its data directory. For one that nobody will go on with; a run that was
 /// cancelled or is complete has done so itself.
 pub async fn forget(data_dir: &Path, id: MigrationId) {
-    kept::forget(data_dir, id).await;
+    local_state::forget(data_dir, id).await;
 }
 
 /// Everything to know before the migration starts; it can when none is an error. Writes nothing anywhere.
 pub async fn preflight(settings: &Settings) -> Vec<Finding> {
-    preflight::preflight(settings).await
+    preflight::checks::preflight(settings).await
 }
 
 /// When a migration was completed, if both clusters, the options and the record on the destination are what they were then.
 /// An error says what isn't. Writes nothing anywhere.
 pub async fn completed(settings: &Settings) -> Result<String, Failure> {
-    ownership::completed(settings).await
+    preflight::ownership::completed(settings).await
 }
 
 /// What an agent announces of a source deployment.
 pub async fn describe(name: &str, source_uri: &Secret) -> Result<protocol::Deployment, Failure> {
-    cluster::describe(name, source_uri).await
+    mongo::cluster::describe(name, source_uri).await
 }
 
 /// What there is to show of a destination: its version, its set's name and its members' addresses.
 pub async fn facts(destination_uri: &Secret) -> Result<protocol::ClusterFacts, Failure> {
-    cluster::facts(destination_uri).await
+    mongo::cluster::facts(destination_uri).await
 }
 
 /// Compares two clusters document by document and definition by definition; writes nothing on either. An error means that
@@ -221,5 +186,5 @@ pub async fn verify(
     options: &VerifyOptions,
     progress: &watch::Sender<VerifyProgress>,
 ) -> Result<limosa_model::verification::VerificationReport, Failure> {
-    verify::standalone::run(options, progress).await
+    verify::compare_clusters::run(options, progress).await
 }

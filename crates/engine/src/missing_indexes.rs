@@ -79,6 +79,13 @@ impl Missing {
         suspects
     }
 
+    /// What is known to be missing may not be any more: nothing is done until it was gone over again.
+    pub fn suspect_known(&self) {
+        let mut state = self.state();
+        let known: Vec<Namespace> = state.known.keys().map(|(ns, _)| ns.clone()).collect();
+        state.suspects.extend(known);
+    }
+
     /// Whether nothing of any collection may be missing.
     pub fn has_no_suspects(&self) -> bool {
         self.state().suspects.is_empty()

@@ -87,6 +87,9 @@ impl Tuning {
     }
 }
 
+/// Collections that are asked about at once: the application waits at the cutover, and there may be thousands.
+pub(crate) const CATALOG_CONCURRENCY: usize = 16;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,6 +103,3 @@ mod tests {
         assert!(small.validate().is_err_and(|e| e.contains("on disk: 1 is less than")));
     }
 }
-
-/// Collections that are asked about at once: the application waits at the cutover, and there may be thousands.
-pub(crate) const CATALOG_CONCURRENCY: usize = 16;

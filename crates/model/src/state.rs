@@ -110,6 +110,38 @@ impl Phase {
 }
 
 impl PhaseKind {
+    /// Whether `lagTimeSeconds` is a number in this phase.
+    pub fn has_lag(self) -> bool {
+        match self {
+            Self::CatchingUp | Self::Synced => true,
+            Self::Scheduled
+            | Self::Preparing
+            | Self::Copying
+            | Self::BuildingIndexes
+            | Self::CuttingOver
+            | Self::Finalizing
+            | Self::Complete
+            | Self::Paused
+            | Self::Failed
+            | Self::Expired
+            | Self::Cancelled => false,
+        }
+    }
+
+    /// Whether an agent works on a migration in this phase, and reports.
+    pub fn is_under_way(self) -> bool {
+        match self {
+            Self::Preparing
+            | Self::Copying
+            | Self::BuildingIndexes
+            | Self::CatchingUp
+            | Self::Synced
+            | Self::CuttingOver
+            | Self::Finalizing => true,
+            Self::Scheduled | Self::Complete | Self::Paused | Self::Failed | Self::Expired | Self::Cancelled => false,
+        }
+    }
+
     /// All of them.
     pub const ALL: &[Self] = &[
         Self::Scheduled,
@@ -312,19 +344,19 @@ impl Migration {
     /// For how many seconds an agent that should report hasn't, if that is too long.
     pub fn silent_seconds(&self, now: Timestamp) -> Option<i64> {
         let kind = self.phase.kind();
-        let reports = self.lease.is_some() && (crate::status::is_under_way(kind) || self.carried.to_remove);
+        let reports = self.lease.is_some() && (kind.is_under_way() || self.carried.to_remove);
         self.report_age_seconds(now).filter(|age| reports && *age > SILENT_SECONDS)
     }
 
     /// Whether the current run has said how far it is, and lately.
     pub fn is_known(&self, now: Timestamp) -> bool {
         let spoke = self.heard.is_some_and(|heard| heard.epoch == Some(self.epoch));
-        spoke && crate::status::is_under_way(self.phase.kind()) && self.silent_seconds(now).is_none()
+        spoke && self.phase.kind().is_under_way() && self.silent_seconds(now).is_none()
     }
 
     /// `lagTimeSeconds` as clients see it.
     pub fn lag_time_seconds(&self, now: Timestamp) -> Option<i64> {
-        let shown = crate::status::has_lag(self.phase.kind()) && self.is_known(now);
+        let shown = self.phase.kind().has_lag() && self.is_known(now);
         if shown { self.progress.lag_seconds } else { None }
     }
 

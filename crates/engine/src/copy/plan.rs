@@ -3,12 +3,12 @@
 //! Boundaries come from a sample of `_id`s and are used with `min` and `max` on the `_id` index, never with query
 //! operators: those compare within one type only and lose documents where `_id`s are of several types.
 
-use crate::{
+use crate::mongo::{
     catalog::{self, Entry, Uuid},
     cluster::Cluster,
     error,
-    raw::{self, as_i64},
-    value::{self, Value},
+    raw_bson::{self, as_i64},
+    raw_value::{self, Value},
 };
 use bson::{Binary, Bson, Document, RawDocumentBuf, doc, spec::BinarySubtype};
 use limosa_model::{ErrorCode, Failure, Namespace};
@@ -213,14 +213,14 @@ async fn ids(source: &Cluster, ns: &Namespace, command: Document) -> Result<Vec<
 
 /// The `_id` of a document, if it can be one: a boundary is stored and sent as text, so it must be some.
 fn boundary(document: &RawDocumentBuf) -> Option<Bson> {
-    value::id_of(document).filter(|id| id.is_utf8()).map(Value::shown)
+    raw_value::id_of(document).filter(|id| id.is_utf8()).map(Value::shown)
 }
 
 /// Every `step`th of the sorted `ids`, none twice and none that compares equal to its neighbour.
 fn pick(ids: &[RawDocumentBuf], step: usize) -> Vec<Bson> {
-    let usable = ids.iter().filter_map(|id| value::id_of(id)).filter(|id| id.is_utf8());
+    let usable = ids.iter().filter_map(|id| raw_value::id_of(id)).filter(|id| id.is_utf8());
     let mut picked: Vec<Value<'_>> = usable.skip(step).step_by(step).collect();
-    picked.dedup_by(|a, b| raw::canonical_id(*a, false) == raw::canonical_id(*b, false));
+    picked.dedup_by(|a, b| raw_bson::canonical_id(*a, false) == raw_bson::canonical_id(*b, false));
     picked.into_iter().map(Value::shown).collect()
 }
 
@@ -256,7 +256,7 @@ mod tests {
     async fn few_large_documents_are_cut_without_a_sample_which_would_read_them_all() {
         let set = limosa_testkit::ReplicaSet::start().await.expect("starts");
         let uri = limosa_model::Secret::new(set.uri());
-        let source = Cluster::connect(crate::side::Side::Source, &uri).await.expect("connects");
+        let source = Cluster::connect(crate::mongo::side::Side::Source, &uri).await.expect("connects");
         let ids: Vec<Document> = (0..200).map(|n| doc! {"_id": n}).collect();
         let app = set.client().await.database("app");
         app.collection("c").insert_many(ids).await.expect("inserts");
@@ -277,7 +277,7 @@ mod tests {
     async fn a_collection_whose_name_a_view_has_taken_is_of_no_size() {
         let set = limosa_testkit::ReplicaSet::start().await.expect("starts");
         let uri = limosa_model::Secret::new(set.uri());
-        let source = Cluster::connect(crate::side::Side::Source, &uri).await.expect("connects");
+        let source = Cluster::connect(crate::mongo::side::Side::Source, &uri).await.expect("connects");
         let create = doc! {"create": "v", "viewOn": "c", "pipeline": []};
         source.db("app").run_command(create).await.expect("creates");
         let size = size(&source, &Namespace::new("app", "v")).await.expect("a view is no failure");

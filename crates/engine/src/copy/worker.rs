@@ -1,17 +1,16 @@
 //! Copies ranges: the server's reply batches go as they are, undecoded, into `insert` commands.
 
 use crate::{
-    catalog,
-    checkpoint::{Store, Term},
-    cluster::Cluster,
     component::Part,
     copy::{
+        batch_writer::{Slot, Written},
+        in_place,
         plan::CopyRange,
-        recopy,
-        slot::{Slot, Written},
     },
-    error, failpoint,
+    destination::checkpoint::{Store, Term},
+    failpoint,
     metrics::COPY,
+    mongo::{catalog, cluster::Cluster, error},
     progress::Tracker,
     retry::Backoff,
     throttle::Throttle,
@@ -185,7 +184,7 @@ impl Copier {
 
     async fn read_and_write(&self, range: &CopyRange, slots: &[Slot], sum: &mut Sum) -> Result<(), Interrupted> {
         let again = match slots.first() {
-            Some(slot) if self.again => recopy::in_place(catalog::find(&slot.destination, &range.ns).await?.as_ref()),
+            Some(slot) if self.again => in_place::in_place(catalog::find(&slot.destination, &range.ns).await?.as_ref()),
             _ => false,
         };
         self.pump(range, self.find(range), slots, again, sum).await?;

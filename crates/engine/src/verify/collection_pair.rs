@@ -1,11 +1,13 @@
 //! A collection on both sides, and the two clusters between which it is compared.
 
 use crate::{
-    apply::registry::Target,
-    catalog::{self, Entry},
-    cluster::Cluster,
     copy::plan,
-    error,
+    destination::collection_map::Target,
+    mongo::{
+        catalog::{self, Entry},
+        cluster::Cluster,
+        error,
+    },
     retry::Backoff,
     throttle::Reads,
 };

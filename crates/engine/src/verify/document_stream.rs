@@ -1,8 +1,10 @@
 //! The documents of one side, in the order in which the server gives them.
 
 use crate::{
-    cluster::Cluster,
-    value::{self, Value},
+    mongo::{
+        cluster::Cluster,
+        raw_value::{self, Value},
+    },
     verify::collection_pair::Place,
 };
 use bson::{Binary, Bson, Document, doc, spec::BinarySubtype};
@@ -26,7 +28,7 @@ pub(crate) fn find_command(place: &Place, query: &Document) -> Document {
 
 /// The value of a document's `_id`.
 pub(crate) fn id_of(document: &[u8]) -> Option<Value<'_>> {
-    value::elements(document).find(|(name, _)| *name == b"_id").map(|(_, id)| id)
+    raw_value::elements(document).find(|(name, _)| *name == b"_id").map(|(_, id)| id)
 }
 
 /// The documents of one side, in the replies that they came in; the next reply is fetched while one is gone through.

@@ -2,12 +2,12 @@
 //! counts as compared. They are noted on the agent's disk, so that a restart doesn't forget them.
 
 use crate::{
-    catalog::{self, Uuid},
+    mongo::catalog::{self, Uuid},
     retry::Backoff,
     verify::{
-        beside::Verifier,
         collection_pair::{Interval, Pair},
-        dirty::storage,
+        dirty_set::storage,
+        online::Verifier,
     },
 };
 use limosa_model::Failure;

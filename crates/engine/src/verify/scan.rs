@@ -6,12 +6,11 @@
 //! streamed from each side and looked up on the other.
 
 use crate::{
-    raw_builder::RawDocBuilder,
-    value::Value,
+    mongo::{id_order, raw_builder::RawDocBuilder, raw_value::Value},
     verify::{
         collection_pair::{Broken, Counted, Ends, IdOrder, Interval, Pair, Place},
         document_stream::{Stream, id_of},
-        lookup, order,
+        id_lookup,
     },
 };
 use bson::{Bson, Document, RawDocumentBuf, doc};
@@ -29,7 +28,7 @@ impl Ends {
         go_on: &(dyn Fn() -> futures::future::BoxFuture<'static, ()> + Send + Sync),
     ) -> Result<Counted, Broken> {
         if pair.order == IdOrder::Collated {
-            return lookup::both_ways(self, pair, None, suspect, go_on).await;
+            return id_lookup::both_ways(self, pair, None, suspect, go_on).await;
         }
         let mut counted = Counted::default();
         let mut queries = vec![find(interval, pair.order)];
@@ -60,7 +59,7 @@ impl Ends {
                             (Some(_), None) => Ordering::Less,
                             (None, _) => Ordering::Greater,
                             (Some(x), Some(y)) => match (id_of(x), id_of(y)) {
-                                (Some(x), Some(y)) => order::compare(x, y),
+                                (Some(x), Some(y)) => id_order::compare(x, y),
                                 (None, _) => Ordering::Less,
                                 (Some(_), None) => Ordering::Greater,
                             },

@@ -21,7 +21,7 @@ const METRICS: &[Metric] = &[
         |m, now| m.lag_time_seconds(now),
     ),
     ("report_age_seconds", "gauge", "Since when its migration host has reported nothing", |m, now| {
-        let works = limosa_model::status::is_under_way(m.phase.kind());
+        let works = m.phase.kind().is_under_way();
         m.report_age_seconds(now).filter(|_| works)
     }),
     ("bytes_to_copy", "gauge", "Bytes to copy, as the source estimates", |m, _| Some(m.progress.bytes_total as i64)),

@@ -1,0 +1,271 @@
+//! Change replication once the copy is whole: when the migration is ready, what it is asked to do meanwhile, and the way
+//! into the cutover and back.
+
+use crate::{
+    Settings,
+    cutover::{
+        rehearsal::Stage as RehearsalStage,
+        report_data,
+        steps::{self, NotCutOver},
+    },
+    destination::{checkpoint::Store, expiry, index_upkeep::Upkeep, indexes},
+    mongo::{cluster::Cluster, index_spec::Properties, side::Side},
+    progress::Tracker,
+    replication::{late_writes::LateWrites, replicator::Replicator},
+    verify::online::Verifier,
+};
+use limosa_model::{Failure, PhaseKind, protocol::Directive};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// With this little lag a migration counts as synced.
+const SYNCED_LAG_SECONDS: i64 = 2;
+
+/// A cutover that was left in the middle of a step, and why; for the run that begins again from the checkpoint.
+#[derive(Default)]
+pub(crate) struct Back(std::sync::Mutex<Option<(Failure, bool)>>);
+
+impl Back {
+    fn held(&self) -> std::sync::MutexGuard<'_, Option<(Failure, bool)>> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn set(&self, failure: &Failure) {
+        *self.held() = Some((failure.clone(), true));
+    }
+
+    /// Whether it was set since this was asked last: then nothing has to be waited for.
+    pub fn is_new(&self) -> bool {
+        self.held().as_mut().is_some_and(|(_, new)| std::mem::take(new))
+    }
+
+    fn take(&self) -> Option<Failure> {
+        self.held().take().map(|(failure, _)| failure)
+    }
+}
+
+/// Applies changes until a cutover succeeds.
+pub(crate) async fn follow(
+    source: &Cluster,
+    replicator: &mut Replicator,
+    orders: &mut watch::Receiver<Directive>,
+    tracker: &Tracker,
+    settings: &Settings,
+    back: &Back,
+) -> Result<(), Failure> {
+    let mut asked = Asked::default();
+    match back.take() {
+        // A cutover left replication in the middle of something; it is as it was before.
+        Some(failure) => asked.refuse(tracker, failure),
+        // What was worth the name before a hiccup still is, unless what is measured says otherwise; a cutover begins anew.
+        None if tracker.phase() != PhaseKind::Synced => tracker.enter(PhaseKind::CatchingUp, None),
+        None => {}
+    }
+    let mut measured = Instant::now();
+    let copied = replicator.convergence;
+    let verifier = replicator.verifier.clone();
+    let verifying = verifier.start();
+    let mut upkeep = Upkeep::new(tracker, properties(settings));
+    loop {
+        replicator.step().await?;
+        let repairs = verifier.take_repairs()?;
+        if !repairs.is_empty() {
+            replicator.repair(repairs).await?;
+        }
+        if measured.elapsed() >= Duration::from_millis(500) {
+            measured = Instant::now();
+            // Measured beside this loop, which may stand still; see `meter`.
+            let lag = tracker.lag();
+            let spooled = replicator.spool.bytes();
+            replicator.spool.shares_with(verifier.disk_bytes()?);
+            tracker.count(|p| p.spool_bytes = spooled);
+            verifier.pace(lag.map_or(i64::MAX, |lag| lag.max(behind(replicator))));
+            if replicator.watermark >= copied && behind(replicator) <= SYNCED_LAG_SECONDS {
+                Box::pin(upkeep.go_on(&replicator.registry)).await;
+            }
+            if tracker.phase() == PhaseKind::CatchingUp
+                && replicator.watermark >= copied
+                && behind(replicator) <= SYNCED_LAG_SECONDS
+                && lag.is_some_and(|lag| lag <= SYNCED_LAG_SECONDS)
+                && tracker.is_well()
+                && verifier.is_ready()?
+            {
+                replicator.checkpoint().await?;
+                tracker.is_ready();
+            }
+            if tracker.phase() == PhaseKind::Synced && verifier.owes_a_pass()? {
+                tracker.enter(PhaseKind::CatchingUp, None);
+            }
+        }
+        let order = *orders.borrow();
+        let choices = choices(settings);
+        asked.rehearsal(replicator, tracker, settings, order);
+        if asked.cutover(tracker, settings, order, &mut upkeep, &verifier)? {
+            asked.end_rehearsal();
+            let ended = tokio::select! {
+                biased;
+                ended = Box::pin(steps::cut_over(replicator, tracker, &settings.filter, choices)) => ended,
+                () = settings.steering.cutover_aborted() => Err(NotCutOver::BackFromCheckpoint(steps::aborted())),
+            };
+            match ended {
+                Ok(done) => {
+                    tracker.record(report_data::of(settings, replicator, done, choices.reversible).await?);
+                    verifying.end().await;
+                    return Ok(());
+                }
+                Err(NotCutOver::Failed(failure)) => {
+                    // However long its cause lasts, the application isn't kept waiting for it.
+                    let_writes_in(source, &replicator.store).await;
+                    return Err(failure);
+                }
+                Err(NotCutOver::BackFromCheckpoint(failure)) => {
+                    let_writes_in(source, &replicator.store).await;
+                    back.set(&failure);
+                    return Err(failure);
+                }
+                Err(NotCutOver::BackToSynced(failure)) => {
+                    Box::pin(take_back(source, replicator, settings)).await?;
+                    replicator.late = LateWrites::default();
+                    asked.refuse(tracker, failure);
+                }
+            }
+        }
+    }
+}
+
+/// How the next cutover is to be.
+fn choices(settings: &Settings) -> steps::Choices {
+    let wishes = settings.steering.now();
+    steps::Choices {
+        block_source_writes: wishes.cutover.block_source_writes,
+        reversible: wishes.cutover.reversible && settings.reversal_from.is_none(),
+        properties: properties(settings),
+    }
+}
+
+/// What was asked of a run besides following the source, and how far that is.
+#[derive(Default)]
+struct Asked {
+    /// Since when a cutover is ordered; what it would have to wait for is done first.
+    awaited: Option<Instant>,
+    /// The number of the last rehearsal, and the one under way.
+    rehearsed: u32,
+    rehearsing: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.end_rehearsal();
+    }
+}
+
+impl Asked {
+    /// Says that a cutover went back, and why.
+    fn refuse(&mut self, tracker: &Tracker, failure: Failure) {
+        self.awaited = None;
+        tracker.refuse_cutover();
+        let behind = tracker.phase() == PhaseKind::CatchingUp;
+        tracker.enter(if behind { PhaseKind::CatchingUp } else { PhaseKind::Synced }, Some(failure));
+    }
+
+    /// Begins a rehearsal if one is wanted. It goes on beside everything else.
+    fn rehearsal(&mut self, replicator: &Replicator, tracker: &Tracker, settings: &Settings, order: Directive) {
+        let wanted = settings.steering.now().rehearsal;
+        if wanted <= self.rehearsed || tracker.phase() != PhaseKind::Synced || order != Directive::Run {
+            return;
+        }
+        self.end_rehearsal();
+        self.rehearsed = wanted;
+        let stage = RehearsalStage::of(replicator, &settings.filter, choices(settings));
+        let tracker = tracker.clone();
+        self.rehearsing =
+            Some(tokio::spawn(Box::pin(async move { tracker.rehearsed(Box::pin(stage.rehearse(wanted)).await) })));
+    }
+
+    /// One that is cut short is begun again later.
+    fn end_rehearsal(&mut self) {
+        if let Some(task) = self.rehearsing.take().filter(|task| !task.is_finished()) {
+            task.abort();
+            self.rehearsed = self.rehearsed.saturating_sub(1);
+        }
+    }
+
+    /// Whether a cutover begins now. Indexes that are being built are waited for, since they would be in its pause.
+    fn cutover(
+        &mut self,
+        tracker: &Tracker,
+        settings: &Settings,
+        order: Directive,
+        upkeep: &mut Upkeep,
+        verifier: &Verifier,
+    ) -> Result<bool, Failure> {
+        if tracker.has_refused() && order != Directive::CutOver {
+            tracker.forget_refusal();
+        }
+        if order != Directive::CutOver || tracker.has_refused() {
+            self.awaited = None;
+            return Ok(false);
+        }
+        if settings.steering.now().abort_cutover {
+            self.refuse(tracker, steps::aborted());
+            return Ok(false);
+        }
+        if tracker.phase() != PhaseKind::Synced {
+            return Ok(false);
+        }
+        if self.awaited.is_none() {
+            upkeep.try_again();
+        }
+        let since = *self.awaited.get_or_insert_with(Instant::now);
+        let begins = upkeep.is_done() && !verifier.rest_is_awaited(since)?;
+        if begins {
+            self.awaited = None;
+        }
+        Ok(begins)
+    }
+}
+
+/// Lets the source's users write again after a cutover that failed.
+async fn let_writes_in(source: &Cluster, store: &Store) {
+    if let Err(error) = release_writes(source, store).await {
+        tracing::error!(%error, "the source's writes are still blocked");
+    }
+}
+
+/// Seconds until the destination is an exact image. Re-fetches under load keep moving that point, so `Synced` asks only
+/// that it is near; the cutover waits until it is reached.
+fn behind(replicator: &Replicator) -> i64 {
+    i64::from(replicator.convergence.time.saturating_sub(replicator.watermark.time))
+}
+
+/// After a cutover that failed the source's users may write again, and what was made final is put off again.
+pub(crate) async fn take_back(source: &Cluster, replicator: &Replicator, settings: &Settings) -> Result<(), Failure> {
+    let destination = replicator.registry.destination();
+    release_writes(source, &replicator.store).await?;
+    if properties(settings) == Properties::Deferred {
+        expiry::switch_off(destination, &settings.filter).await?;
+    }
+    indexes::sync_known(&replicator.registry, properties(settings)).await?;
+    replicator.store.clear_cutover().await
+}
+
+/// How far the destination's indexes go while changes are replicated: a way back leaves the former source's as they are.
+fn properties(settings: &Settings) -> Properties {
+    if settings.reversal_from.is_some() { Properties::Final } else { Properties::Deferred }
+}
+
+/// Lets the source's users write again, if a cutover kept them from it.
+async fn release_writes(source: &Cluster, store: &Store) -> Result<(), Failure> {
+    if store.load().await?.is_some_and(|checkpoint| checkpoint.writes_blocked) {
+        crate::cutover::write_block::unblock_writes(source).await?;
+        store.set_writes_blocked(false).await?;
+    }
+    Ok(())
+}
+
+/// The same for a run that ended otherwise than by a complete cutover.
+pub(crate) async fn release_writes_after_the_end(settings: &Settings) -> Result<(), Failure> {
+    let source = Cluster::connect(Side::Source, &settings.source_uri).await?;
+    let destination = Cluster::connect(Side::Destination, &settings.destination_uri).await?;
+    release_writes(&source, &Store::new(&destination, settings.migration_id, settings.epoch)).await
+}

@@ -1,0 +1,4 @@
+//! Every reason not to start, seen without writing anything.
+
+pub(crate) mod checks;
+pub(crate) mod ownership;

@@ -1,0 +1,443 @@
+//! Applies the spool, then the live stream: window by window, each partitioned over the lanes. While windows are written
+//! the next one is gathered; the position moves on in their order.
+
+use crate::{
+    component::Part,
+    copy::batch_writer::Slot,
+    destination::{
+        checkpoint::Store,
+        coalesce::{Change, Op},
+        collection_map::{Registry, Target},
+        definition,
+    },
+    failpoint,
+    mongo::{catalog, raw_bson, raw_value},
+    progress::Tracker,
+    replication::{
+        batch::Window,
+        ddl,
+        late_writes::{Deletions, LateWrites, Recent, Written},
+        resync,
+        worker_pool::{Lanes, Writing},
+        writer::Writer,
+    },
+    source::{
+        event::{self, Event, Kind},
+        position::Position,
+        spool::{Next, Spool},
+    },
+    verify::online::{Repair, Verifier},
+};
+use bson::{Document, RawDocumentBuf, Timestamp};
+use limosa_model::{ErrorCode, Failure};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// How often the position is written to the destination.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
+
+/// The applying side of change replication.
+pub(crate) struct Replicator {
+    pub registry: Registry,
+    pub lanes: Lanes,
+    pub spool: Arc<Spool>,
+    pub store: Store,
+    pub tracker: Tracker,
+    pub position: Position,
+    /// An intent that the last run left.
+    pub intent: Option<Document>,
+    /// Everything up to here is applied.
+    pub watermark: Timestamp,
+    /// The destination is an exact image only from here on.
+    pub convergence: Timestamp,
+    /// Changes that came after a cutover began.
+    pub late: LateWrites,
+    /// What was written to the source lately.
+    pub recent: Recent,
+    pub checkpointed: Instant,
+    /// Whatever is written is marked there before.
+    pub verifier: Verifier,
+    /// Everything up to here is applied, all events of one transaction too.
+    pub passed: Timestamp,
+    /// The windows that are being written, in the order of their events.
+    pub in_flight: VecDeque<InFlight>,
+    /// A reply of which the rest is still to be gone over, with its number.
+    pub rest: Option<(u64, Arc<RawDocumentBuf>)>,
+}
+
+/// A window that is being written.
+pub(crate) struct InFlight {
+    writing: Writing,
+    events: u64,
+    /// Everything before is applied once it is written.
+    read: Position,
+    /// Whether the source had nothing more then.
+    idle: bool,
+}
+
+/// Windows that are written at a time: one, and one that waits behind it, so that no lane waits for another.
+const MOST_IN_FLIGHT: usize = 2;
+
+/// How long a step waits for what may never come: orders and readiness are looked at between two steps.
+const STEP_WAITS: Duration = Duration::from_millis(500);
+
+impl Replicator {
+    /// Applies what is at hand, or takes note that something is applied: waits for at least one of both, or for the news
+    /// that there is nothing; but not for long, where the source or the destination may never answer.
+    pub async fn step(&mut self) -> Result<(), Failure> {
+        if self.in_flight.len() >= MOST_IN_FLIGHT && !self.settled_soon().await? {
+            return Ok(());
+        }
+        let mut window = Window::new();
+        // The position up to which the window holds everything.
+        let mut read = self.in_flight.back().map_or(&self.position, |last| &last.read).clone();
+        let mut idle = false;
+        while !window.is_full() {
+            let next = match self.at_hand(read.seq)? {
+                Some(next) => next,
+                None if !self.in_flight.is_empty() => {
+                    let spool = Arc::clone(&self.spool);
+                    tokio::select! {
+                        settled = self.settle() => {
+                            settled?;
+                            break;
+                        }
+                        next = spool.next(read.seq) => next?,
+                        () = tokio::time::sleep(STEP_WAITS) => break,
+                    }
+                }
+                None if idle || window.events > 0 => break,
+                None => {
+                    if self.spool.is_on_disk() {
+                        // All of it is applied. The reader may be waiting for the room that only a checkpoint makes.
+                        self.checkpoint().await?;
+                    }
+                    match tokio::time::timeout(STEP_WAITS, self.spool.next(read.seq)).await {
+                        Ok(next) => next?,
+                        Err(_) => break,
+                    }
+                }
+            };
+            idle = matches!(next, Next::Idle(_));
+            match next {
+                Next::Batch(reply) => self.absorb(&reply, &mut window, &mut read).await?,
+                Next::Idle(token) => read.token = Some(raw_bson::to_document(&token)),
+            }
+            // The lanes run beside this task, which by itself would hold on to its thread.
+            tokio::task::yield_now().await;
+        }
+        if idle || window.events > 0 {
+            while self.in_flight.len() >= MOST_IN_FLIGHT {
+                self.settle().await?;
+            }
+            self.write(window, read, idle).await?;
+        }
+        while idle && !self.in_flight.is_empty() && self.settled_soon().await? {}
+        if self.checkpointed.elapsed() >= CHECKPOINT_EVERY {
+            self.checkpoint().await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the first of the windows in flight; `false` if it isn't written soon.
+    async fn settled_soon(&mut self) -> Result<bool, Failure> {
+        tokio::time::timeout(STEP_WAITS, self.settle()).await.map_or(Ok(false), |settled| settled.map(|()| true))
+    }
+
+    /// Waits until nothing is being written.
+    pub async fn settle_all(&mut self) -> Result<(), Failure> {
+        while !self.in_flight.is_empty() {
+            self.settle().await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the first of the windows in flight is written; everything before its end is applied then. Loses
+    /// nothing if it is dropped and called again.
+    async fn settle(&mut self) -> Result<(), Failure> {
+        let Some(first) = self.in_flight.front_mut() else { return Ok(()) };
+        let refetched = first.writing.done().await?;
+        if first.events > 0 {
+            failpoint::reach(failpoint::WINDOW_ACKNOWLEDGED, &self.store.id()).await;
+        }
+        let Some(InFlight { events, read, idle, .. }) = self.in_flight.pop_front() else { return Ok(()) };
+        self.convergence = refetched.map_or(self.convergence, |time| self.convergence.max(time));
+        self.tracker.works(Part::Applier);
+        self.tracker.count(|p| p.events_applied += events);
+        let token = read.token.as_ref().and_then(|token| RawDocumentBuf::try_from(token).ok());
+        if let Some(time) = token.and_then(|token| event::token_time(&token)) {
+            self.watermark = self.watermark.max(time);
+            self.tracker.applied_to(self.watermark);
+        }
+        self.position = read;
+        self.spool.applied(&self.position);
+        // Between two replies there may be the rest of a transaction, whose events all have one cluster time.
+        let Timestamp { time, increment } = self.watermark;
+        let before =
+            Timestamp { time: time.saturating_sub(u32::from(increment == 0)), increment: increment.wrapping_sub(1) };
+        self.passed = self.passed.max(if idle { self.watermark } else { before });
+        self.verifier.applied(self.passed);
+        Ok(())
+    }
+
+    /// Writes whole collections in the first lane's session; used while nothing is being written.
+    fn slot(&self) -> Slot {
+        let Writer { destination, store, worker, session, .. } = self.lanes.first().clone();
+        Slot { destination, store, worker, session }
+    }
+
+    /// Before a cutover: copies anew what differs and can't be changed in place. Tells what, in words.
+    pub async fn renew_unequal(&mut self) -> Result<Vec<String>, Failure> {
+        self.settle_all().await?;
+        self.verifier.definitions_change();
+        let slot = self.slot();
+        let renewed = resync::renew_unequal(&mut self.registry, &slot, &self.tracker).await?;
+        self.verifier.learn(&mut self.registry)?;
+        self.convergence = renewed.ahead.map_or(self.convergence, |time| self.convergence.max(time));
+        let mut told = Vec::new();
+        for entry in renewed.collections {
+            entry.uuid.map_or(Ok(()), |uuid| self.verifier.renewed(uuid))?;
+            let why = if entry.is_capped() { "its documents differed, or their order" } else { "it differed" };
+            told.push(format!("{}: copied anew, since {why}", entry.ns));
+        }
+        Ok(told)
+    }
+
+    /// Copies again what is noted and isn't on the destination any more. While nothing is written.
+    pub async fn restore_lost(&mut self) -> Result<(), Failure> {
+        for place in self.registry.take_contested() {
+            tracing::warn!(ns = %place.ns, "two collections of the source claim this one; both are copied anew");
+            definition::drop_collection(self.registry.destination(), &place).await?;
+        }
+        let slot = self.slot();
+        let named = self.registry.source().level < (6, 0);
+        for entry in self.registry.lost().await? {
+            let name = match self.registry.by_name(&entry.ns) {
+                None => entry.ns.clone(),
+                // Events with names alone can't be led elsewhere; those that come bring it back.
+                Some(_) if named => continue,
+                Some(_) => ddl::parked(&entry.ns, entry.uuid.unwrap_or_default()),
+            };
+            tracing::warn!(ns = %entry.ns, "a collection is gone from the destination and is copied anew");
+            let ahead = resync::adopt(&mut self.registry, &slot, &self.tracker, &entry, &name).await?;
+            self.convergence = self.convergence.max(ahead);
+            self.registry.doubt(entry.uuid);
+        }
+        Ok(())
+    }
+
+    /// Writes the position down and forgets what is before it.
+    pub async fn checkpoint(&mut self) -> Result<(), Failure> {
+        self.verifier.sync()?;
+        self.store.set_position(&self.position).await?;
+        failpoint::reach(failpoint::POSITION_WRITTEN, &self.store.id()).await;
+        self.spool.trim(self.position.seq)?;
+        self.checkpointed = Instant::now();
+        Ok(())
+    }
+
+    /// Reply `seq`, or the news that there is nothing yet, if either is at hand.
+    fn at_hand(&mut self, seq: u64) -> Result<Option<Next>, Failure> {
+        match self.rest.take() {
+            Some((last, reply)) if last == seq => Ok(Some(Next::Batch(reply))),
+            _ => self.spool.try_next(seq),
+        }
+    }
+
+    /// Puts the events of one reply into the window, as many as it takes; a definition is applied on the way, after all
+    /// that is before it.
+    async fn absorb(
+        &mut self,
+        reply: &Arc<RawDocumentBuf>,
+        window: &mut Window,
+        read: &mut Position,
+    ) -> Result<(), Failure> {
+        let malformed = || Failure::new(ErrorCode::Internal, "a change event can't be read");
+        let events = event::events_of(reply).ok_or_else(malformed)?;
+        let mut kinds: Vec<(&str, u64)> = Vec::new();
+        let mut written: HashMap<usize, (Arc<Target>, Written)> = HashMap::new();
+        for (index, raw_event) in events.into_iter().enumerate() {
+            if (index as u64) < read.index {
+                continue;
+            }
+            if window.is_full() {
+                read.index = index as u64;
+                self.rest = Some((read.seq, Arc::clone(reply)));
+                break;
+            }
+            let raw_event = raw_event.ok().and_then(|e| e.as_document()).ok_or_else(malformed)?;
+            let event = Event::parse(raw_event).ok_or_else(malformed)?;
+            window.events += 1;
+            match kinds.iter_mut().find(|(operation, _)| *operation == event.operation) {
+                Some((_, count)) => *count += 1,
+                None => kinds.push((event.operation, 1)),
+            }
+            match event.kind {
+                Kind::Image | Kind::Update | Kind::Delete => {
+                    let Some(target) = self.target(&event).await? else { continue };
+                    let time = event.time.ok_or_else(malformed)?;
+                    let is_delete = event.kind == Kind::Delete;
+                    let own = written.entry(Arc::as_ptr(&target) as usize);
+                    let (_, own) = own.or_insert_with(|| (Arc::clone(&target), Written::default()));
+                    own.changes += u64::from(!is_delete);
+                    own.deletions += u64::from(is_delete);
+                    if is_delete && self.late.is_late(time) && self.late.is_unjudged(read.seq) {
+                        // The destination's copies tell what had expired; nothing later may have touched them.
+                        read.index = index as u64;
+                        self.write(std::mem::replace(window, Window::new()), read.clone(), false).await?;
+                        self.settle_all().await?;
+                        Box::pin(self.judge_deletions(reply, read)).await?;
+                    }
+                    window.spans(time);
+                    let expired = is_delete && event.id.is_some_and(|id| self.late.is_expired(&target, id));
+                    if !expired {
+                        self.late.note(time, || target.ns.to_string(), event.id);
+                    }
+                    window.push(target, &event, time <= self.convergence).ok_or_else(malformed)?;
+                }
+                Kind::Definition if limosa_model::filter::is_internal(event.db) => {}
+                Kind::Definition => {
+                    read.index = index as u64;
+                    self.write(std::mem::replace(window, Window::new()), read.clone(), false).await?;
+                    self.settle_all().await?;
+                    self.define(&event).await?;
+                    *read = self.position.clone();
+                }
+                Kind::Ignored if event.operation == "invalidate" => {
+                    return Err(Failure::new(ErrorCode::HistoryLost, "the source's change stream was invalidated"));
+                }
+                Kind::Ignored => {}
+            }
+        }
+        kinds.into_iter().for_each(|(operation, count)| self.tracker.metrics.events(operation, count));
+        written.into_values().for_each(|(target, written)| self.recent.add(&target.ns, written));
+        if self.rest.is_none() {
+            read.seq += 1;
+            read.index = 0;
+            if let Some(token) = event::token_of(reply) {
+                read.token = Some(raw_bson::to_document(&token));
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds out which deletions among the reply's events from `read` on are of documents that had expired.
+    async fn judge_deletions(&mut self, reply: &RawDocumentBuf, read: &Position) -> Result<(), Failure> {
+        let mut all: HashMap<usize, Deletions> = HashMap::new();
+        for raw in event::events_of(reply).into_iter().flatten().skip(read.index as usize).flatten() {
+            let Some(event) = raw.as_document().and_then(Event::parse).filter(|event| event.kind == Kind::Delete)
+            else {
+                continue;
+            };
+            let target = match event.uuid {
+                Some(uuid) => self.registry.by_uuid(uuid),
+                None => self.registry.by_name(&event.ns()),
+            };
+            // One that isn't UTF-8 can't be looked up this way.
+            let id = event.id.filter(|id| id.is_utf8()).map(|id| id.shown());
+            let (Some(target), Some(id), Some(time)) = (target, id, event.time) else { continue };
+            let source_ns = event.ns();
+            let own = all.entry(Arc::as_ptr(&target) as usize);
+            let own = own.or_insert_with(|| Deletions { target, source_ns, ids: Vec::new(), time });
+            own.ids.push(id);
+            own.time = own.time.max(time);
+        }
+        let (source, destination) = (self.registry.source().clone(), self.registry.destination().clone());
+        self.late.judge((&source, &destination), read.seq, all.into_values().collect()).await
+    }
+
+    /// Where a document's event belongs; `None` if nowhere.
+    async fn target(&mut self, event: &Event<'_>) -> Result<Option<Arc<Target>>, Failure> {
+        if let Some(uuid) = event.uuid {
+            // One that was never created here is outside of the filter, or gone from the source already.
+            let receiver = self.registry.receiver(uuid);
+            if let Err(failure) = &receiver {
+                tracing::error!(ns = %event.ns(), %failure, "a change is not passed over");
+                self.verifier.doubt(uuid)?;
+            }
+            return receiver;
+        }
+        if !self.registry.filter().admits(event.db, event.coll) {
+            return Ok(None);
+        }
+        let ns = event.ns();
+        if let Some(target) = self.registry.by_name(&ns) {
+            return Ok(Some(target));
+        }
+        // What has the name now may be a view: then the event's collection is gone.
+        let found = catalog::find(self.registry.source(), &ns).await?;
+        let Some(entry) = found.filter(|entry| entry.kind == catalog::Kind::Collection) else { return Ok(None) };
+        self.registry.create(&entry, &ns).await?;
+        self.verifier.learn(&mut self.registry)?;
+        Ok(self.registry.by_name(&ns))
+    }
+
+    async fn define(&mut self, event: &Event<'_>) -> Result<(), Failure> {
+        let token = event.token.map(raw_bson::to_document).unwrap_or_default();
+        // Left by a run that died while applying just this event.
+        let noted = self.intent.take().filter(|intent| intent.get_document("event").is_ok_and(|own| *own == token));
+        if noted.is_none() {
+            let mut intent = ddl::intent(event, &self.registry).await?;
+            intent.insert("event", token);
+            self.store.set_intent(&self.position, intent).await?;
+        }
+        let time = event.time;
+        let exact = time.is_some_and(|time| time > self.convergence);
+        failpoint::reach(failpoint::INTENT_NOTED, &self.store.id()).await;
+        self.verifier.definitions_change();
+        let slot = self.slot();
+        let ahead = ddl::apply(event, &mut self.registry, &slot, &self.tracker, noted.as_ref(), exact).await?;
+        self.convergence = ahead.map_or(self.convergence, |time| self.convergence.max(time));
+        failpoint::reach(failpoint::DEFINITION_APPLIED, &self.store.id()).await;
+        self.verifier.learn(&mut self.registry)?;
+        if event.operation == "createIndexes"
+            && let Some(target) = event.uuid.and_then(|uuid| self.registry.by_uuid(uuid))
+        {
+            // The destination may have refused one.
+            self.tracker.missing.suspect(&target.ns);
+        }
+        self.position.index += 1;
+        self.position.token = event.token.map(raw_bson::to_document);
+        self.spool.applied(&self.position);
+        if let Some(time) = time
+            && self.registry.filter().admits(event.db, event.coll)
+        {
+            self.late.note(time, || format!("{} ({})", event.ns(), event.operation), None);
+        }
+        self.checkpoint().await
+    }
+
+    /// Reads documents again from the source and writes them as they are there.
+    pub async fn repair(&mut self, repairs: Vec<Repair>) -> Result<(), Failure> {
+        self.settle_all().await?;
+        let mut window = Window::new();
+        window.spans(self.watermark);
+        for repair in &repairs {
+            let (Some(target), Some(id)) = (self.registry.by_uuid(repair.uuid), raw_value::id_of(&repair.entry.id))
+            else {
+                continue;
+            };
+            let (id, canonical) = (repair.entry.id.clone(), raw_bson::canonical_id(id, target.folds));
+            window.add(Op { target, id, canonical, change: Change::Refetch });
+        }
+        self.write(window, self.position.clone(), false).await?;
+        self.settle_all().await?;
+        repairs.iter().try_for_each(|repair| self.verifier.repaired(repair))
+    }
+
+    /// Marks the window's documents as dirty and has them written; everything before `read` is applied then.
+    async fn write(&mut self, window: Window, read: Position, idle: bool) -> Result<(), Failure> {
+        let Window { events, since, until, .. } = window;
+        let shares = window.into_shares();
+        self.verifier.mark(shares.iter().flatten().map(|(_, op)| op))?;
+        if !shares.iter().all(Vec::is_empty) {
+            failpoint::reach(failpoint::WINDOW_MARKED, &self.store.id()).await;
+        }
+        let writing = self.lanes.send(shares, since, until);
+        self.in_flight.push_back(InFlight { writing, events, read, idle });
+        Ok(())
+    }
+}

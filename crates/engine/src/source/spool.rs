@@ -1,0 +1,610 @@
+//! What was read from the stream and isn't applied yet.
+//!
+//! The unit is one reply of the server, kept as its bytes under a running number: nothing is decoded on the way in, and
+//! the resume token after it comes with it. While the copy runs every batch goes to disk, so that neither the copy's
+//! length nor a crash needs the source's oplog. Once the applier reads along, batches pass through memory, bounded in
+//! bytes; when it falls behind, what is in memory goes to disk first, so that the disk never has a gap. What was handed
+//! out stays until it is said to be applied, so that it can be handed out again.
+//!
+//! The disk has a cap: at it the reader waits, until the applier has got through half.
+
+use crate::{
+    Tuning, local_state,
+    source::{event, position::Position},
+};
+use bson::{Document, RawDocument, RawDocumentBuf, Timestamp};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions};
+use limosa_model::{ErrorCode, Failure};
+use std::{
+    collections::VecDeque,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::sync::Notify;
+
+/// What the applier is handed.
+#[derive(Clone, Debug)]
+pub(crate) enum Next {
+    /// The batch with the asked-for number.
+    Batch(Arc<RawDocumentBuf>),
+    /// Everything read so far was handed out; the source had nothing more up to this token.
+    Idle(RawDocumentBuf),
+}
+
+/// A durable queue with one writer and one reader.
+pub(crate) struct Spool {
+    dir: PathBuf,
+    database: Database,
+    batches: Keyspace,
+    meta: Keyspace,
+    state: Mutex<State>,
+    changed: Notify,
+    most_in_memory: usize,
+    most_on_disk: u64,
+}
+
+struct State {
+    /// Number of the next batch that comes in.
+    next: u64,
+    /// Batches on disk are below this.
+    on_disk_until: u64,
+    /// The first one that may still be on disk.
+    on_disk_from: u64,
+    disk_bytes: u64,
+    /// What else of this migration's takes room on the disk.
+    besides: u64,
+    memory: VecDeque<(u64, Arc<RawDocumentBuf>)>,
+    memory_bytes: usize,
+    /// What the reader asked for last.
+    reading: u64,
+    /// Everything before it is applied.
+    applied: Position,
+    /// Whether there is a reader.
+    live: bool,
+    /// The token of an empty reply after the last batch.
+    idle: Option<RawDocumentBuf>,
+    /// Up to where the source is read.
+    read_until: Option<Timestamp>,
+}
+
+/// What is held in memory before it goes to disk, and of the files that are there: each batch is written once and read
+/// once, in order, so that more gains nothing.
+const MEMTABLE_BYTES: u64 = 16 * 1024 * 1024;
+const META_BYTES: u64 = 1024 * 1024;
+const CACHE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// What the journals hold is read back into memory after a crash: no more than the least that the library allows.
+const JOURNAL_BYTES: u64 = 64 * 1024 * 1024;
+
+/// How often it is looked whether memory has been written out, and for how long: a disk that takes no more says so with
+/// the next write.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+const LOOK_FOR: Duration = Duration::from_secs(5);
+
+fn open_database(dir: &Path) -> fjall::Result<Database> {
+    let builder = Database::builder(dir).cache_size(CACHE_BYTES).max_journaling_size(JOURNAL_BYTES);
+    // What stays is compressed; the journal is gone as soon as it is written out.
+    local_state::database(dir, || builder.journal_compression(fjall::CompressionType::None).open())
+}
+
+/// A file that says that what is beside it can't be read any more.
+const SPOILED: &str = "spoiled";
+
+fn storage(e: impl std::fmt::Display) -> Failure {
+    Failure::new(ErrorCode::LocalStorage, format!("the spool on this host's disk: {e}"))
+}
+
+impl Spool {
+    /// Opens the spool in `dir` to go on at `position`. What is there is used if it belongs to that position's spool
+    /// and reaches back to it, else thrown away. Returns the place to apply from, and the token to read on from.
+    pub fn open(
+        dir: &Path,
+        position: &Position,
+        tuning: &Tuning,
+    ) -> Result<(Self, Position, Option<Document>), Failure> {
+        local_state::survive(dir, || Self::open_database(dir, position, tuning))
+    }
+
+    fn open_database(
+        dir: &Path,
+        position: &Position,
+        tuning: &Tuning,
+    ) -> Result<(Self, Position, Option<Document>), Failure> {
+        let spoiled = dir.join(SPOILED);
+        let database = match if spoiled.exists() { None } else { Some(open_database(dir)) } {
+            Some(Ok(database)) => database,
+            Some(Err(error @ (fjall::Error::Io(_) | fjall::Error::Locked))) => return Err(storage(error)),
+            // The source can be read again from the checkpoint.
+            unreadable => {
+                tracing::warn!(error = ?unreadable.and_then(Result::err), "the spool can't be read any more; it begins anew");
+                local_state::empty(dir).map_err(storage)?;
+                open_database(dir).map_err(storage)?
+            }
+        };
+        let options = || {
+            let separated = KeyspaceCreateOptions::default().with_kv_separation(Some(KvSeparationOptions::default()));
+            separated.max_memtable_size(MEMTABLE_BYTES)
+        };
+        let batches = database.keyspace("batches", options).map_err(storage)?;
+        let small = || KeyspaceCreateOptions::default().max_memtable_size(META_BYTES);
+        let meta = database.keyspace("meta", small).map_err(storage)?;
+        let key_of = |guard: Option<fjall::Guard>| -> Result<Option<u64>, Failure> {
+            let key = guard.map(fjall::Guard::key).transpose().map_err(storage)?;
+            Ok(key.and_then(|k| k.as_ref().try_into().ok()).map(u64::from_be_bytes))
+        };
+        let (first, last) = (key_of(batches.first_key_value())?, key_of(batches.last_key_value())?);
+        let own = meta.get("id").map_err(storage)?.is_some_and(|id| id.as_ref() == position.spool.as_bytes());
+        let usable =
+            own && first.is_some_and(|first| first <= position.seq) && last.is_some_and(|last| last >= position.seq);
+        let mut position = position.clone();
+        let mut token = position.token.clone();
+        let mut state = State {
+            next: position.seq,
+            on_disk_until: position.seq,
+            on_disk_from: position.seq,
+            disk_bytes: 0,
+            besides: 0,
+            memory: VecDeque::new(),
+            memory_bytes: 0,
+            reading: position.seq,
+            applied: position.clone(),
+            live: false,
+            idle: None,
+            read_until: None,
+        };
+        if let (true, Some(first), Some(last)) = (usable, first, last) {
+            let newest = batches.get(last.to_be_bytes()).map_err(storage)?.unwrap_or_else(|| [].into());
+            let newest = RawDocument::from_bytes(newest.as_ref()).map_err(storage)?;
+            let idle = meta.get("idle").map_err(storage)?;
+            let idle = idle.as_ref().and_then(|v| {
+                let (seq, token) = v.as_ref().split_at_checked(8)?;
+                if seq == (last + 1).to_be_bytes() { RawDocument::from_bytes(token).ok() } else { None }
+            });
+            token = match idle {
+                Some(idle) => Some(crate::mongo::raw_bson::to_document(idle)),
+                None => event::token_of(newest).map(|t| crate::mongo::raw_bson::to_document(&t)),
+            };
+            state.next = last + 1;
+            state.on_disk_until = last + 1;
+            state.on_disk_from = first;
+            for item in batches.range(first.to_be_bytes()..) {
+                state.disk_bytes += u64::from(item.size().map_err(storage)?);
+            }
+        } else {
+            batches.clear().map_err(storage)?;
+            position.spool = format!("{:016x}", rand::random::<u64>());
+            position.index = 0;
+            meta.insert("id", position.spool.as_bytes()).map_err(storage)?;
+        }
+        state.applied = position.clone();
+        let spool = Self {
+            dir: dir.to_owned(),
+            database,
+            batches,
+            meta,
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            most_in_memory: tuning.spool_memory_bytes,
+            most_on_disk: tuning.spool_disk_bytes,
+        };
+        Ok((spool, position, token))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes one reply in; on an error it isn't in, and what was before is as it was.
+    pub fn push(&self, reply: &Arc<RawDocumentBuf>) -> Result<(), Failure> {
+        let mut state = self.state();
+        if event::events_of(reply).is_none_or(|events| events.is_empty()) {
+            if let Some(token) = event::token_of(reply) {
+                if !state.live {
+                    let mut value = state.next.to_be_bytes().to_vec();
+                    value.extend_from_slice(token.as_bytes());
+                    self.meta.insert("idle", value).map_err(storage)?;
+                }
+                state.idle = Some(token);
+            }
+        } else {
+            let seq = state.next;
+            let fits = state.memory_bytes + reply.as_bytes().len() <= self.most_in_memory;
+            if state.live && fits && state.reading >= state.on_disk_until {
+                state.memory_bytes += reply.as_bytes().len();
+                state.memory.push_back((seq, Arc::clone(reply)));
+            } else {
+                while let Some((earlier, batch)) = state.memory.front().cloned() {
+                    self.write(&mut state, earlier, &batch)?;
+                    state.memory.pop_front();
+                    state.memory_bytes -= batch.as_bytes().len();
+                }
+                self.write(&mut state, seq, reply)?;
+            }
+            state.next += 1;
+            state.idle = None;
+        }
+        state.read_until = event::token_of(reply).and_then(|t| event::token_time(&t)).or(state.read_until);
+        drop(state);
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    /// The cluster time up to which the source is read; unknown right after a start.
+    pub fn read_until(&self) -> Option<Timestamp> {
+        self.state().read_until
+    }
+
+    fn write(&self, state: &mut State, seq: u64, batch: &RawDocument) -> Result<(), Failure> {
+        if state.on_disk_until < seq {
+            // Batches between passed through memory alone: a resume can't go on from what is before them.
+            self.remove_until(state, state.on_disk_until)?;
+            state.on_disk_from = seq;
+        }
+        self.batches.insert(seq.to_be_bytes(), batch.as_bytes()).map_err(storage)?;
+        state.on_disk_until = seq + 1;
+        state.disk_bytes += batch.as_bytes().len() as u64;
+        Ok(())
+    }
+
+    /// Whether the disk has room for more.
+    pub fn has_room(&self) -> bool {
+        let state = self.state();
+        state.disk_bytes < self.most_on_disk.saturating_sub(state.besides)
+    }
+
+    /// Waits until what was pushed has gone from memory to the disk, but for one batch. The library by itself goes on
+    /// until five of its tables are full, each of which is as large as a batch may be.
+    pub async fn written_out(&self) {
+        let began = Instant::now();
+        // More than what both tables hold before they are written out: one of them is being written.
+        while self.database.write_buffer_size() > MEMTABLE_BYTES + META_BYTES && began.elapsed() < LOOK_FOR {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Waits until the disk's cap is far enough away again.
+    pub async fn room(&self) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            {
+                let state = self.state();
+                if state.disk_bytes <= self.most_on_disk.saturating_sub(state.besides) / 2 {
+                    return;
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// Other files of this migration take so many bytes, which count as the spool's.
+    pub fn shares_with(&self, bytes: u64) {
+        self.state().besides = bytes;
+        self.changed.notify_waiters();
+    }
+
+    /// Everything before `position` is applied: what is in memory of it is let go.
+    pub fn applied(&self, position: &Position) {
+        let mut state = self.state();
+        state.applied = position.clone();
+        while state.memory.front().is_some_and(|(first, _)| *first < position.seq) {
+            if let Some((_, batch)) = state.memory.pop_front() {
+                state.memory_bytes -= batch.as_bytes().len();
+            }
+        }
+    }
+
+    /// Where to go on applying.
+    pub fn applied_to(&self) -> Position {
+        self.state().applied.clone()
+    }
+
+    /// From now on batches may stay in memory: someone reads them.
+    pub fn set_live(&self) {
+        self.state().live = true;
+    }
+
+    /// Waits for batch `seq`, or for the news that there is nothing yet.
+    pub async fn next(&self, seq: u64) -> Result<Next, Failure> {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(next) = self.try_next(seq)? {
+                return Ok(next);
+            }
+            changed.await;
+        }
+    }
+
+    /// Batch `seq`, or the news that there is nothing yet, if either is at hand.
+    pub fn try_next(&self, seq: u64) -> Result<Option<Next>, Failure> {
+        let mut state = self.state();
+        state.reading = seq;
+        if let Some((first, _)) = state.memory.front()
+            && let Some((_, batch)) = seq.checked_sub(*first).and_then(|n| state.memory.get(n as usize))
+        {
+            return Ok(Some(Next::Batch(Arc::clone(batch))));
+        }
+        if seq < state.on_disk_until {
+            drop(state);
+            let found = self.batches.get(seq.to_be_bytes()).map_err(|e| self.spoiled(seq, &e))?;
+            let found = found.ok_or_else(|| self.spoiled(seq, &"is missing"))?;
+            let batch = RawDocumentBuf::from_bytes(found.to_vec()).map_err(|e| self.spoiled(seq, &e))?;
+            return Ok(Some(Next::Batch(Arc::new(batch))));
+        }
+        Ok(state.idle.take().map(Next::Idle))
+    }
+
+    /// What can't be read back is of no use: the next opening begins anew.
+    fn spoiled(&self, seq: u64, error: &dyn std::fmt::Display) -> Failure {
+        if let Err(error) = std::fs::write(self.dir.join(SPOILED), b"") {
+            tracing::warn!(%error, "the spool can't be marked as spoiled");
+        }
+        storage(format!("batch {seq}: {error}"))
+    }
+
+    /// Forgets the batches before `seq`: they are applied and the checkpoint says so.
+    pub fn trim(&self, seq: u64) -> Result<(), Failure> {
+        let mut state = self.state();
+        let until = seq.min(state.on_disk_until);
+        self.remove_until(&mut state, until)?;
+        drop(state);
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    /// Takes the batches on disk before `until` away.
+    fn remove_until(&self, state: &mut State, until: u64) -> Result<(), Failure> {
+        while state.on_disk_from < until {
+            let key = state.on_disk_from.to_be_bytes();
+            if let Some(size) = self.batches.size_of(key).map_err(storage)? {
+                state.disk_bytes = state.disk_bytes.saturating_sub(u64::from(size));
+                self.batches.remove(key).map_err(storage)?;
+            }
+            state.on_disk_from += 1;
+        }
+        Ok(())
+    }
+
+    /// Makes what was pushed so far outlive a power failure.
+    pub fn sync(&self) -> Result<(), Failure> {
+        self.database.persist(fjall::PersistMode::SyncData).map_err(storage)
+    }
+
+    /// Whether there is anything on disk, applied or not.
+    pub fn is_on_disk(&self) -> bool {
+        self.state().disk_bytes > 0
+    }
+
+    /// Bytes waiting, in memory and on disk.
+    pub fn bytes(&self) -> u64 {
+        let state = self.state();
+        state.memory_bytes as u64 + state.disk_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bson::rawdoc;
+    use futures::FutureExt;
+
+    fn reply(n: i32, events: usize) -> Arc<RawDocumentBuf> {
+        let mut array = bson::RawArrayBuf::new();
+        for _ in 0..events {
+            array.push(rawdoc! {"n": n});
+        }
+        Arc::new(rawdoc! {"cursor": {"nextBatch": array, "postBatchResumeToken": {"_data": format!("{n}")}}})
+    }
+
+    fn start() -> Position {
+        Position { token: None, spool: String::new(), seq: 0, index: 0 }
+    }
+
+    fn open(dir: &Path, position: &Position) -> (Spool, Position, Option<Document>) {
+        Spool::open(dir, position, &Tuning::default()).expect("opens")
+    }
+
+    async fn number(spool: &Spool, seq: u64) -> i32 {
+        match spool.next(seq).await {
+            Ok(Next::Batch(batch)) => {
+                event::events_of(&batch).and_then(|events| events.get_document(0).ok()?.get_i32("n").ok()).unwrap_or(-1)
+            }
+            other => panic!("no batch {seq}: {other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_spooled_before_a_restart_is_read_on_from_the_checkpoint() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let position = {
+            let (spool, position, token) = open(dir.path(), &start());
+            assert_eq!(token, None);
+            (0..5).for_each(|n| spool.push(&reply(n, 1)).expect("pushes"));
+            spool.push(&reply(99, 0)).expect("pushes");
+            spool.trim(2).expect("trims");
+            Position { seq: 3, ..position }
+        };
+        let (spool, again, token) = open(dir.path(), &position);
+        assert_eq!((&again, token), (&position, Some(bson::doc! {"_data": "99"})));
+        assert_eq!((number(&spool, 3).await, number(&spool, 4).await), (3, 4));
+        drop(spool);
+        // A checkpoint of another agent's spool: nothing here is of use.
+        let other = Position { spool: "other".into(), token: Some(bson::doc! {"_data": "7"}), index: 5, ..position };
+        let (spool, fresh, token) = open(dir.path(), &other);
+        // From the token on, the source may cut its replies elsewhere.
+        assert_eq!((fresh.seq, fresh.index, token), (3, 0, Some(bson::doc! {"_data": "7"})));
+        spool.push(&reply(8, 1)).expect("pushes");
+        assert_eq!(number(&spool, 3).await, 8);
+    }
+
+    #[tokio::test]
+    async fn order_holds_when_memory_overflows_to_disk_and_back() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (spool, position, _) = open(dir.path(), &start());
+        spool.set_live();
+        let big = 20_000;
+        (0..200).for_each(|n| spool.push(&reply(n, big)).expect("pushes"));
+        assert!(spool.state().memory_bytes <= spool.most_in_memory && spool.state().disk_bytes > 0);
+        for n in 0..200 {
+            assert_eq!(number(&spool, n as u64).await, n);
+            spool.applied(&Position { seq: n as u64, ..position.clone() });
+            spool.trim(n as u64).expect("trims");
+        }
+        spool.push(&reply(200, 1)).expect("pushes");
+        assert_eq!(number(&spool, 200).await, 200);
+        spool.push(&reply(201, 0)).expect("pushes");
+        assert!(matches!(spool.next(201).await, Ok(Next::Idle(_))));
+    }
+
+    #[tokio::test]
+    async fn what_was_handed_out_and_not_applied_is_handed_out_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (spool, position, _) = open(dir.path(), &start());
+        spool.set_live();
+        spool.next(0).now_or_never();
+        (0..5).for_each(|n| spool.push(&reply(n, 1)).expect("pushes"));
+        for n in 0..5 {
+            assert_eq!(number(&spool, n as u64).await, n);
+        }
+        spool.applied(&Position { seq: 2, ..position });
+        assert_eq!(spool.applied_to().seq, 2);
+        assert_eq!((number(&spool, 2).await, number(&spool, 4).await), (2, 4));
+    }
+
+    #[tokio::test]
+    async fn the_disk_never_has_a_gap_nor_what_lies_before_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let tuning = Tuning { spool_memory_bytes: 1024 * 1024, ..Tuning::default() };
+        let (spool, position, _) = Spool::open(dir.path(), &start(), &tuning).expect("opens");
+        // Two on disk, one through memory, and then so many that they go to disk again: all before any checkpoint.
+        (0..2).for_each(|n| spool.push(&reply(n, 1)).expect("pushes"));
+        spool.set_live();
+        assert!(spool.try_next(2).expect("is readable").is_none());
+        spool.push(&reply(2, 1)).expect("pushes");
+        spool.applied(&Position { seq: 3, ..position.clone() });
+        (3..60).for_each(|n| spool.push(&reply(n, 5_000)).expect("pushes"));
+        assert!(spool.state().on_disk_from >= 3 && spool.state().disk_bytes > 0);
+        for n in 3..60 {
+            assert_eq!(number(&spool, n as u64).await, n);
+        }
+        drop(spool);
+        // The checkpoint is before the gap: what is after it is of no use.
+        let position = Position { seq: 1, token: Some(bson::doc! {"_data": "0"}), ..position };
+        let (spool, fresh, token) = open(dir.path(), &position);
+        assert_ne!(fresh.spool, position.spool);
+        assert_eq!((fresh.seq, token), (1, Some(bson::doc! {"_data": "0"})));
+        spool.applied(&Position { seq: 1, ..fresh });
+        assert_eq!(spool.bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_write_torn_by_a_crash_is_dropped_and_read_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (spool, position, _) = open(dir.path(), &start());
+        (0..3).for_each(|n| spool.push(&reply(n, 1)).expect("pushes"));
+        spool.sync().expect("syncs");
+        spool.push(&reply(3, 1)).expect("pushes");
+        spool.sync().expect("syncs");
+        // As a crash leaves it: a copy taken while the writer is alive, with the last write half there.
+        let crashed = tempfile::tempdir().expect("a directory");
+        copy(dir.path(), crashed.path());
+        drop(spool);
+        let mut torn = 0;
+        for file in files(crashed.path()) {
+            if file.extension().is_some_and(|e| e == "jnl") {
+                torn += usize::from(tear(&file));
+            }
+        }
+        assert_eq!(torn, 1, "{:?}", files(crashed.path()));
+        let (spool, again, token) = open(crashed.path(), &position);
+        assert_eq!((again, token), (position, Some(bson::doc! {"_data": "2"})));
+        assert_eq!((number(&spool, 0).await, number(&spool, 2).await), (0, 2));
+        spool.push(&reply(30, 1)).expect("pushes");
+        assert_eq!(number(&spool, 3).await, 30);
+    }
+
+    #[tokio::test]
+    async fn a_spool_that_cannot_be_read_begins_anew_from_the_checkpoint() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (spool, position, _) = open(dir.path(), &start());
+        (0..3).for_each(|n| spool.push(&reply(n, 1)).expect("pushes"));
+        spool.spoiled(1, &"a checksum is wrong");
+        drop(spool);
+        let position = Position { seq: 1, token: Some(bson::doc! {"_data": "0"}), ..position };
+        let (spool, fresh, token) = open(dir.path(), &position);
+        assert_ne!(fresh.spool, position.spool);
+        assert_eq!((fresh.seq, token), (1, Some(bson::doc! {"_data": "0"})));
+        spool.push(&reply(1, 1)).expect("pushes");
+        assert_eq!(number(&spool, 1).await, 1);
+    }
+
+    #[tokio::test]
+    async fn at_its_cap_the_reader_waits_until_half_is_applied() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let tuning = Tuning { spool_disk_bytes: 16 * 1024 * 1024, ..Tuning::default() };
+        let (spool, _, _) = Spool::open(dir.path(), &start(), &tuning).expect("opens");
+        let mut pushed = 0;
+        while spool.has_room() {
+            spool.push(&reply(pushed, 20_000)).expect("pushes");
+            pushed += 1;
+        }
+        assert!(spool.room().now_or_never().is_none());
+        spool.trim(pushed as u64 / 4).expect("trims");
+        assert!(spool.has_room() && spool.room().now_or_never().is_none(), "it would stop again at once");
+        spool.trim(pushed as u64 * 3 / 4).expect("trims");
+        assert!(spool.room().now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_reader_waits_for_the_disk_and_not_for_a_table_that_fills_slowly() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (spool, ..) = open(dir.path(), &start());
+        // A quiet source's tokens, each in the place of the one before it.
+        (0..10_000).for_each(|n| spool.push(&reply(n, 0)).expect("pushes"));
+        let mut event = rawdoc! {"n": 1};
+        event.append(bson::raw::cstr!("x"), "x".repeat(100_000));
+        let mut events = bson::RawArrayBuf::new();
+        events.push(event);
+        let reply =
+            Arc::new(rawdoc! {"cursor": {"nextBatch": events, "postBatchResumeToken": {"_data": "9".repeat(200)}}});
+        for n in 0..400 {
+            let began = Instant::now();
+            spool.written_out().await;
+            assert!(began.elapsed() < LOOK_FOR, "it gave up waiting before batch {n}");
+            spool.push(&reply).expect("pushes");
+        }
+    }
+
+    fn files(dir: &Path) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(dir).expect("is readable").flatten() {
+            if entry.path().is_dir() {
+                found.extend(files(&entry.path()));
+            } else {
+                found.push(entry.path());
+            }
+        }
+        found
+    }
+
+    fn copy(from: &Path, to: &Path) {
+        for path in files(from) {
+            let target = to.join(path.strip_prefix(from).expect("is below"));
+            std::fs::create_dir_all(target.parent().expect("has one")).expect("creates");
+            std::fs::copy(path, target).expect("copies");
+        }
+    }
+
+    /// Cuts the last written bytes off a file that may be longer than what is written; `false` if nothing is.
+    fn tear(file: &Path) -> bool {
+        let bytes = std::fs::read(file).expect("is readable");
+        let Some(end) = bytes.iter().rposition(|b| *b != 0) else { return false };
+        let handle = std::fs::OpenOptions::new().write(true).open(file).expect("opens");
+        handle.set_len(end.saturating_sub(9) as u64).expect("cuts");
+        true
+    }
+}
