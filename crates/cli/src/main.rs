@@ -5,6 +5,7 @@ mod commands;
 mod error;
 mod profile;
 mod screen;
+mod terminal;
 mod ui;
 
 use clap::Parser;

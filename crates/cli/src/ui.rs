@@ -4,7 +4,7 @@
 use crate::{
     args::{LogFormat, Output},
     error::CliError,
-    screen,
+    terminal,
 };
 use indicatif::{HumanBytes, HumanCount};
 use limosa_model::{
@@ -117,7 +117,7 @@ impl Ui {
 
     /// Whether a person sits before a terminal and wants to see it all.
     pub fn takes_the_screen(&self) -> bool {
-        self.output == Output::Text && !self.quiet && screen::is_possible()
+        self.output == Output::Text && !self.quiet && terminal::is_possible()
     }
 
     /// From now on it is about this one.
@@ -440,7 +440,7 @@ struct Beside;
 
 impl Write for Beside {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if screen::is_taken() { Ok(bytes.len()) } else { io::stderr().write(bytes) }
+        if terminal::is_taken() { Ok(bytes.len()) } else { io::stderr().write(bytes) }
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! What `benches/` measures of the pure parts, which are private: they are reached through here, with the feature `bench`.
 
-use crate::{auth::nonce::Nonces, negotiate};
+use crate::{auth::nonce::Nonces, http::negotiate};
 use limosa_model::{ApiVersion, Timestamp};
 
 /// The version that an `Accept` header leads to, of a resource that has two.

@@ -1,4 +1,4 @@
-//! What keeps a server from running. What a request is answered with is [`crate::render::ApiError`].
+//! What keeps a server from running. What a request is answered with is [`crate::http::render::ApiError`].
 
 use std::{net::SocketAddr, path::PathBuf};
 

@@ -3,7 +3,10 @@
 //!
 //! Each target is a test of a second or so; see the engine's for long runs.
 
-use crate::{auth::bearer, json::Strict, negotiate::negotiate, openapi, router, schema};
+use crate::{
+    auth::bearer,
+    http::{body_validation, negotiate::negotiate, openapi, strict_json::Strict, table},
+};
 use bolero::check;
 use limosa_model::{ApiVersion, Secret, digest, uri::Uri};
 use serde_json::Value;
@@ -67,7 +70,7 @@ fn any_uri_is_read_whole_or_refused_without_a_word_of_it() {
 /// Bodies that are nearly right, for every shape that there is.
 #[test]
 fn any_body_is_held_against_its_schema() {
-    let shapes: Vec<_> = router::routes().iter().flat_map(|route| route.bodies()).map(|(_, shape)| shape).collect();
+    let shapes: Vec<_> = table::routes().iter().flat_map(|route| route.bodies()).map(|(_, shape)| shape).collect();
     let names: Vec<&str> = openapi::components()
         .as_object()
         .into_iter()
@@ -83,7 +86,7 @@ fn any_body_is_held_against_its_schema() {
         });
         let mut body = Value::Object(fields.collect());
         let shape = shapes[usize::from(*which) % shapes.len()];
-        let _ = schema::check(&mut body, &shape.schema, openapi::components());
+        let _ = body_validation::check(&mut body, &shape.schema, openapi::components());
     });
 }
 

@@ -3,47 +3,35 @@
 mod auth;
 #[cfg(feature = "bench")]
 pub mod bench;
-mod bodies;
 mod bootstrap;
-mod call;
-mod connections;
 mod dashboard;
 mod error;
 #[cfg(test)]
 mod fuzz;
-mod json;
+mod handlers;
+mod http;
 mod metrics;
-mod middleware;
-mod negotiate;
 mod notify;
-mod openapi;
-mod paging;
 mod rate_limits;
-mod render;
 mod rotate;
-mod route;
-mod router;
-mod routes;
 mod scheduler;
-mod schema;
 mod seal;
 mod store;
-mod streams;
 mod tls;
 
 pub use bootstrap::Bootstrap;
-pub use connections::MOST_CONNECTIONS;
 pub use error::ServerError;
+pub use http::connections::MOST_CONNECTIONS;
 pub use notify::{NotifyConfig, NotifyError, try_out};
 pub use rate_limits::RequestLimits;
 pub use rotate::rotate_key;
 
-use axum::{ServiceExt, body::Body, http};
+use axum::{ServiceExt, body::Body, http::Request};
 use axum_server::{
     Handle,
     tls_rustls::{RustlsAcceptor, RustlsConfig},
 };
-use connections::{Connections, FIRST_REQUEST, Guard};
+use http::connections::{Connections, FIRST_REQUEST, Guard};
 use hyper::body::Incoming;
 use std::{
     fs::File,
@@ -107,10 +95,10 @@ pub(crate) struct App {
     pub cutover_window_seconds: i64,
     pub tls: bool,
     pub connections: Arc<Connections>,
-    pub bodies: bodies::Budget,
+    pub bodies: http::bodies::Budget,
     /// Handlers that may run at a time; each takes a thread.
     pub handlers: tokio::sync::Semaphore,
-    pub streams: streams::Streams,
+    pub streams: http::streams::Streams,
     /// Without a path: what `Origin` has of a page that comes through the proxy.
     pub public_url: Option<String>,
     pub access_uses: auth::access_list::Uses,
@@ -158,7 +146,7 @@ impl Server {
         let listener = TcpListener::bind(config.listen).map_err(unbound)?;
         listener.set_nonblocking(true).map_err(unbound)?;
         let addr = listener.local_addr().map_err(unbound)?;
-        let most_connections = connections::within_the_limit_of_files(config.most_connections);
+        let most_connections = http::connections::within_the_limit_of_files(config.most_connections);
         let app = App {
             store,
             nonces: Default::default(),
@@ -217,9 +205,9 @@ impl Server {
                 handle.graceful_shutdown(Some(SHUTDOWN));
             }
         });
-        let plain = MapRequestLayer::new(|r: http::Request<Incoming>| middleware::plain_path(r.map(Body::new)));
-        let service = plain.layer(router::build(self.app));
-        let service = ServiceExt::<http::Request<Incoming>>::into_make_service_with_connect_info::<SocketAddr>(service);
+        let plain = MapRequestLayer::new(|r: Request<Incoming>| http::middleware::plain_path(r.map(Body::new)));
+        let service = plain.layer(http::router::build(self.app));
+        let service = ServiceExt::<Request<Incoming>>::into_make_service_with_connect_info::<SocketAddr>(service);
         let connections = Arc::clone(&app.connections);
         let sweeping = tokio::spawn(Arc::clone(&connections).sweep());
         let guard = Guard(connections);

@@ -6,7 +6,7 @@ mod migrations;
 use crate::{
     App,
     auth::Principal,
-    render::{self, ApiError, Wishes},
+    http::render::{self, ApiError, Wishes},
 };
 use axum::{
     Extension,

@@ -2,17 +2,18 @@
 
 use super::{
     Interrupt,
-    follow::{self, Detail, Waits, Watched},
+    call::{Call, results},
+    follow::{self, Waits, Watched},
     report,
 };
 use crate::{
-    args::{Cutover, CutoverHow, LimitArgs, Migrations, Waiting, Which},
+    args::{CutoverHow, LimitArgs, Migrations, Waiting, Which},
     error::CliError,
     profile::Profile,
     ui::{self, Ui},
 };
-use limosa_agent::http::{Client, HttpError};
-use limosa_model::{MigrationId, PhaseKind, cutover::Rehearsal};
+use limosa_agent::http::HttpError;
+use limosa_model::{PhaseKind, cutover::Rehearsal};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -62,62 +63,6 @@ pub(crate) async fn run(given: Migrations) -> Result<(), CliError> {
         Migrations::Limit { which, limits } => limit(&which, limits).await,
         Migrations::Extend { which, hours } => act(&which, "extend", json!({"seconds": i64::from(hours) * 3600})).await,
         Migrations::Cancel { which, drop_copied } => act(&which, "cancel", json!({"dropCopied": drop_copied})).await,
-    }
-}
-
-fn results(answer: &Value) -> &[Value] {
-    answer["results"].as_array().map(Vec::as_slice).unwrap_or_default()
-}
-
-/// A server and a migration on it.
-pub(super) struct Call {
-    profile: Profile,
-    pub client: Client,
-    id: MigrationId,
-}
-
-impl Call {
-    pub async fn open(which: &Which) -> Result<Self, CliError> {
-        let profile = Profile::read(&which.profile.file)?;
-        let client = profile.client()?;
-        let id = match &which.id {
-            Some(id) => id.parse().map_err(|_| CliError::Usage(format!("{id:?} is not a migration's id")))?,
-            None => {
-                let answer = client.call(Method::GET, &profile.own("liveMigrations"), None).await?;
-                only(results(&answer))?
-            }
-        };
-        Ok(Self { profile, client, id })
-    }
-
-    pub fn path(&self, rest: &str) -> String {
-        self.profile.own(&format!("liveMigrations/{}{rest}", self.id))
-    }
-
-    fn watched<'a>(&'a self, which: &'a Which) -> Watched<'a> {
-        let (profile, client) = (&self.profile, &self.client);
-        Watched {
-            profile,
-            client,
-            id: self.id,
-            profile_file: &which.profile.file,
-            cutover: Cutover::Manual,
-            is_own: false,
-        }
-    }
-}
-
-/// The one that isn't over, else the newest.
-fn only(all: &[Value]) -> Result<MigrationId, CliError> {
-    let all = all.iter().map(Detail::read).collect::<Result<Vec<_>, _>>()?;
-    let active: Vec<&Detail> = all.iter().filter(|m| !m.phase.is_final()).collect();
-    match (active.as_slice(), all.first()) {
-        ([one], _) => Ok(one.id),
-        ([], Some(newest)) => Ok(newest.id),
-        ([], None) => Err(CliError::Usage("there is no migration yet".to_owned())),
-        _ => Err(CliError::Usage(
-            "several migrations are under way: say which with its id ('limosa migrations list')".to_owned(),
-        )),
     }
 }
 

@@ -1,6 +1,7 @@
 //! One verb a file.
 
 mod agent;
+mod call;
 mod check;
 mod clusters;
 mod doctor;

@@ -1,6 +1,6 @@
 //! `limosa migrations report`, and the copy of it that `limosa migrate` leaves: its server ends with it.
 
-use super::{follow::Watched, migrations::Call};
+use super::{call::Call, follow::Watched};
 use crate::{
     args::Which,
     error::CliError,

@@ -4,18 +4,14 @@
 mod draw;
 mod view;
 
-use crate::{args::Cutover, commands::Watched, error::CliError};
+use crate::{args::Cutover, commands::Watched, error::CliError, terminal};
 use limosa_agent::http::HttpError;
 use limosa_model::{Limits, PhaseKind, limits::LoadLevel};
 use ratatui::{
     DefaultTerminal,
     crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers},
 };
-use std::{
-    io::{self, IsTerminal},
-    sync::atomic::{AtomicBool, Ordering},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use view::{Asking, View};
 
@@ -28,9 +24,6 @@ const KEYS: Duration = Duration::from_millis(100);
 /// How long a server that doesn't answer is asked again.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Whether the terminal is taken: nothing else may write to it then.
-static TAKEN: AtomicBool = AtomicBool::new(false);
-
 /// How someone left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Left {
@@ -42,24 +35,13 @@ pub(crate) enum Left {
     Over,
 }
 
-/// Whether the terminal is taken.
-pub(crate) fn is_taken() -> bool {
-    TAKEN.load(Ordering::SeqCst)
-}
-
-/// Whether there is a terminal to take.
-pub(crate) fn is_possible() -> bool {
-    let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
-    !dumb && io::stdin().is_terminal() && io::stdout().is_terminal() && io::stderr().is_terminal()
-}
-
 /// The terminal, given back when dropped.
 struct Taken(DefaultTerminal);
 
 impl Taken {
     fn take() -> Result<Self, CliError> {
         let terminal = ratatui::try_init().map_err(|e| CliError::File("the terminal".into(), e))?;
-        TAKEN.store(true, Ordering::SeqCst);
+        terminal::set_taken(true);
         Ok(Self(terminal))
     }
 
@@ -72,7 +54,7 @@ impl Taken {
 impl Drop for Taken {
     fn drop(&mut self) {
         ratatui::restore();
-        TAKEN.store(false, Ordering::SeqCst);
+        terminal::set_taken(false);
     }
 }
 

@@ -1,8 +1,10 @@
 //! Checks a `Digest` header. Unknown keys and wrong secrets take the same way, so that neither time nor answer tells
 //! them apart.
 
-use super::{Principal, nonce::Nonce};
-use crate::{App, ServerError};
+use crate::{
+    App, ServerError,
+    auth::{Principal, nonce::Nonce},
+};
 use limosa_model::{Timestamp, digest};
 use subtle::ConstantTimeEq;
 

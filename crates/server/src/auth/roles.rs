@@ -1,7 +1,6 @@
 //! What a caller may do. A role that is missing is answered with 401, as Atlas does.
 
-use super::Principal;
-use crate::render::ApiError;
+use crate::{auth::Principal, http::render::ApiError};
 use axum::http::StatusCode;
 use limosa_model::{
     GroupId, OrgId,

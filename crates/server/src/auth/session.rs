@@ -2,8 +2,10 @@
 //! They live in memory, so that a restart signs everyone out, and name the key, or the service account and its secret:
 //! each request looks these up again, and what is revoked or expired ends its sessions with it.
 
-use super::{Credential, Principal, bearer, digest::REALM};
-use crate::{App, ServerError};
+use crate::{
+    App, ServerError,
+    auth::{Credential, Principal, bearer, digest::REALM},
+};
 use axum::http::{HeaderMap, Uri, header};
 use limosa_model::{Secret, Timestamp, digest};
 use std::{

@@ -3,8 +3,10 @@
 use crate::{
     App,
     auth::{Principal, access_list, session},
-    call,
-    render::{self, ApiError, Reply},
+    http::{
+        audit_log,
+        render::{self, ApiError, Reply},
+    },
 };
 use axum::{
     body::{Body, Bytes},
@@ -90,11 +92,11 @@ pub(super) async fn sign_in(
         );
     };
     if !access_list::admits(&principal.access_list, address) {
-        call::audit(&app, &principal, address, "signIn", SESSION, Outcome::Refused);
+        audit_log::audit(&app, &principal, address, "signIn", SESSION, Outcome::Refused);
         let detail = format!("IP address {address} is not allowed to access this resource.");
         return error(StatusCode::FORBIDDEN, "IP_ADDRESS_NOT_ON_ACCESS_LIST", &detail);
     }
-    call::audit(&app, &principal, address, "signIn", SESSION, Outcome::Done);
+    audit_log::audit(&app, &principal, address, "signIn", SESSION, Outcome::Done);
     let until = now.plus_seconds(app.session_seconds);
     let token = app.sessions.open(session::Session { name: principal.name.clone(), secret, until }, now);
     let answer = render::respond(Ok(Reply::ok(shown(&principal, until))), None, render::Wishes::default());

@@ -1,6 +1,6 @@
 //! The ways to someone: a webhook, a mail server.
 
-use super::{
+use crate::notify::{
     config::{Mail, NotifyConfig, NotifyError, Webhook},
     message,
 };

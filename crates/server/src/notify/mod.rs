@@ -6,6 +6,7 @@
 mod channel;
 mod config;
 mod message;
+mod reading;
 
 pub use config::{NotifyConfig, NotifyError};
 

@@ -1,9 +1,9 @@
 //! Service accounts, their secrets and the tokens that these are exchanged for.
 
-use super::{Store, id, text, unreadable};
 use crate::{
     ServerError,
     auth::{Credential, Principal, bearer},
+    store::{Store, id, text, unreadable},
 };
 use limosa_model::{OrgId, Secret, Timestamp, ids::SecretId, wire::account::Role};
 use rusqlite::{Connection, OptionalExtension, Row, params};

@@ -1,7 +1,10 @@
 //! Who did what, when and from where; and what was refused.
 
-use super::{Store, jobs::offset};
-use crate::{ServerError, auth::Principal};
+use crate::{
+    ServerError,
+    auth::Principal,
+    store::{Store, jobs::offset},
+};
 use limosa_model::{OrgId, Timestamp, wire::own::Outcome};
 use rusqlite::params;
 

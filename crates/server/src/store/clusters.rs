@@ -1,7 +1,10 @@
 //! Registered destinations, and how agents reach them.
 
-use super::{Store, id, read, text, uri};
-use crate::{ServerError, seal::Place};
+use crate::{
+    ServerError,
+    seal::Place,
+    store::{Store, id, read, text, uri},
+};
 use limosa_model::{DeploymentId, GroupId, Secret, protocol::ClusterFacts, wire::live_migration::HostnameSchemaType};
 use rusqlite::params;
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,9 @@
 //! How far a migration was over time: close by for the last hour, thinned out before, so that a month fits.
 
-use super::{Store, text, unreadable};
-use crate::ServerError;
+use crate::{
+    ServerError,
+    store::{Store, text, unreadable},
+};
 use limosa_model::{Migration, MigrationId, Timestamp, wire::own::MigrationSample};
 use rusqlite::{Connection, params};
 

@@ -1,7 +1,11 @@
 //! Agents, migrations, validations.
 
-use super::{Lightly, Store, id, text, unreadable};
-use crate::{ServerError, auth::bearer, seal::Place};
+use crate::{
+    ServerError,
+    auth::bearer,
+    seal::Place,
+    store::{Lightly, Store, id, text, unreadable},
+};
 use limosa_model::{
     AgentId, Finding, GroupId, Migration, MigrationId, OrgId, PhaseKind, Secret, Timestamp, protocol,
     transition::{Action, Event, IllegalTransition, step},

@@ -1,10 +1,10 @@
 //! Keys for digest authentication, and the organization's link.
 
-use super::{Store, accounts, id, read, text};
 use crate::{
     ServerError,
     auth::{Credential, Principal, digest::REALM},
     seal::{Place, Seal},
+    store::{Store, accounts, id, read, text},
 };
 use limosa_model::{GroupId, OrgId, Secret, Timestamp, digest, ids::ApiKeyId, wire::account::Role};
 use rusqlite::params;

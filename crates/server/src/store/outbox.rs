@@ -1,9 +1,9 @@
 //! Messages that wait to be taken, and how far the events were read for them.
 
-use super::{Store, unreadable};
 use crate::{
     ServerError,
     notify::{Message, Waiting},
+    store::{Store, unreadable},
 };
 use limosa_model::{Migration, Timestamp};
 use rusqlite::{Connection, params};

@@ -1,7 +1,9 @@
 //! Reports of finished migrations, and what they are made of.
 
-use super::{Store, unreadable};
-use crate::ServerError;
+use crate::{
+    ServerError,
+    store::{Store, unreadable},
+};
 use limosa_model::{MigrationId, report::Record};
 use rusqlite::{OptionalExtension, params};
 use serde_json::Value;

@@ -1,9 +1,9 @@
 //! What is sealed in the store, and under which key.
 
-use super::Store;
 use crate::{
     ServerError,
     seal::{Place, Seal, is_bound},
+    store::Store,
 };
 use rusqlite::{Connection, OptionalExtension, params};
 use std::{path::Path, sync::PoisonError};

@@ -1,10 +1,12 @@
 //! `/api/limosa/v1/orgs/{orgId}/audit`: who did what, when and from where.
 
-use super::owned_org;
 use crate::{
-    call::Call,
-    paging::Window,
-    render::{ApiError, Reply},
+    handlers::owned_org,
+    http::{
+        context::Call,
+        paging::Window,
+        render::{ApiError, Reply},
+    },
     store::Audit,
 };
 use limosa_model::wire::own::AuditEntry;

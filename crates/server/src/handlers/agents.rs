@@ -1,10 +1,12 @@
 //! What agents say, and what is known of them.
 
-use super::{owned_org, reply};
 use crate::{
     auth::bearer,
-    call::Call,
-    render::{ApiError, Reply},
+    handlers::{owned_org, reply},
+    http::{
+        context::Call,
+        render::{ApiError, Reply},
+    },
     store::{Agent, NotChanged},
 };
 use axum::http::StatusCode;

@@ -1,18 +1,19 @@
 //! Who asks, organizations, groups.
 
-use super::{group as find_group, keys, org as find_org, reply};
 use crate::{
     auth::roles,
-    call::Call,
-    paging,
-    render::{ApiError, Reply},
+    handlers::{group as find_group, keys, org as find_org, reply, self_link},
+    http::{
+        context::Call,
+        paging,
+        render::{ApiError, Reply},
+    },
     store,
 };
 use axum::http::StatusCode;
 use limosa_model::{
     GroupId, OrgId, Timestamp,
     wire::account::{AtlasOrganization, CallerKey, CreateGroup, Group, GroupRoleName, SystemStatus},
-    wire::live_migration::Link,
 };
 
 /// `GET /api/atlas/v2`
@@ -31,10 +32,6 @@ pub(crate) fn who_am_i(call: &Call) -> Result<Reply, ApiError> {
         links: self_link(call, "/api/atlas/v2"),
         throttling: false,
     }))
-}
-
-pub(super) fn self_link(call: &Call, path: &str) -> Vec<Link> {
-    vec![Link { href: format!("{}{path}", call.base), rel: "self".to_owned() }]
 }
 
 fn shown_org(call: &Call, org: OrgId) -> Result<AtlasOrganization, ApiError> {

@@ -1,11 +1,13 @@
 //! `/api/atlas/v2/orgs/{orgId}/serviceAccounts`: clients for bearer tokens.
 
-use super::{org, owned_org, reply};
 use crate::{
     auth::{bearer, roles},
-    call::Call,
-    paging,
-    render::{ApiError, Reply},
+    handlers::{org, owned_org, reply},
+    http::{
+        context::Call,
+        paging,
+        render::{ApiError, Reply},
+    },
     store,
 };
 use axum::http::StatusCode;

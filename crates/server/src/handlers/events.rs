@@ -1,12 +1,14 @@
 //! `…/liveMigrations/{id}/events`: what happened to a migration, as a list or as a stream that ends with it; and
 //! `/api/limosa/v1/changes`: that something did happen to one.
 
-use super::{migration, reply};
 use crate::{
     auth,
-    call::Call,
-    paging::Window,
-    render::{ApiError, Reply},
+    handlers::{migration, reply},
+    http::{
+        context::Call,
+        paging::Window,
+        render::{ApiError, Reply},
+    },
     store::EventRow,
 };
 use axum::{

@@ -1,6 +1,6 @@
 //! From an `Accept` header to the version of a resource: the newest one not after the date that the client names.
 
-use crate::render::ApiError;
+use crate::http::render::ApiError;
 use axum::http::StatusCode;
 use limosa_model::ApiVersion;
 

@@ -1,7 +1,7 @@
 //! Lists: a page of them, with links to the others.
 
-use crate::{
-    call::Call,
+use crate::http::{
+    context::Call,
     render::{ApiError, Reply},
 };
 use serde::Serialize;

@@ -1,7 +1,7 @@
 //! Holds a request's body against the schema that the API document shows, so that what is published and what is
 //! accepted can't differ. Each departure has the error that Atlas has for it.
 
-use crate::render::ApiError;
+use crate::http::render::ApiError;
 use limosa_model::wire::error::FieldViolation;
 use regex::Regex;
 use serde_json::{Map, Number, Value};
@@ -201,7 +201,7 @@ mod tests {
                 _ => {}
             }
         }
-        check(crate::openapi::components());
+        check(crate::http::openapi::components());
         assert!(!matches(r"^\P{C}+$", "a\u{1b}b") && matches(r"^\P{C}+$", "a b-ü"));
     }
 }

@@ -1,11 +1,13 @@
 //! `/api/atlas/v2/orgs/{orgId}/apiKeys` and `…/groups/{groupId}/apiKeys`: keys for digest authentication, and from where they work.
 
-use super::{account::self_link, group, org, owned_org, reply};
 use crate::{
     auth::{self, access_list, roles},
-    call::Call,
-    paging,
-    render::{ApiError, Reply},
+    handlers::{group, org, owned_org, reply, self_link},
+    http::{
+        context::Call,
+        paging,
+        render::{ApiError, Reply},
+    },
     store::{Allowed, ApiKey},
 };
 use axum::http::StatusCode;

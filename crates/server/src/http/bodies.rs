@@ -1,7 +1,7 @@
 //! Reading requests' bodies. All bodies together have a budget of memory, and a body is read only of a caller who is
 //! known and may ask: who isn't can make the server hold nothing.
 
-use crate::render::ApiError;
+use crate::http::render::ApiError;
 use axum::{
     body::{Body, HttpBody},
     http::StatusCode,

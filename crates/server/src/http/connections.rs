@@ -5,7 +5,7 @@
 //! been idle for longest is closed for it, one that never showed good credentials before one that did. A client that opens
 //! a thousand connections therefore closes its own, and those who work are not affected.
 
-use crate::bodies;
+use crate::http::bodies;
 use axum::{
     body::Body,
     http::{Request, Response},

@@ -2,9 +2,11 @@
 
 use crate::{
     auth::Principal,
-    call::Call,
-    openapi::{Answer, Shape},
-    render::{ApiError, Reply},
+    http::{
+        context::Call,
+        render::{ApiError, Reply},
+        shape::{Answer, Shape},
+    },
 };
 use axum::http::{Method, Response, StatusCode};
 use limosa_model::ApiVersion;

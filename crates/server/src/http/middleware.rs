@@ -5,11 +5,13 @@
 use crate::{
     App, ServerError,
     auth::{Credential, Principal, access_list, bearer, digest, session},
-    bodies::{self, HeldBody},
-    call,
-    connections::Connection,
+    http::{
+        audit_log,
+        bodies::{self, HeldBody},
+        connections::Connection,
+        render::{self, ApiError, Wishes},
+    },
     rate_limits::{TOKENS_A_MINUTE, TooMany},
-    render::{self, ApiError, Wishes},
     store::ServiceAccount,
 };
 use axum::{
@@ -120,7 +122,7 @@ pub(crate) async fn authenticate(State(app): State<Arc<App>>, request: Request, 
         && refused.status == StatusCode::FORBIDDEN
         && parts.method != Method::GET
     {
-        call::audit(&app, &principal, address, parts.method.as_str(), parts.uri.path(), Outcome::Refused);
+        audit_log::audit(&app, &principal, address, parts.method.as_str(), parts.uri.path(), Outcome::Refused);
     }
     let mut response = match admitted {
         Ok(body) => {
@@ -217,7 +219,7 @@ fn identify(
         return match caller {
             Some(principal) if method == "GET" || session::is_own(app, headers, &parts.uri) => Ok(principal),
             Some(principal) => {
-                call::audit(app, &principal, address, method, parts.uri.path(), Outcome::Refused);
+                audit_log::audit(app, &principal, address, method, parts.uri.path(), Outcome::Refused);
                 let detail = "A session may change something from the page itself only.";
                 let error = ApiError::new(StatusCode::FORBIDDEN, "CROSS_SITE_REQUEST", detail, &[]);
                 Err(Box::new(render::respond(Err(error), None, Wishes::default())))

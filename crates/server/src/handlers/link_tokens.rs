@@ -1,10 +1,12 @@
 //! `/api/atlas/v2/orgs/{orgId}/liveMigrations/linkTokens`: how agents get in.
 
-use super::{owned_org, reply};
 use crate::{
     auth::{self, access_list},
-    call::Call,
-    render::{ApiError, Reply},
+    handlers::{owned_org, reply},
+    http::{
+        context::Call,
+        render::{ApiError, Reply},
+    },
     store::{Allowed, ApiKey},
 };
 use axum::http::StatusCode;

@@ -17,11 +17,18 @@ pub(crate) mod validations;
 
 use crate::{
     auth::roles::denied,
-    call::Call,
-    render::{ApiError, Reply},
+    http::{
+        context::Call,
+        render::{ApiError, Reply},
+    },
     store::Group,
 };
-use limosa_model::{GroupId, Migration, MigrationId, OrgId};
+use limosa_model::{GroupId, Migration, MigrationId, OrgId, wire::live_migration::Link};
+
+/// The link to `path` itself, as Atlas gives one with each resource.
+fn self_link(call: &Call, path: &str) -> Vec<Link> {
+    vec![Link { href: format!("{}{path}", call.base), rel: "self".to_owned() }]
+}
 
 /// A body of one of the documented types.
 fn reply<T: serde::Serialize + ?Sized>(body: &T) -> Reply {

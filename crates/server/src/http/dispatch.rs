@@ -1,95 +1,31 @@
-//! What a handler gets to see of a request, and what surrounds every handler: negotiation, the body held against its
-//! schema, the audit, rendering.
+//! What surrounds every handler: negotiation, the body held against its schema, the audit, rendering.
 
 use crate::{
     App,
     auth::Principal,
-    bodies::HeldBody,
-    json::Strict,
-    middleware::{self, Peer},
-    negotiate::{negotiate, written},
-    openapi,
-    render::{self, ApiError, Reply},
-    route::Route,
-    schema,
-    streams::STREAMS_OF_ONE,
+    http::{
+        audit_log,
+        bodies::HeldBody,
+        body_validation,
+        context::Call,
+        middleware::{self, Peer},
+        negotiate::{negotiate, written},
+        openapi,
+        render::{self, ApiError, Reply},
+        route::Route,
+        shape::Shape,
+        streams::STREAMS_OF_ONE,
+        strict_json::Strict,
+    },
 };
 use axum::{
     body::{Body, Bytes},
     extract::{Path, Request, State},
     http::{HeaderMap, Method, Response, StatusCode, header},
 };
-use limosa_model::{ApiVersion, Secret, Timestamp, protocol::SECRET_HEADER, wire::own::Outcome};
+use limosa_model::{ApiVersion, Secret, protocol::SECRET_HEADER, wire::own::Outcome};
 use serde_json::Value;
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
-
-/// One authenticated request, its body of the documented shape.
-pub(crate) struct Call {
-    pub app: Arc<App>,
-    pub principal: Principal,
-    pub params: HashMap<String, String>,
-    /// In which version its body is written.
-    pub body_version: ApiVersion,
-    /// From where it came.
-    pub address: IpAddr,
-    /// The header in which an agent's secret comes.
-    pub agent_secret: Option<Secret>,
-    /// Where the client reached us, for links: scheme and host.
-    pub base: String,
-    pub path: String,
-    /// What a client that follows events has seen already.
-    pub last_event_id: i64,
-    body: Value,
-    /// The body as it came, where it has no documented shape.
-    raw: HeldBody,
-    query: Vec<(String, String)>,
-}
-
-impl Call {
-    /// The body. An agent's is read straight into `T`: a tree of it would take ten times its size.
-    pub fn parse<T: serde::de::DeserializeOwned>(&self) -> Result<T, ApiError> {
-        let parsed = match self.raw.bytes.is_empty() {
-            true => serde_json::from_value(self.body.clone()),
-            false => serde_json::from_slice(&self.raw.bytes),
-        };
-        parsed.map_err(|e| ApiError::bad("INVALID_JSON_ATTRIBUTE", format!("Received JSON does not match: {e}."), &[]))
-    }
-
-    /// A path parameter.
-    pub fn param(&self, name: &str) -> &str {
-        self.params.get(name).map_or("", String::as_str)
-    }
-
-    /// A query parameter.
-    pub fn query(&self, name: &str) -> Option<&str> {
-        self.query.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
-    }
-
-    /// This request's address with another page asked for; filters stay.
-    pub fn address_with(&self, page: usize, size: usize) -> String {
-        let mut query = url::form_urlencoded::Serializer::new(String::new());
-        query.append_pair("pageNum", &page.to_string()).append_pair("itemsPerPage", &size.to_string());
-        query.extend_pairs(self.query.iter().filter(|(name, _)| name != "pageNum" && name != "itemsPerPage"));
-        format!("{}{}?{}", self.base, self.path, query.finish())
-    }
-
-    /// A query parameter that is a number from `least` to `most`.
-    pub fn number(&self, name: &str, default: usize, least: usize, most: usize) -> Result<usize, ApiError> {
-        let Some(text) = self.query(name) else { return Ok(default) };
-        let number = text.parse().ok().filter(|n| (least..=most).contains(n));
-        number.ok_or_else(|| ApiError::query(name))
-    }
-
-    /// A query parameter that is true or false.
-    pub fn flag(&self, name: &str, default: bool) -> Result<bool, ApiError> {
-        match self.query(name) {
-            None => Ok(default),
-            Some("true") => Ok(true),
-            Some("false") => Ok(false),
-            Some(_) => Err(ApiError::query(name)),
-        }
-    }
-}
+use std::{collections::HashMap, sync::Arc};
 
 /// Answers one request with `route`'s handler.
 pub(crate) fn answer(
@@ -208,7 +144,7 @@ fn handle(route: &Route, call: &mut Call, request: &Request, held: HeldBody) -> 
 }
 
 /// The body, of the shape that the API document shows.
-fn body(headers: &HeaderMap, bytes: &Bytes, shape: &openapi::Shape) -> Result<Value, ApiError> {
+fn body(headers: &HeaderMap, bytes: &Bytes, shape: &Shape) -> Result<Value, ApiError> {
     let empty = bytes.is_empty();
     let media = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let essence = media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -225,7 +161,7 @@ fn body(headers: &HeaderMap, bytes: &Bytes, shape: &openapi::Shape) -> Result<Va
         true if !shape.required => Value::Object(serde_json::Map::new()),
         _ => serde_json::from_slice::<Strict>(bytes).map_err(|_| ApiError::malformed())?.0,
     };
-    schema::check(&mut value, &shape.schema, openapi::components())?;
+    body_validation::check(&mut value, &shape.schema, openapi::components())?;
     Ok(value)
 }
 
@@ -238,25 +174,7 @@ fn note(call: &Call, route: &Route, reply: Option<&Reply>) {
         _ => call.path.clone(),
     };
     let outcome = if reply.is_some() { Outcome::Done } else { Outcome::Refused };
-    audit(&call.app, &call.principal, call.address, route.operation, &target, outcome);
-}
-
-/// Writes into the audit. What is refused is written so often a minute that an owner sees it, and no more often.
-pub(crate) fn audit(
-    app: &App,
-    principal: &Principal,
-    address: IpAddr,
-    operation: &str,
-    target: &str,
-    outcome: Outcome,
-) {
-    let now = Timestamp::now();
-    if outcome == Outcome::Refused && app.limits.refusal(&principal.name, now).is_err() {
-        return;
-    }
-    if let Err(error) = app.store.audit(principal, &address.to_string(), operation, target, outcome, now) {
-        tracing::error!(%error, operation, "the audit could not be written");
-    }
+    audit_log::audit(&call.app, &call.principal, call.address, route.operation, &target, outcome);
 }
 
 #[cfg(test)]

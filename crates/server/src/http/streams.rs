@@ -1,6 +1,6 @@
 //! Streams of events: each takes a connection for as long as its client likes, so a caller has a bounded number of them.
 
-use crate::{auth::Principal, bodies};
+use crate::{auth::Principal, http::bodies};
 use axum::{body::Body, http::Response};
 use std::{
     collections::HashMap,

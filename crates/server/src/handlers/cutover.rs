@@ -1,9 +1,11 @@
 //! `…/liveMigrations/{id}/cutover`: how to cut over, and what it would do.
 
-use super::{live_migrations::refused, migration, reply};
 use crate::{
-    call::Call,
-    render::{ApiError, Reply},
+    handlers::{live_migrations::refused, migration, reply},
+    http::{
+        context::Call,
+        render::{ApiError, Reply},
+    },
 };
 use axum::http::StatusCode;
 use limosa_model::{Migration, Timestamp, cutover::CutoverOptions, transition::Event};

@@ -1,10 +1,12 @@
 //! `…/liveMigrations/{id}/report`: the report of a migration that is over.
 
-use super::migration;
 use crate::{
     ServerError,
-    call::Call,
-    render::{ApiError, Reply},
+    handlers::migration,
+    http::{
+        context::Call,
+        render::{ApiError, Reply},
+    },
     store::Store,
 };
 use limosa_model::{Migration, PhaseKind, report::MigrationReport};

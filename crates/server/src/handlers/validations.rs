@@ -1,9 +1,11 @@
 //! `/api/atlas/v2/groups/{groupId}/liveMigrations/validate`: a preflight that an agent carries out.
 
-use super::{group, live_migrations::Request, reply};
 use crate::{
-    call::Call,
-    render::{ApiError, Reply},
+    handlers::{group, live_migrations::Request, reply},
+    http::{
+        context::Call,
+        render::{ApiError, Reply},
+    },
     store::Validation,
 };
 use limosa_model::{

@@ -1,14 +1,16 @@
 //! `/api/limosa/v1/groups/{groupId}/liveMigrations`: migrations in full, and the verbs that Atlas's API lacks.
 
-use super::{
-    group,
-    live_migrations::{self, Request, refused},
-    migration, reply,
-};
 use crate::{
-    call::Call,
-    paging::Window,
-    render::{ApiError, Reply},
+    handlers::{
+        group,
+        live_migrations::{self, Request, refused},
+        migration, reply,
+    },
+    http::{
+        context::Call,
+        paging::Window,
+        render::{ApiError, Reply},
+    },
 };
 use axum::http::StatusCode;
 use limosa_model::{

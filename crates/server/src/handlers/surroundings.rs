@@ -1,11 +1,13 @@
 //! What Atlas's clients read around a group and an organization and what there is none of here: users, teams, limits,
 //! settings. Each answer is true, mostly by being empty.
 
-use super::{group, org, reply};
 use crate::{
-    call::Call,
-    paging,
-    render::{ApiError, Reply},
+    handlers::{group, org, reply},
+    http::{
+        context::Call,
+        paging,
+        render::{ApiError, Reply},
+    },
 };
 use limosa_model::wire::account::{Absent, GroupIpAddresses, GroupServices, GroupSettings, OrganizationSettings};
 

@@ -1,9 +1,11 @@
 //! `/api/atlas/v2/groups/{groupId}/liveMigrations`
 
-use super::{group, migration, no_cluster, reply};
 use crate::{
-    call::Call,
-    render::{ApiError, Reply},
+    handlers::{group, migration, no_cluster, reply},
+    http::{
+        context::Call,
+        render::{ApiError, Reply},
+    },
     store::NotChanged,
 };
 use axum::http::StatusCode;

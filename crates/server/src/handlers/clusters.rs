@@ -1,10 +1,12 @@
 //! Destinations: registered here, and read as Atlas's clients read clusters. Their URIs can be written and never read.
 
-use super::{account::self_link, group, no_cluster, reply};
 use crate::{
-    call::Call,
-    paging,
-    render::{ApiError, Reply},
+    handlers::{group, no_cluster, reply, self_link},
+    http::{
+        context::Call,
+        paging,
+        render::{ApiError, Reply},
+    },
     store::{Cluster, Uris},
 };
 use axum::http::StatusCode;
