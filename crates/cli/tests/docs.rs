@@ -268,8 +268,8 @@ async fn every_documented_command_works_as_it_stands() {
     });
     emptied().await;
 
-    let page = "limits.md";
-    reader.begins("limits");
+    let page = "throttling.md";
+    reader.begins("throttling");
     let _bounded = reader.starts(page, "limosa migrate --load-level");
     reader.waits_for("readyForCutover", "true");
     reader.runs(page, "limosa migrations limit --load-level");
