@@ -77,24 +77,35 @@ mod armed {
     };
     use tokio::sync::Notify;
 
-    static ARMED: Mutex<Vec<(&'static str, String, Arc<Notify>)>> = Mutex::new(Vec::new());
+    static ARMED: Mutex<Vec<(&'static str, String, Arc<Stop>)>> = Mutex::new(Vec::new());
+
+    #[derive(Default)]
+    struct Stop {
+        reached: Notify,
+        released: Notify,
+    }
 
     /// Waits for an engine to come to a failpoint.
-    pub struct Armed(Arc<Notify>);
+    pub struct Armed(Arc<Stop>);
 
     impl Armed {
-        /// When this returns the engine stands still at the failpoint, for good: the test ends it there.
+        /// When this returns the engine stands still at the failpoint: the test ends it there, or releases it.
         pub async fn reached(&self) {
-            self.0.notified().await;
+            self.0.reached.notified().await;
+        }
+
+        /// The engine continues, like one whose machine was suspended.
+        pub fn release(&self) {
+            self.0.released.notify_one();
         }
     }
 
     /// The first engine that comes to `name` within `scope`, a migration's id or a namespace, stands still there.
     pub fn arm(name: &'static str, scope: impl Display) -> Armed {
-        let reached = Arc::new(Notify::new());
+        let stop = Arc::new(Stop::default());
         let mut all = ARMED.lock().unwrap_or_else(PoisonError::into_inner);
-        all.push((name, scope.to_string(), Arc::clone(&reached)));
-        Armed(reached)
+        all.push((name, scope.to_string(), Arc::clone(&stop)));
+        Armed(stop)
     }
 
     pub(crate) async fn reach(name: &'static str, scope: &(dyn Display + Sync)) {
@@ -104,9 +115,9 @@ mod armed {
             let found = all.iter().position(|(n, s, _)| *n == name && *s == scope);
             found.map(|index| all.swap_remove(index))
         };
-        if let Some((_, _, reached)) = armed {
-            reached.notify_one();
-            std::future::pending::<()>().await;
+        if let Some((_, _, stop)) = armed {
+            stop.reached.notify_one();
+            stop.released.notified().await;
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::support::{Pair, Run, settings};
 use bson::{Document, doc};
-use limosa_engine::{Outcome, Settings};
+use limosa_engine::{Outcome, Settings, failpoint};
 use limosa_model::{
     MigrationId, PhaseKind,
     cutover::{CutoverOptions, TurningPoint, Wishes},
@@ -83,6 +83,30 @@ async fn a_complete_migration_that_is_run_again_is_complete_and_writes_nothing()
         let failure = limosa_engine::completed(&moved).await.expect_err("is another cluster");
         assert_eq!(failure.code.name(), "CONFIGURATION_CHANGED", "{failure}");
     }
+}
+
+/// Its machine was suspended after the last step, before anyone was told.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_wakes_up_late_completes_nothing_that_its_successor_has_rolled_back() {
+    let Pair { source, destination, from, to } = Pair::start().await;
+    seed(&from, "app").await;
+    let (one, two) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let first = settings(&source, &destination, one.path());
+    let armed = failpoint::arm(failpoint::CUT_OVER, first.migration_id);
+    let mut late = Run::start(&first);
+    late.reach(PhaseKind::Synced).await;
+    late.order(Directive::CutOver);
+    armed.reached().await;
+    let second = Settings { epoch: first.epoch.next(), data_dir: two.path().to_owned(), ..first.clone() };
+    let mut run = Run::start(&second);
+    run.reach(PhaseKind::Synced).await;
+    armed.release();
+    assert_eq!(late.end().await, Outcome::Stopped);
+    let claim = to.database("__limosa").collection::<Document>("claims").find_one(doc! {"state": "live"}).await;
+    assert!(claim.expect("finds").is_some(), "it is still under way");
+    from.database("app").collection("c").insert_one(doc! {"_id": "after"}).await.expect("inserts");
+    run.cut_over().await;
+    compare(&from, &to, &["app"]).await.expect("equal");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,7 +27,7 @@ pub(crate) fn reference() {
     let mut command = Arguments::command();
     command.build();
     let mut text = String::from(
-        "# Which verbs, options and settings are there?\n\nMade of the program's own description by `limosa reference`; \
+        "# Command reference\n\nMade of the program's own description by `limosa reference`; \
          a test compares both.\n",
     );
     describe(&command, "", &mut text);

@@ -404,9 +404,18 @@ pub(crate) async fn say_stopped(settings: &Settings) {
     }
 }
 
-/// Sets fields of the own claim where it is in `state`; whether it was.
+/// From here on no holder of an older epoch can change the claim: one that wakes up late doesn't complete what its
+/// successor has rolled back.
+pub(crate) async fn raise(store: &Store) -> Result<(), Failure> {
+    let older = doc! {"_id": store.id(), "epoch": {"$not": {"$gte": store.epoch()}}};
+    let update = doc! {"q": older, "u": {"$set": {"epoch": store.epoch()}}};
+    store.run(doc! {"update": CLAIMS, "updates": [update]}).await.map(drop)
+}
+
+/// Sets fields of the own claim where it is in `state` and no later holder has raised its epoch; whether it was.
 async fn set(store: &Store, state: &str, fields: Document) -> Result<bool, Failure> {
-    let update = doc! {"q": {"_id": store.id(), "state": state}, "u": {"$set": fields}};
+    let own = doc! {"_id": store.id(), "state": state, "epoch": {"$not": {"$gt": store.epoch()}}};
+    let update = doc! {"q": own, "u": {"$set": fields}};
     let reply = store.run(doc! {"update": CLAIMS, "updates": [update]}).await?;
     Ok(crate::mongo::raw_bson::as_i64(reply.get("n")) == Some(1))
 }

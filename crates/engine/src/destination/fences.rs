@@ -22,6 +22,7 @@ pub(crate) async fn take_over(store: &Store, agent: AgentId, workers: usize) -> 
     store.end_sessions(&former).await?;
     store.run(doc! {"update": "fences", "updates": [raise]}).await?;
     store.run(doc! {"update": "migrations", "updates": [touch]}).await?;
+    claims::raise(store).await?;
     store.end_sessions(&former).await?;
     definition::end_former(store.destination(), store.id(), store.epoch()).await?;
     let (mut updates, mut sessions) = (Vec::new(), Vec::new());
