@@ -1,6 +1,6 @@
 //! One destination, one migration: who holds it is written there, and nobody else writes.
 
-use crate::support::{Pair, Run, settings};
+use crate::support::{Pair, Run, settings, until};
 use bson::{Document, doc};
 use limosa_engine::{Outcome, Settings, failpoint};
 use limosa_model::{
@@ -105,6 +105,37 @@ async fn an_agent_that_wakes_up_late_completes_nothing_that_its_successor_has_ro
     let claim = to.database("__limosa").collection::<Document>("claims").find_one(doc! {"state": "live"}).await;
     assert!(claim.expect("finds").is_some(), "it is still under way");
     from.database("app").collection("c").insert_one(doc! {"_id": "after"}).await.expect("inserts");
+    run.cut_over().await;
+    compare(&from, &to, &["app"]).await.expect("equal");
+}
+
+/// No transaction can write to a capped collection, so that no fence is touched with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_wakes_up_late_writes_nothing_to_a_capped_collection() {
+    let Pair { source, destination, from, to } = Pair::start().await;
+    let app = from.database("app");
+    app.run_command(doc! {"create": "c", "capped": true, "size": 100_000}).await.expect("creates");
+    app.collection("c").insert_one(doc! {"_id": 1, "n": 0}).await.expect("inserts");
+    let (one, two) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let first = settings(&source, &destination, one.path());
+    let mut late = Run::start(&first);
+    late.reach(PhaseKind::Synced).await;
+    let armed = failpoint::arm(failpoint::WINDOW_MARKED, first.migration_id);
+    let set = async |n: i32| {
+        let set = doc! {"$set": {"n": n}};
+        app.collection::<Document>("c").update_one(doc! {"_id": 1}, set).await.expect("updates");
+    };
+    set(1).await;
+    armed.reached().await;
+    set(2).await;
+    let second = Settings { epoch: first.epoch.next(), data_dir: two.path().to_owned(), ..first.clone() };
+    let mut run = Run::start(&second);
+    run.reach(PhaseKind::Synced).await;
+    let image = to.database("app").collection::<Document>("c");
+    until("the newest state", async || image.find_one(doc! {"n": 2}).await.expect("finds").is_some()).await;
+    armed.release();
+    assert_eq!(late.end().await, Outcome::Stopped);
+    assert!(image.find_one(doc! {"n": 2}).await.expect("finds").is_some(), "an earlier state was written");
     run.cut_over().await;
     compare(&from, &to, &["app"]).await.expect("equal");
 }

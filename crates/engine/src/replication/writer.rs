@@ -304,6 +304,10 @@ impl Writer {
 
     /// Capped collections: no transaction can write to them, and their order is part of what is copied.
     async fn write_in_order(&self, ops: Vec<Op>, refetch: &mut Vec<Op>, until: Timestamp) -> Result<(), Failure> {
+        // The fence can't be touched with them; it is asked for instead.
+        if !ops.is_empty() && !self.store.holds(self.worker).await? {
+            return Err(self.store.fenced());
+        }
         let mut rest = ops.as_slice();
         while let Some(first) = rest.first() {
             let documents: Vec<&RawDocument> = rest
