@@ -7,6 +7,7 @@ mod demo;
 mod directions;
 mod soak;
 mod supply_chain;
+mod unused;
 
 use clap::{Parser, Subcommand};
 use limosa_testkit::{Error, mongod, tool};
@@ -42,7 +43,7 @@ enum Verb {
     },
     /// Measure, each figure beside an anchor of the same run.
     Bench(bench::Arguments),
-    /// Formatting, directions of imports, lints, documentation, licences.
+    /// Formatting, imports, unused dependencies, lints, documentation, licences.
     Check,
     /// List all components with versions and licences, in the format CycloneDX, into target/.
     Sbom,
