@@ -20,7 +20,7 @@ use std::{
 };
 use tokio::sync::mpsc;
 
-/// How long faults go on in a round.
+/// How long faults continue in a round.
 const FAULTS: Duration = Duration::from_secs(75);
 
 /// How long a round may take to its end once nothing breaks any more.
@@ -149,7 +149,7 @@ async fn load(client: &Client, db: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Breaks something, and mends it again.
+/// Breaks something, and fixes it again.
 async fn fault(
     rng: &mut SmallRng,
     source: &ReplicaSet,

@@ -137,7 +137,7 @@ async fn carry_out(
             Err(error) => {
                 tracing::warn!(migration = %id, %error, "a report was not taken");
                 // A server that can't be asked gives the migration to nobody else, and whom it gives it to later raises
-                // the fences first: the work goes on. A server that answers and refuses may have done so already.
+                // the fences first: the work continues. A server that answers and refuses may have done so already.
                 if error.is_refusal() && reporter.lease_is_over() {
                     orders.send_replace(Directive::Stop);
                 }
@@ -153,7 +153,7 @@ async fn carry_out(
         Ok(Outcome::Cancelled) => EngineReport { phase: PhaseKind::Cancelled, failure: None, ..last },
         Ok(Outcome::Stopped) => {
             tracing::info!(migration = %id, "stopped");
-            // It may be over meanwhile, cancelled or expired: nobody goes on then from what is kept here.
+            // It may be over meanwhile, cancelled or expired: nobody continues then from what is kept here.
             let told = tokio::time::timeout(LAST_WORD, reporter.send(&last)).await;
             if matches!(told, Ok(Ok(Ordered { directive: Directive::Cancel { .. }, .. }))) {
                 limosa_engine::forget(&reporter.agent.config.data_dir, id).await;

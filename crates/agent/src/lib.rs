@@ -30,7 +30,7 @@ use std::{
 };
 use tokio::task::JoinSet;
 
-/// How often the announced facts are read anew.
+/// How often the announced facts are read again.
 const REFRESH: Duration = Duration::from_secs(30);
 
 /// What an agent needs to know.
@@ -177,7 +177,7 @@ async fn describe(config: &AgentConfig) -> Vec<protocol::Deployment> {
     found
 }
 
-/// Runs until `shutdown`; a running migration is then stopped where it is, and goes on with the next start.
+/// Runs until `shutdown`; a running migration is then stopped where it is, and continues with the next start.
 pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send) -> Result<(), AgentError> {
     config.tuning.validate().map_err(AgentError::Tuning)?;
     let Identity { id, secret } = identity(&config.data_dir)?;

@@ -26,14 +26,14 @@ pub(crate) enum CliError {
     },
     /// Nobody cut over in time.
     #[error(
-        "the migration expired: nobody cut over in time; nothing was deleted. To begin anew, use another --state-dir and --drop-destination-data"
+        "the migration expired: nobody cut over in time; nothing was deleted. To begin again, use another --state-dir and --drop-destination-data"
     )]
     Expired,
     /// Given up by the user.
-    #[error("the migration was cancelled; use another --state-dir to begin anew")]
+    #[error("the migration was cancelled; use another --state-dir to begin again")]
     Cancelled,
     /// Ctrl-C or SIGTERM.
-    #[error("interrupted; run the same command again and it goes on where it was")]
+    #[error("interrupted; run the same command again and it continues where it was")]
     Interrupted,
     /// Another process is at it.
     #[error("{0} is in use by another limosa; wait for it, or choose another directory")]

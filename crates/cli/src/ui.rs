@@ -133,7 +133,7 @@ impl Ui {
         match event {
             Event::Started { url, profile, resumed } => {
                 let id = self.migration.map(|id| id.to_string()).unwrap_or_default();
-                let verb = if resumed { "goes on" } else { "started" };
+                let verb = if resumed { "continues" } else { "started" };
                 self.tell(&format!("migration {id} {verb}; API {url}, profile {}", profile.display()));
             }
             Event::Phase { phase, reason } => self.enter(phase, reason),
@@ -175,7 +175,7 @@ impl Ui {
         self.last_line = None;
         if let Some(reason) = reason {
             say(&format!("the cutover was rolled back: {}", one_line(reason, SHOWN)));
-            say("  the source is as it was and replication goes on");
+            say("  the source is as it was and replication continues");
         }
         self.tell(words(phase));
     }

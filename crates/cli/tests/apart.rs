@@ -103,7 +103,7 @@ async fn server_and_agents_that_are_killed_lose_nothing() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), arrives).await.expect("the agent goes on without the server");
+    tokio::time::timeout(Duration::from_secs(60), arrives).await.expect("the agent continues without the server");
     let scraped =
         Command::new("curl").args(["--silent", &format!("http://{metrics}/metrics")]).output().expect("curl runs");
     let scraped = String::from_utf8_lossy(&scraped.stdout).into_owned();
@@ -226,5 +226,5 @@ fn the_profile_outlives_the_first_owners_file() {
     // At another port.
     let _server = start();
     serves(&profile);
-    assert!(!keys.exists(), "it was made anew");
+    assert!(!keys.exists(), "it was made again");
 }

@@ -24,12 +24,12 @@ async fn a_reversible_migration_leads_back_with_everything_that_was_written_sinc
     assert_ne!(started["migrationId"], forth);
     run.until_event("readyForCutover");
     run.kill();
-    // Killed and started again it goes on with the way back.
+    // Killed and started again it continues with the way back.
     to.database("app").collection::<Document>("c").delete_one(doc! {"_id": 3}).await.expect("deletes");
     let mut run = Running::start(&mut migrate(&source.uri(), &destination.uri(), &state));
     let again = run.until(|event| event["event"] == "started" && event["migrationId"] != forth);
     assert_eq!((&again["migrationId"], &again["resumed"]), (&started["migrationId"], &true.into()));
-    // What is stored is what was before; the agent begins anew.
+    // What is stored is what was before; the agent begins again.
     run.until(|event| event["phase"] == "catchingUp");
     run.until_event("readyForCutover");
     let id = started["migrationId"].as_str().expect("an id");
@@ -93,7 +93,7 @@ async fn a_cutover_is_rehearsed_blocks_the_source_and_is_reported() {
     assert_eq!(rehearsal["steps"].as_array().map(Vec::len), Some(6), "{rehearsal}");
     let (_, words, _) = finish(limosa().args(["migrations", "rehearse", "--profile", &profile]));
     assert!(words.contains("5 finalize indexes") && words.contains("1 indexes become unique"), "{words}");
-    // The writers go on until they are refused.
+    // The writers continue until they are refused.
     let (status, _, errors) = finish(limosa().args(["migrations", "cutover", "--wait", "--profile", &profile]));
     assert_eq!(status, 0, "{errors}");
     let refused = from.database("app").collection("seed").insert_one(doc! {"_id": "late"}).await;

@@ -136,7 +136,7 @@ impl Reader {
         said
     }
 
-    /// Starts the page's next command, which goes on.
+    /// Starts the page's next command, which continues.
     fn starts(&mut self, page: &str, begin: &str) -> Process {
         let line = self.book.next(page, begin);
         Process::start(&mut self.shell(&line))

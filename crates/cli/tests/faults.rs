@@ -178,7 +178,7 @@ async fn a_name_that_is_gone_is_waited_for() {
         (now["progress"]["waiting"]["code"] == "DESTINATION_UNREACHABLE").then_some(())
     });
     fs::write(&hosts, known).expect("writes");
-    wait_for("its going on", || {
+    wait_for("its continuing", || {
         let now = verb(profile, &["migrations", "describe"]);
         (now["progress"]["waiting"].is_null() && now["readyForCutover"] == true).then_some(())
     });

@@ -33,7 +33,7 @@ fn peak_memory(pid: u32) -> u64 {
     line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok()).expect("a number") / 1024
 }
 
-/// The pause of a client that writes to the source until it is refused, and then waits for the word to go on elsewhere.
+/// The pause of a client that writes to the source until it is refused, and then waits for the word to continue elsewhere.
 async fn write_pause(gigabytes: i32) -> u64 {
     let (source, destination) = tokio::join!(ReplicaSet::start(), ReplicaSet::start());
     let (source, destination) = (source.expect("starts"), destination.expect("starts"));
@@ -225,7 +225,7 @@ async fn ten_thousand_collections_and_indexes_migrate_in_bounded_memory_and_line
     assert!(many.peak_mib < 256, "{many:?}");
 }
 
-/// A destination that is away while the source goes on being written to: in short here; in full with 5 GB, for which the
+/// A destination that is away while the source continues being written to: in short here; in full with 5 GB, for which the
 /// servers and the spool take 20 GB of the disk.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backlog_in_the_spool_is_held_in_flat_memory() {

@@ -226,7 +226,7 @@ async fn a_migration_host_that_cannot_begin_ends_the_command_and_says_why() {
     let (status, said, errors) = finish(&mut migrate(&source.uri(), &destination.uri(), &state));
     assert_eq!((status, said.as_str()), (1, ""), "{errors}");
     assert!(errors.contains(&state.join("agent").display().to_string()), "{errors}");
-    // With what was in the way gone, the same command goes on.
+    // With what was in the way gone, the same command continues.
     fs::remove_file(state.join("agent")).expect("removes");
     let mut run = Running::start(&mut migrate(&source.uri(), &destination.uri(), &state));
     run.until_event("readyForCutover");
@@ -258,7 +258,7 @@ async fn a_cancelled_migration_ends_when_what_it_copied_is_gone() {
     assert!(errors.contains("what was copied is gone"), "{errors}");
     assert_eq!((left().await, kept(&state)), (Vec::<String>::new(), Vec::new()));
 
-    // Killed while something keeps it from removing anything, it goes on with that.
+    // Killed while something keeps it from removing anything, it continues with that.
     let state = dir.path().join("other");
     let command = || migrate(&source.uri(), &destination.uri(), &state);
     let mut run = Running::start(&mut command());
@@ -308,7 +308,7 @@ async fn options_of_a_repeated_command_hold_as_far_as_they_can_and_the_rest_is_t
     // What isn't said stays as it was said before.
     let mut run = Running::start(&mut command());
     let profile = run.until_event("started")["profile"].as_str().expect("a path").to_owned();
-    // What is stored is what was before; the agent begins anew.
+    // What is stored is what was before; the agent begins again.
     run.until(|event| event["phase"] == "catchingUp");
     run.until_event("readyForCutover");
     verb(Path::new(&profile), &["migrations", "cutover", "--reversible", "--wait"]);

@@ -219,7 +219,7 @@ async fn a_session_that_expired_asks_to_sign_in_again() -> Result<(), Error> {
     browser.open(&format!("{}/#/hosts", server.url)).await?;
     server.sign_in(&browser).await?;
     browser.sees("No agent reported within the last minute").await?;
-    browser.sees("Your session has ended. Sign in again to go on.").await?;
+    browser.sees("Your session has ended. Sign in again to continue.").await?;
     server.sign_in(&browser).await?;
     // Back where it was.
     browser.sees("No agent reported within the last minute").await?;

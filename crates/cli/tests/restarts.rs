@@ -141,7 +141,7 @@ async fn verbs_that_are_asked_for_while_everything_dies_take_effect_once() {
     site.start_again();
     a_while().await;
     assert_eq!((&site.detail(&id)["phase"], site.has(1_000).await), (&json!("paused"), false));
-    assert_eq!(site.detail(&id)["expiresAt"], ends, "the time to cut over goes on");
+    assert_eq!(site.detail(&id)["expiresAt"], ends, "the time to cut over continues");
 
     site.agent = None;
     site.verb(&["migrations", "extend", "--hours", "24", &id]);
@@ -191,7 +191,7 @@ async fn a_paused_migration_that_is_cancelled_is_removed_too() {
     site.verb(&["migrations", "pause", &id]);
     // By then the agent has laid it down.
     a_while().await;
-    assert_eq!(site.kept().len(), 2, "it goes on from there");
+    assert_eq!(site.kept().len(), 2, "it continues from there");
     site.verb(&["migrations", "cancel", "--drop-copied", &id]);
     wait_for("its removal", || (site.told(&id, "removed", "") > 0).then_some(()));
     assert_eq!(site.to.database("app").list_collection_names().await.expect("lists"), Vec::<String>::new());

@@ -1,6 +1,6 @@
 //! What can fail on its own while a migration runs.
 
-/// What can fail on its own while the rest goes on. Where several do, the first of this list is told: what is behind it
+/// What can fail on its own while the rest continues. Where several do, the first of this list is told: what is behind it
 /// in the list may only be its consequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {

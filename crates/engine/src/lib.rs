@@ -129,11 +129,11 @@ impl EngineReport {
 pub enum Outcome {
     /// Cut over: the destination is an exact image.
     Complete,
-    /// An order to pause or stop was followed; a later run with the same id goes on.
+    /// An order to pause or stop was followed; a later run with the same id continues.
     Stopped,
     /// An order to cancel was carried out, with all that it asked to be removed.
     Cancelled,
-    /// It can't go on by itself; a later run with the same id goes on once the cause is mended.
+    /// It can't continue by itself; a later run with the same id continues once the cause is fixed.
     Failed(Failure),
 }
 
@@ -153,7 +153,7 @@ pub fn kept_migrations(data_dir: &Path) -> Vec<MigrationId> {
     local_state::migrations(data_dir)
 }
 
-/// Removes what a run of this migration kept below its data directory. For one that nobody will go on with; a run that was
+/// Removes what a run of this migration kept below its data directory. For one that nobody will continue with; a run that was
 /// cancelled or is complete has done so itself.
 pub async fn forget(data_dir: &Path, id: MigrationId) {
     local_state::forget(data_dir, id).await;

@@ -1,5 +1,5 @@
 //! What a migration keeps on this host's disk, below the data directory: documents and their `_id`s, so it is for nobody
-//! else, and it goes when nobody will go on from it.
+//! else, and it goes when nobody will continue from it.
 
 use crate::Settings;
 use fjall::Database;

@@ -117,7 +117,7 @@ impl Metrics {
         let about = "Time of a write to the destination, a whole transaction";
         registry.register_with_unit("destination_write_duration", about, Unit::Seconds, self.writes.clone());
         registry.register("write_retries", "Ranges and transactions that were written again", self.retries.clone());
-        registry.register("waits", "Tries of what someone must mend, by part", self.waits.clone());
+        registry.register("waits", "Tries of what someone must fix, by part", self.waits.clone());
         registry.register("refetched_documents", "Documents read again from the source", self.refetched.clone());
         registry.register_with_unit("spool", "Changes that wait on this host", Unit::Bytes, self.spool.clone());
         registry.register_with_unit("lag", "From the newest write to the applied", Unit::Seconds, self.lag.clone());

@@ -3,7 +3,7 @@
 //! | kind | examples | answer |
 //! |---|---|---|
 //! | passes by itself within seconds | an election, a dropped connection, an interrupted operation | tried again in place, for [`IN_PLACE`] |
-//! | passes when someone mends its cause | a server that is down, a full disk, a changed password, a revoked role | the migration waits, says what for, and continues automatically; for the whole patience (24 h unless set) |
+//! | passes when someone fixes its cause | a server that is down, a full disk, a changed password, a revoked role | the migration waits, says what for, and continues automatically; for the whole patience (24 h unless set) |
 //! | doesn't pass | lost history, a refused document, differing data | the migration has failed, with everything kept for a resume |
 
 use crate::{component::Part, progress::Tracker};
@@ -39,7 +39,7 @@ pub(crate) fn passes_by_itself(code: i32) -> bool {
     }
 }
 
-/// Whether a failure's cause may be mended from outside, so that waiting is right.
+/// Whether a failure's cause may be fixed from outside, so that waiting is right.
 pub(crate) fn may_be_mended(code: ErrorCode) -> bool {
     matches!(
         code,
@@ -84,7 +84,7 @@ impl Backoff {
     }
 }
 
-/// Waits out what someone may mend. `Err` when waiting is of no use, or was for too long without anything working.
+/// Waits out what someone may fix. `Err` when waiting is of no use, or was for too long without anything working.
 pub(crate) async fn hold(part: Part, failure: Failure, tracker: &Tracker, patience: Duration) -> Result<(), Failure> {
     // An outage that a part has waited out for the whole patience isn't waited out again by another.
     if !may_be_mended(failure.code) || tracker.has_given_up() {

@@ -14,7 +14,7 @@ pub const SPOOL_DISK_BYTES: u64 = 64 * 1024 * 1024 * 1024;
 /// Bytes of changes that may wait in memory, where they needn't go through the disk: two of the largest replies.
 pub const SPOOL_MEMORY_BYTES: usize = 32 * 1024 * 1024;
 
-/// How long a cause is waited out that someone may mend: a full day, so that a night and a morning are enough.
+/// How long a cause is waited out that someone may fix: a full day, so that a night and a morning are enough.
 pub const PATIENCE: Duration = Duration::from_secs(24 * 3600);
 
 /// How often the source's oplog is looked at: its window moves by minutes, and looking costs two reads.

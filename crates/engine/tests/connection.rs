@@ -84,7 +84,7 @@ async fn a_primary_reached_directly_that_steps_down_is_noticed() {
     run.kill().await;
 }
 
-/// The majority has gone on without it, maybe: its own word isn't enough.
+/// The majority has continued without it, maybe: its own word isn't enough.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_cannot_prove_that_it_is_one_is_not_cut_over_from() {
     let destination = ReplicaSet::start().await.expect("starts");

@@ -1,5 +1,5 @@
 //! Disks that fill up or turn read-only, on the agent and on the destination, and a certificate that expires: it waits,
-//! says what for, and goes on when that is mended.
+//! says what for, and continues when that is fixed.
 
 use crate::support::{Pair, Run, settings};
 use bson::{Binary, doc, spec::BinarySubtype};
@@ -100,7 +100,7 @@ async fn a_read_only_disk_of_the_agent_is_waited_out() {
     compare(&from, &to, &["readonly"]).await.expect("equal");
 }
 
-/// A server whose disk is full ends itself; with room again, and started again, it goes on where it was.
+/// A server whose disk is full ends itself; with room again, and started again, it continues where it was.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_of_the_destination_is_waited_out() {
     let Some(disk) = SmallDisk::mount(480).expect("a mount point") else { return };

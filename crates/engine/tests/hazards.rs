@@ -1,4 +1,4 @@
-//! An engine that dies at each place where that would hurt, and another that goes on.
+//! An engine that dies at each place where that would hurt, and another that continues.
 
 use crate::support::{Pair, Run, settings};
 use bson::{Document, doc};
@@ -139,7 +139,7 @@ async fn an_engine_that_dies_in_a_step_of_the_cutover_is_succeeded_without_loss(
     }
 }
 
-/// The build goes on in the server, or was ended with the connection that asked for it; either is joined or begun anew.
+/// The build continues in the server, or was ended with the connection that asked for it; either is joined or begun again.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_engine_that_dies_during_an_index_build_is_succeeded_without_loss() {
     let mut hazards = Hazards::start().await;

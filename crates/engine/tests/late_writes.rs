@@ -70,7 +70,7 @@ async fn a_cutover_gives_up_at_the_first_late_write_whatever_kind_it_is() {
     run.count(|p| p.documents_refetched > 100).await;
     run.order(Directive::CutOver);
     run.reach(PhaseKind::CuttingOver).await;
-    let back = timeout(PROMPTLY, run.reach(PhaseKind::Synced)).await.expect("gives up while the writer goes on");
+    let back = timeout(PROMPTLY, run.reach(PhaseKind::Synced)).await.expect("gives up while the writer continues");
     writer.abort();
     let failure = back.failure.expect("says why");
     assert!(failure.code == ErrorCode::SourceWrittenDuringCutover && failure.message.contains("app.c"), "{failure}");

@@ -152,7 +152,7 @@ async fn batches_that_a_failover_rolled_back_are_copied_again() {
     for other in &others {
         destination.fail_point(*other, "stopReplProducer", "alwaysOn").await.expect("is set");
     }
-    // The primary goes on acknowledging, alone.
+    // The primary continues acknowledging, alone.
     run.wait_until(|report| report.progress.documents_copied > copied + 5_000).await;
     let alone = newest(&destination, primary).await;
     destination.kill(primary);
@@ -204,7 +204,7 @@ async fn step_downs_in_every_phase_lose_nothing() {
     compare(&from, &to, &["steps"]).await.expect("equal");
 }
 
-/// Password changed, role revoked: it waits, says for what, and goes on when that is mended.
+/// Password changed, role revoked: it waits, says for what, and continues when that is fixed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_password_and_a_revoked_role_are_waited_out() {
     let source = ReplicaSet::start().await.expect("starts");

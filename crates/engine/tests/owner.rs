@@ -1,6 +1,6 @@
 //! One destination, one migration: who holds it is written there, and nobody else writes.
 
-use crate::support::{Pair, Run, settings, until};
+use crate::support::{Pair, Run, indexes_of, settings, until};
 use bson::{Document, doc};
 use limosa_engine::{Outcome, Settings, failpoint};
 use limosa_model::{
@@ -10,6 +10,9 @@ use limosa_model::{
 };
 use limosa_testkit::compare;
 use mongodb::Client;
+
+/// Which of the steps that are noted makes the destination final.
+const FINALIZE: usize = 4;
 
 async fn seed(client: &Client, db: &str) {
     let documents: Vec<Document> = (0..500).map(|n| doc! {"_id": n, "n": n}).collect();
@@ -138,6 +141,66 @@ async fn an_agent_that_wakes_up_late_writes_nothing_to_a_capped_collection() {
     assert!(image.find_one(doc! {"n": 2}).await.expect("finds").is_some(), "an earlier state was written");
     run.cut_over().await;
     compare(&from, &to, &["app"]).await.expect("equal");
+}
+
+/// It has copied a range, which its successor copies again by another plan.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_wakes_up_late_notes_no_range_as_copied() {
+    let Pair { source, destination, from, to } = Pair::start().await;
+    seed(&from, "app").await;
+    let (one, two) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let first = settings(&source, &destination, one.path());
+    let written = failpoint::arm(failpoint::RANGE_WRITTEN, first.migration_id);
+    let late = Run::start(&first);
+    written.reached().await;
+    let second = Settings { epoch: first.epoch.next(), data_dir: two.path().to_owned(), ..first.clone() };
+    let raised = failpoint::arm(failpoint::FENCES_RAISED, second.migration_id);
+    let run = Run::start(&second);
+    raised.reached().await;
+    written.release();
+    assert_eq!(late.end().await, Outcome::Stopped);
+    let done = to.database("__limosa").collection::<Document>("ranges").count_documents(doc! {"done": true}).await;
+    assert_eq!(done.expect("counts"), 0);
+    raised.release();
+    run.cut_over().await;
+    compare(&from, &to, &["app"]).await.expect("equal");
+}
+
+/// It was about to switch on what its successor has put off again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_wakes_up_late_defines_nothing() {
+    let Pair { source, destination, from, to } = Pair::start().await;
+    seed(&from, "app").await;
+    let index = doc! {"key": {"at": 1}, "name": "at", "expireAfterSeconds": 60};
+    from.database("app").run_command(doc! {"createIndexes": "c", "indexes": [index]}).await.expect("indexes");
+    let (one, two) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let first = settings(&source, &destination, one.path());
+    let finalize = failpoint::arm(failpoint::STEPS_NOTED[FINALIZE], first.migration_id);
+    let mut late = Run::start(&first);
+    late.reach(PhaseKind::Synced).await;
+    late.order(Directive::CutOver);
+    finalize.reached().await;
+    let second = Settings { epoch: first.epoch.next(), data_dir: two.path().to_owned(), ..first.clone() };
+    let mut run = Run::start(&second);
+    run.reach(PhaseKind::Synced).await;
+    let put_off = expiry(&to).await;
+    finalize.release();
+    assert_eq!(late.end().await, Outcome::Stopped);
+    assert_eq!(expiry(&to).await, put_off);
+    assert!(put_off > 60, "{put_off}");
+    run.cut_over().await;
+    assert_eq!(expiry(&to).await, 60);
+    compare(&from, &to, &["app"]).await.expect("equal");
+}
+
+/// The expiry of the index `at`, in seconds.
+async fn expiry(client: &Client) -> i64 {
+    let found = indexes_of(client, "app", "c")
+        .await
+        .into_iter()
+        .find(|index| index.get_str("name").is_ok_and(|name| name == "at"));
+    let seconds = found.and_then(|index| index.get("expireAfterSeconds").cloned()).expect("it expires");
+    seconds.as_i32().map(i64::from).or(seconds.as_i64()).expect("a whole number")
 }
 
 #[tokio::test(flavor = "multi_thread")]

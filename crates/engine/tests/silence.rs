@@ -236,7 +236,7 @@ async fn an_outage_is_charged_once_against_the_patience() {
     run.reach(PhaseKind::Synced).await;
     source.proxy(0).set(Network::Cut);
     let began = Instant::now();
-    let Outcome::Failed(Failure { message, .. }) = run.end().await else { panic!("it can't go on") };
+    let Outcome::Failed(Failure { message, .. }) = run.end().await else { panic!("it can't continue") };
     let took = began.elapsed();
     assert_eq!(message.matches("it was waited out for").count(), 1, "{message}");
     assert!(patience <= took && took < patience * 2, "{took:?}: {message}");

@@ -57,7 +57,7 @@ async fn passes_read_from_a_secondary_where_the_copy_does() {
     let mut run = Run::start(&settings);
     run.reach(PhaseKind::Synced).await;
     let (before, passes) = (returned(&primary).await, run.report().progress.verification_passes);
-    // Changes go on meanwhile: a member that is behind must not make them look like mismatches.
+    // Changes continue meanwhile: a member that is behind must not make them look like mismatches.
     let mut n = 0;
     while run.report().progress.verification_passes < passes + 2 {
         n += 1;

@@ -54,7 +54,7 @@ pub fn settings(source: &ReplicaSet, destination: &ReplicaSet, dir: &std::path::
 }
 
 /// Makes reads of one collection wait on the source: a copy that reads it first gets no document. Whatever else reads
-/// there goes on; were it all held, a rename could wait for a read of the copy that waits for the test.
+/// there continues; were it all held, a rename could wait for a read of the copy that waits for the test.
 pub async fn hold_reads(source: &Client, namespace: &str, hold: bool) {
     let mode = if hold { "alwaysOn" } else { "off" };
     let command = doc! {"configureFailPoint": "waitInFindBeforeMakingBatch", "mode": mode, "data": {"nss": namespace}};

@@ -248,7 +248,7 @@ async fn another_order_of_a_capped_collection_is_found_told_and_mended_by_the_cu
     let report = run.cut_over_and_tell().await;
     assert_eq!(report.progress.documents_repaired, 1);
     let record = report.record.expect("is told");
-    assert!(record.brought_over.iter().any(|line| line.contains("app.ring: copied anew")), "{record:?}");
+    assert!(record.brought_over.iter().any(|line| line.contains("app.ring: copied again")), "{record:?}");
     compare(&from, &to, &["app"]).await.expect("equal");
 }
 

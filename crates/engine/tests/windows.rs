@@ -90,7 +90,7 @@ async fn an_engine_that_dies_in_the_middle_of_a_reply_is_succeeded_without_loss(
     let checkpoint = to.database("__limosa").collection::<Document>("migrations");
     let payload = "p".repeat(16 * 1024);
     // What was written while nobody read comes in the largest replies, and commits are so slow that the place is noted
-    // between two windows of one. Then the engine dies once more, and goes on once on the same disk, once on another,
+    // between two windows of one. Then the engine dies once more, and continues once on the same disk, once on another,
     // which has nothing but the place that was noted.
     for (round, dir) in (0..).zip(&dirs) {
         run.kill().await;

@@ -93,7 +93,7 @@ codes! {
     /// A kind of collection that can't be carried over.
     UnsupportedCollection = "UNSUPPORTED_COLLECTION", false, "Exclude the namespace or change it on the source; see docs/limitations.md.";
     /// The filter of a resumed migration isn't the one it began with.
-    ConfigurationChanged = "CONFIGURATION_CHANGED", false, "Go on with the namespaces it began with, or start a new migration with another state directory.";
+    ConfigurationChanged = "CONFIGURATION_CHANGED", false, "Continue with the namespaces it began with, or start a new migration with another state directory.";
     /// A setting that no engine can run with.
     ConfigurationInvalid = "CONFIGURATION_INVALID", false, "Put the setting that the message names within its bounds.";
     /// The oplog no longer reaches back to where the migration stopped reading.
@@ -123,7 +123,7 @@ codes! {
     /// A unique index can't be made unique.
     UniqueConversionFailed = "UNIQUE_CONVERSION_FAILED", false, "Remove the duplicate keys named in the message on the source, then cut over again.";
     /// An index can't be built on the destination.
-    IndexBuildFailed = "INDEX_BUILD_FAILED", false, "Mend the index named in the message on the source, or drop it there, then cut over again.";
+    IndexBuildFailed = "INDEX_BUILD_FAILED", false, "Fix the index named in the message on the source, or drop it there, then cut over again.";
     /// An event that is larger than a reply may be.
     OversizedEvent = "OVERSIZED_EVENT", false, "Upgrade the source to a version with $changeStreamSplitLargeEvent (6.0.9 or later), or start again.";
     /// A file that a URI names for TLS can't be read on this host.
@@ -153,9 +153,9 @@ codes! {
     /// The spool has its full size.
     SpoolFull = "SPOOL_FULL", true, "Nothing, while the source's oplog window is long enough; else raise --spool-limit and start the agent again.";
     /// A server answered with an error that trying again can't help.
-    ServerError = "SERVER_ERROR", false, "Read the message; when the cause is mended, resume.";
+    ServerError = "SERVER_ERROR", false, "Read the message; when the cause is fixed, resume.";
     /// The agent's disk.
-    LocalStorage = "LOCAL_STORAGE", true, "Free space or mend permissions on the agent's data directory, then resume.";
+    LocalStorage = "LOCAL_STORAGE", true, "Free space or fix permissions on the agent's data directory, then resume.";
     /// An error in Limosa itself.
     Internal = "INTERNAL", false, "Report it with the log around it; then resume.";
 }

@@ -55,7 +55,7 @@ pub struct Progress {
     pub slowed_because: Option<String>,
     /// The application's write pause at cutover, milliseconds; absent before.
     pub write_pause_millis: Option<i64>,
-    /// What has to be mended before it goes on, by itself; absent while it does.
+    /// What has to be fixed before it continues, by itself; absent while it does.
     pub waiting: Option<Waiting>,
     /// Seconds until the source's oplog no longer reaches back to where it is read, if reading stopped now; absent until
     /// it is known.

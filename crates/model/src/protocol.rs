@@ -101,7 +101,7 @@ pub struct Heartbeat {
     pub deployments: Vec<Deployment>,
     /// Whether it may be given a migration; an agent runs one at a time.
     pub idle: bool,
-    /// Migrations that it doesn't run and of which its disk still has something to go on from.
+    /// Migrations that it doesn't run and of which its disk still has something to continue from.
     #[serde(default)]
     pub kept: Vec<MigrationId>,
 }
@@ -114,7 +114,7 @@ pub struct Work {
     pub migration: Option<MigrationAssignment>,
     /// Validations to carry out, beside the migration.
     pub validations: Vec<ValidationAssignment>,
-    /// Of those that it keeps, the ones that nobody will go on with.
+    /// Of those that it keeps, the ones that nobody will continue with.
     pub over: Vec<MigrationId>,
 }
 
@@ -285,13 +285,13 @@ pub struct Ordered {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "kind")]
 pub enum Directive {
-    /// Go on; replicate until told otherwise.
+    /// Continue; replicate until told otherwise.
     Run,
     /// Cut over.
     CutOver,
     /// Stop, keep everything for a later resume.
     Pause,
-    /// Stop for good, cancelled or expired: nobody goes on with it.
+    /// Stop for good, cancelled or expired: nobody continues with it.
     Cancel {
         /// Remove what was copied from the destination.
         drop_copied: bool,

@@ -35,7 +35,7 @@ pub enum Phase {
     Finalizing,
     /// Done.
     Complete,
-    /// Stopped by the user; goes on with `from`.
+    /// Stopped by the user; continues with `from`.
     Paused {
         /// Where it was.
         from: PhaseKind,
@@ -194,7 +194,7 @@ impl PhaseKind {
         }
     }
 
-    /// Whether the user can make it go on. What is final and can't leaves nothing to do but, perhaps, to remove what was
+    /// Whether the user can make it continue. What is final and can't leaves nothing to do but, perhaps, to remove what was
     /// copied.
     pub fn may_resume(self) -> bool {
         matches!(self, Self::Paused | Self::Failed)
@@ -401,7 +401,7 @@ impl Migration {
     /// What the agent that reports with `agent` and `epoch` is to do next.
     pub fn directive(&self, agent: AgentId, epoch: Epoch) -> Directive {
         if !self.lease.as_ref().is_some_and(|lease| lease.agent == agent && lease.epoch == epoch) {
-            // Whoever had it last keeps what it would go on from until it is told that nobody will.
+            // Whoever had it last keeps what it would continue from until it is told that nobody will.
             return match self.phase {
                 Phase::Cancelled { .. } | Phase::Expired if epoch == self.epoch => self.end_for_good(),
                 _ => Directive::Stop,

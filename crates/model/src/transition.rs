@@ -66,7 +66,7 @@ pub enum Event {
     AbortCutover,
     /// The user pauses.
     Pause,
-    /// The user goes on, also after a failure.
+    /// The user continues, also after a failure.
     Resume {
         /// Copy again: what the destination has is compared and only what differs is written.
         recopy: bool,
@@ -267,7 +267,7 @@ pub fn step(
         }
         Event::Resume { recopy } => {
             if kind == PhaseKind::Failed || recopy {
-                // It will be synced anew, and has its whole time from then.
+                // It will be synced again, and has its whole time from then.
                 (next.carried.cutover_by, next.carried.cutover_warned) = (None, None);
             }
             if recopy {
@@ -411,7 +411,7 @@ fn warn_of_oplog(next: &mut Migration, actions: &mut Vec<Action>) {
     }
 }
 
-/// What has to be mended, when that begins, changes or ends.
+/// What has to be fixed, when that begins, changes or ends.
 fn tell_of_waiting(before: &Progress, now: &Progress, actions: &mut Vec<Action>) {
     match (&before.waiting, &now.waiting) {
         (Some(a), Some(b)) if a.code == b.code => {}

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-/// A server can't start or go on.
+/// A server can't start or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// A file of the data directory.

@@ -69,7 +69,7 @@ impl Default for Metrics {
         let about = "Time from a request's head to its answer's";
         registry.register_with_unit("http_request_duration", about, Unit::Seconds, durations.clone());
         registry.register("migrations", "Migrations in the store, by phase", migrations.clone());
-        registry.register("agents", "Agents heard of within the last minute", agents.clone());
+        registry.register("agents", "Agents that reported within the last minute", agents.clone());
         let connections = Gauge::default();
         registry.register("http_connections", "Connections that are open", connections.clone());
         Self { registry, requests, durations, migrations, agents, connections }

@@ -1,6 +1,6 @@
 //! Replaces the key under which secrets are sealed.
 //!
-//! The new key is written beside the old one first; then the store is sealed anew and notes the new key's fingerprint, in
+//! The new key is written beside the old one first; then the store is sealed again and notes the new key's fingerprint, in
 //! one transaction; then the new key takes the old one's place. Whatever dies in between, the fingerprint in the store
 //! tells which of the two files is the key, and the next opening sets them right.
 
@@ -178,7 +178,7 @@ mod tests {
         let filled = filled(dir);
         let before = opened(dir, &filled);
         let next = next_of(&dir.join("secret.key"));
-        // Before the store was sealed anew.
+        // Before the store was sealed again.
         Seal::open(&next).expect("is made");
         assert_eq!(opened(dir, &filled), before);
         assert!(!next.exists());

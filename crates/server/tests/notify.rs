@@ -63,7 +63,7 @@ async fn mail_server() -> (String, Arc<Mutex<Vec<String>>>) {
                         }
                         (None, "DATA") => {
                             letter = Some(String::new());
-                            "354 go on\r\n"
+                            "354 continue\r\n"
                         }
                         (None, "QUIT") => "221 bye\r\n",
                         (None, _) => "250 fine\r\n",

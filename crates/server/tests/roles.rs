@@ -226,7 +226,7 @@ async fn a_service_account_ends_with_its_tokens_and_the_audit_tells() {
 async fn requests_are_counted_and_too_many_are_held_up() {
     let server = TestServer::start().await;
     let mut refused = None;
-    // A minute may end within: then counting begins anew, once.
+    // A minute may end within: then counting begins again, once.
     for _ in 0..1_010 {
         let answer = server.get(&server.org("")).await;
         if answer.status == 429 {

@@ -40,7 +40,7 @@ async fn a_sources_password_goes_once_nothing_makes_the_migration_go_on() {
     assert!(agent.claim().await.source.credentials.is_some());
     agent.report(&migration, PhaseKind::Failed, None).await;
     act(&migration, "resume", json!({})).await;
-    assert!(agent.claim().await.source.credentials.is_some(), "a failed one can't go on");
+    assert!(agent.claim().await.source.credentials.is_some(), "a failed one can't continue");
 
     // The way back has them from the one that it belongs to.
     agent.report(&migration, PhaseKind::Synced, Some(0)).await;

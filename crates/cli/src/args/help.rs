@@ -2,7 +2,7 @@
 
 pub(super) const LIMOSA: &str = "\
 Examples:
-  A whole migration on this machine; the source goes on being used until the cutover:
+  A whole migration on this machine; the source continues being used until the cutover:
     export LIMOSA_SOURCE_URI='mongodb://user:password@old:27017/?replicaSet=rs0'
     export LIMOSA_DESTINATION_URI='mongodb://user:password@new:27017/?replicaSet=rs0'
     limosa migrate
@@ -23,12 +23,12 @@ Examples:
   limosa migrate --cutover when-ready --output json
   limosa migrate --listen 127.0.0.1:8080      with the page in the browser at a known address
 
-On a terminal it takes the whole screen: c cuts over, p pauses, l changes the load, q goes on
+On a terminal it takes the whole screen: c cuts over, p pauses, l changes the load, q continues
 in plain lines.
 
 Exit status:
   0 complete   1 failed   2 wrong usage, or refused before anything was written   3 expired
-  130 interrupted; run the same command again and it goes on where it was
+  130 interrupted; run the same command again and it continues where it was
 
 Everything for people goes to stderr. With --output json, stdout has one object a line, each with
 \"event\", \"time\" and \"migrationId\": started, phase, progress, readyForCutover, complete, failed.";
@@ -134,7 +134,7 @@ Examples:
   limosa migrations watch
   limosa migrations watch --quiet
 
-On the full screen c cuts over, p pauses, l changes the load, q leaves it; the migration goes on.";
+On the full screen c cuts over, p pauses, l changes the load, q leaves it; the migration continues.";
 
 pub(super) const CUTOVER: &str = "\
 Examples:

@@ -57,7 +57,7 @@ pub(crate) struct TuningArgs {
     /// How much of this host's disk may be taken by changes that wait to be applied, or to be verified: 500MiB, 64GiB
     #[arg(long, value_name = "SIZE", default_value = "64GiB", value_parser = bytes)]
     spool_limit: u64,
-    /// How long a cause is waited out that someone may mend, before the migration has failed: 30s, 90m, 24h
+    /// How long a cause is waited out that someone may fix, before the migration has failed: 30s, 90m, 24h
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = seconds)]
     patience: i64,
 }

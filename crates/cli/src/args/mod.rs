@@ -144,7 +144,7 @@ impl Namespaces {
 pub(crate) struct Migrate {
     #[command(flatten)]
     pub ends: Ends,
-    /// Where everything is kept that is needed to go on after an interruption
+    /// Where everything is kept that is needed to continue after an interruption
     #[arg(long, value_name = "DIR", default_value = "./.limosa")]
     pub state_dir: PathBuf,
     /// Make the copy again, after the source's history was lost; what is equal on the destination stays
@@ -303,10 +303,10 @@ pub(crate) enum Migrations {
     /// The report of one that is over: a page in Markdown, or with --output json the whole document
     #[command(after_help = help::REPORT)]
     Report(Which),
-    /// Stop where it is; 'resume' goes on
+    /// Stop where it is; 'resume' continues
     #[command(after_help = help::PAUSE)]
     Pause(Which),
-    /// Go on after a pause or a failure
+    /// Continue after a pause or a failure
     #[command(after_help = help::RESUME)]
     Resume {
         #[command(flatten)]

@@ -148,7 +148,7 @@ impl Watched<'_> {
     async fn until_removed(&self) -> Result<(), HttpError> {
         let mut now = self.detail().await?;
         if now.removal_pending {
-            ui::say("removing what was copied from the destination; interrupted, the same command goes on with it");
+            ui::say("removing what was copied from the destination; interrupted, the same command continues with it");
         }
         let mut waits = Waits::default();
         while now.removal_pending {
@@ -156,7 +156,7 @@ impl Watched<'_> {
             tokio::time::sleep(POLL).await;
             now = self.detail().await?;
         }
-        // The removal may have been taken back meanwhile.
+        // The removal may have been rolled back meanwhile.
         if self.events().await?.iter().any(|event| event["kind"] == "removed") {
             ui::say("what was copied is gone from the destination");
         }
@@ -196,7 +196,7 @@ pub(crate) async fn to_the_end(watched: &Watched<'_>, ui: &mut Ui) -> Result<(),
         match screen::follow(watched).await? {
             screen::Left::Interrupted => return Err(CliError::Interrupted),
             screen::Left::Detached if !watched.is_own => {
-                ui::say("the migration goes on; 'limosa migrations watch' shows it again");
+                ui::say("the migration continues; 'limosa migrations watch' shows it again");
                 return Ok(());
             }
             screen::Left::Detached | screen::Left::Over => {}

@@ -52,10 +52,10 @@ pub(crate) async fn run(given: Migrate) -> Result<(), CliError> {
         }
         Err(CliError::Failed { code, message, remedy }) => ui.show(Event::Failed { code, message, remedy }),
         Err(CliError::Expired) => {
-            ui.show(Event::Failed { code: "EXPIRED", message: "nobody cut over in time", remedy: "begin anew" });
+            ui.show(Event::Failed { code: "EXPIRED", message: "nobody cut over in time", remedy: "begin again" });
         }
         Err(CliError::Cancelled) => {
-            ui.show(Event::Failed { code: "CANCELLED", message: "the migration was cancelled", remedy: "begin anew" });
+            ui.show(Event::Failed { code: "CANCELLED", message: "the migration was cancelled", remedy: "begin again" });
         }
         _ => {}
     }
@@ -113,13 +113,13 @@ async fn migrate(given: &Migrate, ui: &mut Ui) -> Result<(), CliError> {
                         tokio::time::sleep(LINGER).await;
                     }
                     if matches!(ended, Err(CliError::Interrupted)) {
-                        ui::say("stopping; what is under way is brought to a point from which it can go on");
+                        ui::say("stopping; what is under way is brought to a point from which it can continue");
                     }
                     leave.cancel();
                     end(agent, &mut interrupt).await?;
                     ended
                 }
-                // Nobody told it to: without it nothing goes on.
+                // Nobody told it to: without it nothing continues.
                 left = &mut agent => Err(match left {
                     Ok(Err(error)) => error.into(),
                     Ok(Ok(())) | Err(_) => CliError::AgentEnded,
@@ -259,7 +259,7 @@ async fn prepare(
     Ok((known, Secret::new(token)))
 }
 
-/// Creates the migration, or goes on with the one that is there, and sees it to its end.
+/// Creates the migration, or continues with the one that is there, and sees it to its end.
 async fn drive(
     given: &Migrate,
     state: &State,

@@ -182,7 +182,7 @@ async fn until_complete(watched: &Watched<'_>) -> Result<(), CliError> {
                 let message = watched.last_failure().await?.unwrap_or_else(|| "the cutover was rolled back".to_owned());
                 let (code, message) = message.split_once(": ").unwrap_or(("CUTOVER", &message));
                 let remedy =
-                    "The source is as it was and replication goes on; when the cause is fixed, cut over again.";
+                    "The source is as it was and replication continues; when the cause is fixed, cut over again.";
                 return Err(CliError::Failed {
                     code: code.to_owned(),
                     message: message.to_owned(),

@@ -115,8 +115,8 @@ fn advice(view: &View) -> String {
         Some(PhaseKind::Synced) if !view.is_ready() => "Its host hasn't said yet whether it is ready.",
         Some(PhaseKind::Synced) => "Ready: stop the application's writes on the source, then press c to cut over.",
         Some(PhaseKind::CuttingOver | PhaseKind::Finalizing) => "Keep the application's writers stopped.",
-        Some(PhaseKind::Paused) => "Paused: press p to go on, before the source's oplog has moved too far.",
-        _ => "Nothing to do: the application goes on with the source.",
+        Some(PhaseKind::Paused) => "Paused: press p to continue, before the source's oplog has moved too far.",
+        _ => "Nothing to do: the application continues with the source.",
     };
     let back = view.events.iter().rev().find(|event| event["kind"] == "failure");
     match (view.phase(), back.and_then(|event| event["message"].as_str())) {
@@ -143,7 +143,7 @@ fn draw_facts(frame: &mut Frame<'_>, area: Rect, view: &View) {
         ("changes applied", HumanCount(view.count("eventsApplied")).to_string()),
         ("change rate", format!("{}/s", HumanCount(last(&view.applied)))),
         ("spool", HumanBytes(view.count("spoolBytes")).to_string()),
-        ("host", format!("{host}, heard of {}", report_age(&view.detail))),
+        ("host", format!("{host}, reported {}", report_age(&view.detail))),
         ("time for the cutover", left.unwrap_or_else(|| "-".to_owned())),
     ];
     let [left, right] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(area);
@@ -199,16 +199,16 @@ fn draw_events(frame: &mut Frame<'_>, area: Rect, view: &View) {
 
 fn draw_foot(frame: &mut Frame<'_>, area: Rect, view: &View) {
     let pause = if view.can_resume() { "p resume" } else { "p pause" };
-    let text = format!(" c cut over   {pause}   l load   q leave this view, the migration goes on   {}", view.said);
+    let text = format!(" c cut over   {pause}   l load   q leave this view, the migration continues   {}", view.said);
     frame.render_widget(Paragraph::new(text).style(Style::new().add_modifier(Modifier::REVERSED)), area);
 }
 
 fn draw_question(frame: &mut Frame<'_>, view: &View) {
     let lines = match &view.asking {
         Asking::Nothing => return,
-        Asking::Pause if view.can_resume() => vec![Line::from("Go on where it was?  y yes   any other key no")],
+        Asking::Pause if view.can_resume() => vec![Line::from("Continue where it was?  y yes   any other key no")],
         Asking::Pause => vec![
-            Line::from("Stop where it is, to go on later?"),
+            Line::from("Stop where it is, to continue later?"),
             Line::from("The source's oplog moves on meanwhile."),
             Line::from("y yes   any other key no"),
         ],
@@ -304,7 +304,7 @@ mod tests {
         view.update(detail, Vec::new());
         let (text, colours) = drawn(&view);
         assert!(!colours.contains(&Color::Green), "{text}");
-        for wanted in ["SYNCED?", "HOST_SILENT", message, "mover1, heard of 43 s ago"] {
+        for wanted in ["SYNCED?", "HOST_SILENT", message, "mover1, reported 43 s ago"] {
             assert!(text.contains(wanted), "{wanted} is missing in {text}");
         }
     }

@@ -1,5 +1,5 @@
 //! One migration on the whole terminal: the facts of the page in the browser, and keys to act on them. Leaving it
-//! changes nothing: the migration goes on, told in plain lines.
+//! changes nothing: the migration continues, told in plain lines.
 
 mod draw;
 mod view;

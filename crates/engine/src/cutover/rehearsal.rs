@@ -26,7 +26,7 @@ use limosa_model::{
 };
 use std::time::{Duration, Instant};
 
-/// What a rehearsal looks at. It only reads, and replication goes on beside it.
+/// What a rehearsal looks at. It only reads, and replication continues beside it.
 pub(crate) struct Stage {
     source: Cluster,
     destination: Cluster,
@@ -123,7 +123,11 @@ async fn go_through(stage: &Stage, plan: &mut Plan) -> Result<(), Failure> {
     plan.step(Step::Definitions, comparing * 2, &would);
     for (ns, swapped) in stage.verifier.out_of_order() {
         let evidence =
-            format!("{ns} is copied anew at the cutover, since its documents stand in another order: {swapped}");
+            format!("{ns} is copied again at the cutover, since its documents stand in another order: {swapped}");
+        plan.findings.push(Finding::warning(ErrorCode::VerificationFailed, ns.to_string(), evidence));
+    }
+    for ns in stage.verifier.differing() {
+        let evidence = format!("{ns} is copied again at the cutover, since a document of it can't be changed in place");
         plan.findings.push(Finding::warning(ErrorCode::VerificationFailed, ns.to_string(), evidence));
     }
 

@@ -140,9 +140,9 @@ pub(crate) async fn begin(
         catalog::list(destination, filter).await?.into_iter().map(|own| (own.ns, own.uuid)).collect();
     let pairs = catalog::list(source, filter).await?.into_iter();
     let pairs: Vec<_> = pairs.filter_map(|entry| entry.uuid.zip(have.get(&entry.ns).copied().flatten())).collect();
-    store.map(&pairs).await?;
-    store.begin(Timestamp { time: from.time, increment: from.increment }, filter_document).await?;
-    store.set_stage(Stage::Indexed).await
+    store.map_first(&pairs).await?;
+    // At once: a run that finds an earlier stage copies.
+    store.begin(Stage::Indexed, Timestamp { time: from.time, increment: from.increment }, filter_document).await
 }
 
 /// Why nothing could be carried back to `cluster`, if so.

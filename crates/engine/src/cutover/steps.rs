@@ -9,7 +9,11 @@ use crate::{
         reverse,
         write_block::{block_writes, unblock_writes, write_block_refusal},
     },
-    destination::{checkpoint::Store, definition::drop_namespace, expiry, indexes, views},
+    destination::{
+        checkpoint::Store,
+        definition::{Place, drop_namespace},
+        expiry, indexes, views,
+    },
     failpoint,
     mongo::{
         catalog::{self, Entry, Kind},
@@ -382,6 +386,7 @@ pub(crate) async fn reconcile(
                 if !changes.is_empty() {
                     let mut command = doc! {"collMod": &entry.ns.coll};
                     command.extend(changes);
+                    Place { ns: own.ns.clone(), uuid: own.uuid }.hold(destination, &mut command);
                     destination.define(&entry.ns.db, command).await.map_err(|e| destination.failure(&e))?;
                 }
             }

@@ -1,13 +1,20 @@
-//! What a new agent needs to go on, kept on the destination in `__limosa` and written with majority, so that what it
+//! What a new agent needs to continue, kept on the destination in `__limosa` and written with majority, so that what it
 //! says outlives any single server.
 
 use crate::{
-    mongo::{catalog::Uuid, cluster::Cluster, error},
+    mongo::{catalog::Uuid, cluster::Cluster, error, raw_bson::as_i64},
+    retry::Backoff,
     source::position::Position,
 };
 use bson::{Binary, Bson, Document, Timestamp, doc, oid::ObjectId, spec::BinarySubtype};
 use limosa_model::{Epoch, ErrorCode, Failure, MigrationId};
+use mongodb::ClientSession;
+use mongodb::error::Error;
+use mongodb::options::WriteConcern;
 use std::collections::HashMap;
+
+/// The server's code where a collection is there already.
+const NAMESPACE_EXISTS: i32 = 48;
 
 /// An epoch that no holder has: what carries it is written by nobody any more.
 const CLOSED: i64 = i64::MAX;
@@ -105,7 +112,7 @@ impl Store {
     pub async fn run(&self, mut command: Document) -> Result<Document, Failure> {
         command.insert("writeConcern", doc! {"w": "majority"});
         let db = self.destination.db(DATABASE);
-        let mut pause = crate::retry::Backoff::default();
+        let mut pause = Backoff::default();
         let reply = loop {
             match db.run_command(command.clone()).await.and_then(error::confirmed) {
                 Ok(reply) => break reply,
@@ -124,7 +131,7 @@ impl Store {
 
     pub async fn read(&self, collection: &str, filter: Document) -> Result<Vec<Document>, Failure> {
         let command = doc! {"find": collection, "filter": filter, "readConcern": {"level": "majority"}};
-        let mut pause = crate::retry::Backoff::default();
+        let mut pause = Backoff::default();
         loop {
             let db = self.destination.db(DATABASE);
             let read = async { db.run_cursor_command(command.clone()).await?.try_collect::<Vec<Document>>().await };
@@ -180,7 +187,7 @@ impl Store {
 
     /// That another has taken over.
     pub fn fenced(&self) -> Failure {
-        Failure::new(ErrorCode::Fenced, "another agent has taken this migration over")
+        error::Fenced.failure()
     }
 
     pub async fn load(&self) -> Result<Option<Checkpoint>, Failure> {
@@ -209,13 +216,19 @@ impl Store {
     }
 
     /// The first checkpoint; one that exists already stays.
-    pub async fn begin(&self, t0: Timestamp, filter: Document) -> Result<(), Failure> {
-        let document =
-            doc! {"_id": &self.id, "epoch": self.epoch.0, "stage": Stage::Begun.name(), "t0": t0, "filter": filter};
+    pub async fn begin(&self, stage: Stage, t0: Timestamp, filter: Document) -> Result<(), Failure> {
+        // Two transactions that make one collection at once would be in each other's way.
+        for collection in ["ranges", "collections"] {
+            match self.destination.define(DATABASE, doc! {"create": collection}).await {
+                Err(e) if error::code(&e) != Some(NAMESPACE_EXISTS) => return Err(self.destination.failure(&e)),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        let document = doc! {"_id": &self.id, "epoch": self.epoch.0, "stage": stage.name(), "t0": t0, "filter": filter};
         self.run(doc! {"insert": "migrations", "documents": [document]}).await.map(drop)
     }
 
-    /// Begins anew at `t0`, over what is there.
+    /// Begins again at `t0`, over what is there.
     pub async fn begin_again(&self, t0: Timestamp, recopies: i64) -> Result<(), Failure> {
         let set = doc! {"stage": Stage::Begun.name(), "t0": t0, "recopies": recopies};
         let unset =
@@ -240,7 +253,7 @@ impl Store {
         set.insert("epoch", self.epoch.0);
         u.insert("$set", set);
         let reply = self.run(doc! {"update": "migrations", "updates": [{"q": q, "u": u}]}).await?;
-        if crate::mongo::raw_bson::as_i64(reply.get("n")) == Some(1) { Ok(reply) } else { Err(self.fenced()) }
+        if as_i64(reply.get("n")) == Some(1) { Ok(reply) } else { Err(self.fenced()) }
     }
 
     pub async fn set_stage(&self, stage: Stage) -> Result<(), Failure> {
@@ -265,7 +278,7 @@ impl Store {
         set
     }
 
-    /// Which notes the verifier goes on with.
+    /// Which notes the verifier continues with.
     pub async fn set_verifier(&self, notes: &str) -> Result<(), Failure> {
         self.set(doc! {"$set": {"verifier": notes}}).await
     }
@@ -294,15 +307,28 @@ impl Store {
 
     /// Notes which of the destination's collections, the second of each pair, is the source's, the first.
     pub async fn map(&self, pairs: &[(Uuid, Uuid)]) -> Result<(), Failure> {
+        for command in self.mapping(pairs) {
+            self.run_fenced(command).await?;
+        }
+        Ok(())
+    }
+
+    /// The same before there is a checkpoint: whoever holds the migration notes the same.
+    pub async fn map_first(&self, pairs: &[(Uuid, Uuid)]) -> Result<(), Failure> {
+        for command in self.mapping(pairs) {
+            self.run(command).await?;
+        }
+        Ok(())
+    }
+
+    fn mapping(&self, pairs: &[(Uuid, Uuid)]) -> impl Iterator<Item = Document> {
         let note = |(source, destination): &(Uuid, Uuid)| {
             let id = doc! {"migration": &self.id, "uuid": binary(*source)};
             doc! {"q": {"_id": id}, "u": {"$set": {"destination": binary(*destination)}}, "upsert": true}
         };
-        for some in pairs.chunks(1000) {
-            let updates: Vec<Document> = some.iter().map(note).collect();
-            self.run(doc! {"update": "collections", "updates": updates}).await?;
-        }
-        Ok(())
+        pairs
+            .chunks(1000)
+            .map(move |some| doc! {"update": "collections", "updates": some.iter().map(note).collect::<Vec<_>>()})
     }
 
     /// All notes of [`Self::map`].
@@ -315,25 +341,23 @@ impl Store {
         Ok(found.iter().filter_map(pair).collect())
     }
 
-    /// Writes the copy's plan; ranges that are there already stay as they are.
-    pub async fn plan(&self, ranges: Vec<Document>) -> Result<(), Failure> {
-        for chunk in ranges.chunks(1000) {
-            let documents: Vec<Document> = chunk
-                .iter()
-                .map(|range| {
-                    let mut document = doc! {"_id": {"migration": &self.id, "n": range.get_i64("n").unwrap_or(0)}};
-                    document.extend(range.clone());
-                    document
-                })
-                .collect();
-            self.run(doc! {"insert": "ranges", "documents": documents, "ordered": false}).await?;
+    /// Writes the copy's plan, where there is none.
+    pub async fn plan(&self, ranges: &[Document]) -> Result<(), Failure> {
+        let note = |range: &Document| {
+            let mut document = doc! {"_id": {"migration": &self.id, "n": range.get_i64("n").unwrap_or(0)}};
+            document.extend(range.clone());
+            document
+        };
+        for some in ranges.chunks(1000) {
+            let documents: Vec<Document> = some.iter().map(note).collect();
+            self.run_fenced(doc! {"insert": "ranges", "documents": documents}).await?;
         }
         Ok(())
     }
 
     /// Throws an unfinished plan away.
     pub async fn clear_plan(&self) -> Result<(), Failure> {
-        self.run(doc! {"delete": "ranges", "deletes": [{"q": {"_id.migration": &self.id}, "limit": 0}]}).await.map(drop)
+        self.run_fenced(doc! {"delete": "ranges", "deletes": [{"q": {"_id.migration": &self.id}, "limit": 0}]}).await
     }
 
     pub async fn ranges(&self) -> Result<Vec<Document>, Failure> {
@@ -350,6 +374,43 @@ impl Store {
     pub async fn range_done(&self, n: i64, documents: u64, bytes: u64) -> Result<(), Failure> {
         let q = doc! {"_id": {"migration": &self.id, "n": n}};
         let u = doc! {"$set": {"done": true, "documents": documents as i64, "bytes": bytes as i64}};
-        self.run(doc! {"update": "ranges", "updates": [{"q": q, "u": u}]}).await.map(drop)
+        self.run_fenced(doc! {"update": "ranges", "updates": [{"q": q, "u": u}]}).await
+    }
+
+    /// Runs a write of this migration's notes in a transaction that also touches the checkpoint: a holder of an older epoch
+    /// that wakes up late notes nothing.
+    async fn run_fenced(&self, command: Document) -> Result<(), Failure> {
+        let failed = |e: Error| self.destination.failure(&e);
+        let mut session = self.destination.start_session().await.map_err(failed)?;
+        let mut pause = Backoff::default();
+        loop {
+            let done = self.try_fenced(&command, &mut session).await;
+            let _ = self.destination.calls().abort(&mut session).await;
+            match done {
+                Err(refused) if error::is_transient(&refused) && pause.wait().await => {}
+                done => return done.map_err(failed),
+            }
+        }
+    }
+
+    async fn try_fenced(&self, command: &Document, session: &mut ClientSession) -> Result<(), Error> {
+        session.start_transaction().write_concern(WriteConcern::majority()).await?;
+        let db = self.destination.db(DATABASE);
+        let own = doc! {"q": {"_id": &self.id, "epoch": {"$lte": self.epoch.0}}, "u": {"$inc": {"noted": 1_i64}}};
+        let touched = db.run_command(doc! {"update": "migrations", "updates": [own]}).session(&mut *session).await?;
+        if as_i64(touched.get("n")) != Some(1) {
+            return Err(Error::custom(error::Fenced));
+        }
+        let noted = db.run_command(command.clone()).session(&mut *session).await?;
+        match noted.get_array("writeErrors").ok().and_then(|all| all.first()).and_then(Bson::as_document) {
+            None => {}
+            // All of it was committed before, and that answer was lost.
+            Some(refused) if refused.get_i32("code").is_ok_and(|code| code == 11000) => return Ok(()),
+            Some(refused) => {
+                let message = refused.get_str("errmsg").unwrap_or("no reason given");
+                return Err(Error::custom(format!("a note of the migration was refused: {message}")));
+            }
+        }
+        self.destination.calls().commit(session).await
     }
 }

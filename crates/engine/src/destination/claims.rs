@@ -186,14 +186,14 @@ pub(crate) async fn take(
         source_time: None,
     };
     insert(store, &claim, begun).await?;
-    // One that the version before began has its checkpoint and goes on.
+    // One that the version before began has its checkpoint and continues.
     Ok(if begun { Standing::GoesOn } else { Standing::Begins })
 }
 
 /// That the migration's record isn't there any more.
 pub(crate) fn checkpoint_lost() -> Failure {
     let message = "the destination has no record of this migration any more: the database __limosa was dropped there, or \
-                   the destination was restored or made anew";
+                   the destination was restored or made again";
     Failure::new(ErrorCode::CheckpointLost, message)
 }
 

@@ -335,7 +335,7 @@ impl Registry {
     }
 
     /// Collections that are noted, are on the source within the chosen namespaces, and aren't on the destination:
-    /// somebody dropped them there, or an engine died while it copied them anew.
+    /// somebody dropped them there, or an engine died while it copied them again.
     pub async fn lost(&self) -> Result<Vec<Entry>, Failure> {
         if self.missing.is_empty() {
             return Ok(Vec::new());
@@ -399,7 +399,10 @@ mod tests {
         let set = ReplicaSet::start().await.expect("starts");
         let cluster = Cluster::connect(Side::Destination, &Secret::new(set.uri())).await.expect("connects");
         let store = Store::new(&cluster, MigrationId::generate(), Epoch(1));
-        store.begin(Timestamp { time: 1, increment: 1 }, doc! {}).await.expect("begins");
+        store
+            .begin(crate::destination::checkpoint::Stage::Begun, Timestamp { time: 1, increment: 1 }, doc! {})
+            .await
+            .expect("begins");
         let mut registry = load(&cluster, &store).await;
         let entry = |name: &str, uuid: u8| Entry {
             ns: Namespace::new("images", name),

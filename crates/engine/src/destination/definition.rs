@@ -6,6 +6,7 @@
 //! ended before its successor begins.
 
 use crate::{
+    destination::checkpoint::DATABASE,
     mongo::{
         catalog::{self, Uuid},
         cluster::Cluster,
@@ -108,7 +109,20 @@ impl Cluster {
     pub fn define_once<'a>(&'a self, db: &'a str, mut command: Document) -> BoxFuture<'a, Result<Document, Error>> {
         command.insert("writeConcern", doc! {"w": "majority"});
         command.extend(self.holder.clone().map(|holder| ("comment".to_owned(), Bson::Document(holder))));
-        Box::pin(async move { self.db(db).run_command(command).await.and_then(error::confirmed) })
+        Box::pin(async move {
+            if self.is_fenced().await? {
+                return Err(Error::custom(error::Fenced));
+            }
+            self.db(db).run_command(command).await.and_then(error::confirmed)
+        })
+    }
+
+    /// Whether another agent has taken the migration over. No definition goes in a transaction with a fence: it is asked for
+    /// instead, right before.
+    async fn is_fenced(&self) -> Result<bool, Error> {
+        let Some(holder) = &self.holder else { return Ok(false) };
+        let later = doc! {"_id": holder.get("limosa"), "epoch": {"$gt": holder.get("epoch")}};
+        Ok(self.db(DATABASE).find_one("migrations", later).await?.is_some())
     }
 }
 

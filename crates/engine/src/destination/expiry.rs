@@ -2,10 +2,13 @@
 //! about to complete, since what expires there the source may still have; and off again when a cutover goes back. That of
 //! indexes goes the same way, see [`crate::destination::indexes`].
 
-use crate::mongo::{
-    catalog::{self, Entry, Kind},
-    cluster::Cluster,
-    error,
+use crate::{
+    destination::definition::Place,
+    mongo::{
+        catalog::{self, Entry, Kind},
+        cluster::Cluster,
+        error,
+    },
 };
 use bson::{Bson, Document, doc};
 use limosa_model::{Failure, Namespace, NamespaceFilter};
@@ -31,7 +34,7 @@ pub(crate) async fn switch_on(
     for entry in want.iter().filter(|entry| may_expire(entry)) {
         let Some(own) = have.get(&entry.ns) else { continue };
         if let Some(seconds) = catalog::option_changes(entry, own).remove(EXPIRY) {
-            set(destination, &entry.ns, seconds).await?;
+            set(destination, own, seconds).await?;
         }
     }
     Ok(())
@@ -41,17 +44,17 @@ pub(crate) async fn switch_on(
 pub(crate) async fn switch_off(destination: &Cluster, filter: &NamespaceFilter) -> Result<(), Failure> {
     for own in catalog::list(destination, filter).await? {
         if may_expire(&own) && own.options.contains_key(EXPIRY) {
-            set(destination, &own.ns, "off".into()).await?;
+            set(destination, &own, "off".into()).await?;
         }
     }
     Ok(())
 }
 
-async fn set(destination: &Cluster, ns: &Namespace, seconds: Bson) -> Result<(), Failure> {
-    let mut command: Document = doc! {"collMod": &ns.coll};
+async fn set(destination: &Cluster, own: &Entry, seconds: Bson) -> Result<(), Failure> {
+    let mut command: Document = doc! {"collMod": &own.ns.coll};
     command.insert(EXPIRY, seconds);
-    command.insert("writeConcern", doc! {"w": "majority"});
-    match destination.db(&ns.db).run_command(command).await.and_then(error::confirmed) {
+    Place { ns: own.ns.clone(), uuid: own.uuid }.hold(destination, &mut command);
+    match destination.define(&own.ns.db, command).await {
         Ok(_) => Ok(()),
         Err(e) if error::is_gone(&e) => Ok(()),
         Err(e) => Err(destination.failure(&e)),

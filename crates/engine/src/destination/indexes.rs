@@ -65,7 +65,7 @@ async fn bring_to(
             None => missing.push(index),
             Some(existing) if same(&index, existing) => {}
             Some(existing) => {
-                if !convert(destination, &place.ns, existing, &index).await? {
+                if !convert(destination, place, existing, &index).await? {
                     drop_index(destination, place, &name(&index)).await?;
                     missing.push(index);
                 }
@@ -312,8 +312,9 @@ pub(crate) async fn drop_index(destination: &Cluster, place: impl Into<Place>, n
     }
 }
 
-/// Changes `have` into `want` by `collMod` if it can; `false`: it must be built anew.
-async fn convert(destination: &Cluster, ns: &Namespace, have: &Document, want: &Document) -> Result<bool, Failure> {
+/// Changes `have` into `want` by `collMod` if it can; `false`: it must be built again.
+async fn convert(destination: &Cluster, place: &Place, have: &Document, want: &Document) -> Result<bool, Failure> {
+    let ns = &place.ns;
     let mut rest_of_have = have.clone();
     let mut rest_of_want = want.clone();
     for changeable in ["unique", "prepareUnique", "expireAfterSeconds", "hidden"] {
@@ -354,14 +355,16 @@ async fn convert(destination: &Cluster, ns: &Namespace, have: &Document, want: &
             failpoint::reach(failpoint::UNIQUE_PREPARED, ns).await;
         }
         change.insert("name", name);
-        let command = doc! {"collMod": &ns.coll, "index": change, "writeConcern": {"w": "majority"}};
-        match destination.db(&ns.db).run_command(command).await.and_then(error::confirmed) {
+        let mut command = doc! {"collMod": &ns.coll, "index": change};
+        place.hold(destination, &mut command);
+        match destination.define(&ns.db, command).await {
             Ok(_) if unique => failpoint::reach(failpoint::UNIQUE_MADE, ns).await,
             Ok(_) => {}
             Err(e) if unique && matches!(error::code(&e), Some(359 | 11000)) => {
-                let undo = doc! {"collMod": &ns.coll, "index": {"name": name, "prepareUnique": false}};
+                let mut undo = doc! {"collMod": &ns.coll, "index": {"name": name, "prepareUnique": false}};
+                place.hold(destination, &mut undo);
                 // The index stays as it was for the time until the next try; a failure here changes nothing of that.
-                let _ = destination.db(&ns.db).run_command(undo).await;
+                let _ = destination.define(&ns.db, undo).await;
                 let told = violations(destination, ns, want, &e).await;
                 return Err(Failure::new(ErrorCode::UniqueConversionFailed, told));
             }
@@ -434,7 +437,7 @@ mod tests {
         create(&cluster, &ns, vec![plain.clone()], Properties::Deferred).await.expect("builds");
         let mut unique = plain.clone();
         unique.insert("unique", true);
-        let failure = convert(&cluster, &ns, &plain, &unique).await.expect_err("is refused");
+        let failure = convert(&cluster, &Place::from(&ns), &plain, &unique).await.expect_err("is refused");
         assert_eq!(failure.code, ErrorCode::UniqueConversionFailed);
         let told = r#"index mail of app.c has duplicate keys: {"mail":"x"} in the documents with _id 1, 2"#;
         assert_eq!(failure.message, told);

@@ -26,7 +26,7 @@ fn asked_for(ns: &Namespace, refusal: &str) -> Option<Document> {
 pub(crate) async fn allow_mixed_schema(destination: &Cluster, ns: &Namespace, refusal: &str) -> Result<bool, Failure> {
     let Some(command) = asked_for(ns, refusal) else { return Ok(false) };
     tracing::info!(%ns, "its buckets have mixed schemas; the collection is marked so");
-    destination.db(&ns.db).run_command(command).await.map_err(|e| destination.failure(&e))?;
+    destination.define(&ns.db, command).await.map_err(|e| destination.failure(&e))?;
     Ok(true)
 }
 

@@ -1,5 +1,5 @@
 //! What an order to cancel asks for: what was copied goes from the destination, and then what the run kept on this disk.
-//! It can be interrupted anywhere and begun anew.
+//! It can be interrupted anywhere and begun again.
 
 use crate::{
     Outcome, Settings,

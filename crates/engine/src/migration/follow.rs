@@ -57,7 +57,7 @@ pub(crate) async fn follow(
     match back.take() {
         // A cutover left replication in the middle of something; it is as it was before.
         Some(failure) => asked.refuse(tracker, failure),
-        // What was worth the name before a hiccup still is, unless what is measured says otherwise; a cutover begins anew.
+        // What was worth the name before a hiccup still is, unless what is measured says otherwise; a cutover begins again.
         None if tracker.phase() != PhaseKind::Synced => tracker.enter(PhaseKind::CatchingUp, None),
         None => {}
     }
@@ -168,7 +168,7 @@ impl Asked {
         tracker.enter(if behind { PhaseKind::CatchingUp } else { PhaseKind::Synced }, Some(failure));
     }
 
-    /// Begins a rehearsal if one is wanted. It goes on beside everything else.
+    /// Begins a rehearsal if one is wanted. It continues beside everything else.
     fn rehearsal(&mut self, replicator: &Replicator, tracker: &Tracker, settings: &Settings, order: Directive) {
         let wanted = settings.steering.now().rehearsal;
         if wanted <= self.rehearsed || tracker.phase() != PhaseKind::Synced || order != Directive::Run {

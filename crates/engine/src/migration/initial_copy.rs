@@ -81,7 +81,7 @@ pub(crate) async fn begin(
         ));
     }
     let (_, t0) = source.optimes().await?;
-    store.begin(t0, filter).await?;
+    store.begin(Stage::Begun, t0, filter).await?;
     load(store).await
 }
 
@@ -119,7 +119,7 @@ pub(crate) async fn plan(source: &Cluster, registry: &mut Registry, store: &Stor
         document.insert("bytes", range.bytes as i64);
         document
     });
-    store.plan(documents.collect()).await
+    store.plan(&documents.collect::<Vec<_>>()).await
 }
 
 pub(crate) async fn copy(

@@ -199,7 +199,7 @@ pub(crate) async fn explained(source: &Cluster, seen: Option<Timestamp>, failure
     }
 }
 
-/// Refuses to go on from a checkpoint that the source's history doesn't contain. Returns a write that it does.
+/// Refuses to continue from a checkpoint that the source's history doesn't contain. Returns a write that it does.
 pub(crate) async fn same_history(source: &Cluster, checkpoint: &Checkpoint) -> Result<Option<Timestamp>, Failure> {
     let began = Instant::now();
     let token = checkpoint.position.token.as_ref().and_then(|token| RawDocumentBuf::try_from(token).ok());

@@ -98,7 +98,7 @@ pub(crate) async fn run(
     outcome
 }
 
-/// Begins anew from the checkpoint, as after a crash, when something failed that someone may mend. A migration that has
+/// Begins again from the checkpoint, as after a crash, when something failed that someone may fix. A migration that has
 /// not begun yet doesn't wait: whoever asked for it is still there to be told.
 async fn persist(
     settings: &Settings,
@@ -184,7 +184,7 @@ async fn migrate(
     let sessions: Vec<_> =
         fences::take_over(&store, settings.agent_id, workers).await?.into_iter().map(shared).collect();
 
-    // Read the stream from T0, or from where it was left, whatever else goes on.
+    // Read the stream from T0, or from where it was left, whatever else continues.
     let dir = local_state::make(local_state::spool(settings))?;
     let (spool, position, token) = Spool::open(&dir, &checkpoint.position, &settings.tuning)?;
     let spool = Arc::new(spool);
@@ -271,7 +271,7 @@ async fn migrate(
         verifier.know(&mut replicator.registry)?;
         spool.set_live();
         if checkpoint.cutover.is_some() {
-            // The last run died in it; it begins anew.
+            // The last run died in it; it begins again.
             Box::pin(follow::take_back(&source, &replicator, settings)).await?;
         }
         // Boxed, as the cutover is: what is below them is deep, and a thread's stack is small.
@@ -279,7 +279,7 @@ async fn migrate(
         failpoint::reach(failpoint::CUT_OVER, &store.id()).await;
         ownership::complete(settings, &source, &store, tracker).await
     };
-    // The reader goes on meanwhile: the source's oplog doesn't wait.
+    // The reader continues meanwhile: the source's oplog doesn't wait.
     let replicate = async {
         while let Err(failure) = replicate().await {
             if failure.code == ErrorCode::LocalStorage {

@@ -243,6 +243,16 @@ fn cleared_words(message: &str) -> String {
     format!("{address}: {}", text_words(message))
 }
 
+/// Another agent has taken the migration over.
+#[derive(Debug)]
+pub(crate) struct Fenced;
+
+impl Fenced {
+    pub fn failure(&self) -> Failure {
+        Failure::new(ErrorCode::Fenced, "another agent has taken this migration over")
+    }
+}
+
 /// What a server can do isn't what it was.
 #[derive(Debug)]
 pub(crate) struct Changed {
@@ -266,10 +276,13 @@ impl Changed {
 
 /// What to tell of an error that ended the migration.
 pub(crate) fn failure(side: Side, error: &Error) -> Failure {
-    if let ErrorKind::Custom(own) = error.kind.as_ref()
-        && let Some(changed) = own.downcast_ref::<Changed>()
-    {
-        return changed.failure();
+    if let ErrorKind::Custom(own) = error.kind.as_ref() {
+        if let Some(changed) = own.downcast_ref::<Changed>() {
+            return changed.failure();
+        }
+        if let Some(fenced) = own.downcast_ref::<Fenced>() {
+            return fenced.failure();
+        }
     }
     let code = match code(error).and_then(|code| meaning(side, code)) {
         Some(code) => code,

@@ -57,32 +57,27 @@ fn within(a: Value<'_>, b: Value<'_>) -> Ordering {
 
 /// Field by field: type, then name, then value; the shorter one first.
 fn documents(a: &[u8], b: &[u8]) -> Ordering {
-    let (mut left, mut right) = (elements(a), elements(b));
-    loop {
-        match (left.next(), right.next()) {
-            (None, None) => return Ordering::Equal,
-            (None, Some(_)) => return Ordering::Less,
-            (Some(_), None) => return Ordering::Greater,
-            (Some((name, x)), Some((other, y))) => {
-                let types = rank(x.kind).cmp(&rank(y.kind));
-                let order = types.then_with(|| name.cmp(other)).then_with(|| within(x, y));
-                if order.is_ne() {
-                    return order;
-                }
-            }
-        }
-    }
+    one_by_one(a, b, |(name, x), (other, y)| {
+        rank(x.kind).cmp(&rank(y.kind)).then_with(|| name.cmp(other)).then_with(|| within(x, y))
+    })
 }
 
 fn arrays(a: &[u8], b: &[u8]) -> Ordering {
+    one_by_one(a, b, |(_, x), (_, y)| compare(x, y))
+}
+
+type Element<'a> = (&'a [u8], Value<'a>);
+
+/// By the first elements that differ; the shorter one first.
+fn one_by_one<'a>(a: &'a [u8], b: &'a [u8], order: impl Fn(Element<'a>, Element<'a>) -> Ordering) -> Ordering {
     let (mut left, mut right) = (elements(a), elements(b));
     loop {
         match (left.next(), right.next()) {
             (None, None) => return Ordering::Equal,
             (None, Some(_)) => return Ordering::Less,
             (Some(_), None) => return Ordering::Greater,
-            (Some((_, x)), Some((_, y))) => {
-                let order = compare(x, y);
+            (Some(x), Some(y)) => {
+                let order = order(x, y);
                 if order.is_ne() {
                     return order;
                 }

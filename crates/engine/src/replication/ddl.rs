@@ -42,7 +42,7 @@ fn rename_target(event: &Event<'_>) -> Option<Namespace> {
 }
 
 /// Applies a definition event. `noted` is the intent that a crashed run left for this very event. `exact`: everything on
-/// the destination is of the event's time. Returns the source's time up to which a collection that was copied anew may
+/// the destination is of the event's time. Returns the source's time up to which a collection that was copied again may
 /// be ahead.
 ///
 /// What an earlier try has done is seen from where the destination has the collection, by its UUID: the registry knows
@@ -182,7 +182,7 @@ async fn rename(
 }
 
 /// Before 6.0 an event says only what a collection was called. What the destination has under a name may then be of
-/// another time and so of another collection: unless everything is of the event's time, both names are copied anew as
+/// another time and so of another collection: unless everything is of the event's time, both names are copied again as
 /// they are on the source, and what follows in the stream is applied to that.
 async fn rename_by_name(
     from: &Namespace,

@@ -133,7 +133,7 @@ fn put(target: &Arc<Target>, id: RawDocumentBuf, document: RawDocumentBuf) -> Op
     Op { target: Arc::clone(target), id, canonical, change: Change::Put { document, origin: Origin::Reread } }
 }
 
-/// A read that goes on under a collection's new name, and begins again after an error that passes.
+/// A read that continues under a collection's new name, and begins again after an error that passes.
 struct Reading {
     ns: Namespace,
     uuid: Option<catalog::Uuid>,
@@ -183,7 +183,7 @@ impl Reading {
         Ok(self.proven)
     }
 
-    /// Goes on under the collection's name of now; `false` if it is gone.
+    /// Continues under the collection's name of now; `false` if it is gone.
     async fn follow(&mut self, writer: &Writer) -> Result<bool, Failure> {
         let found = match self.uuid {
             Some(uuid) => catalog::find_by_uuid(&writer.source, &self.ns, uuid).await?,

@@ -189,7 +189,7 @@ impl Replicator {
         Slot { destination, store, worker, session }
     }
 
-    /// Before a cutover: copies anew what differs and can't be changed in place. Tells what, in words.
+    /// Before a cutover: copies again what differs and can't be changed in place. Tells what, in words.
     pub async fn renew_unequal(&mut self) -> Result<Vec<String>, Failure> {
         self.settle_all().await?;
         self.verifier.definitions_change();
@@ -201,7 +201,7 @@ impl Replicator {
         for entry in renewed.collections {
             entry.uuid.map_or(Ok(()), |uuid| self.verifier.renewed(uuid))?;
             let why = if entry.is_capped() { "its documents differed, or their order" } else { "it differed" };
-            told.push(format!("{}: copied anew, since {why}", entry.ns));
+            told.push(format!("{}: copied again, since {why}", entry.ns));
         }
         Ok(told)
     }
@@ -209,7 +209,7 @@ impl Replicator {
     /// Copies again what is noted and isn't on the destination any more. While nothing is written.
     pub async fn restore_lost(&mut self) -> Result<(), Failure> {
         for place in self.registry.take_contested() {
-            tracing::warn!(ns = %place.ns, "two collections of the source claim this one; both are copied anew");
+            tracing::warn!(ns = %place.ns, "two collections of the source claim this one; both are copied again");
             definition::drop_collection(self.registry.destination(), &place).await?;
         }
         let slot = self.slot();
@@ -221,7 +221,7 @@ impl Replicator {
                 Some(_) if named => continue,
                 Some(_) => ddl::parked(&entry.ns, entry.uuid.unwrap_or_default()),
             };
-            tracing::warn!(ns = %entry.ns, "a collection is gone from the destination and is copied anew");
+            tracing::warn!(ns = %entry.ns, "a collection is gone from the destination and is copied again");
             let ahead = resync::adopt(&mut self.registry, &slot, &self.tracker, &entry, &name).await?;
             self.convergence = self.convergence.max(ahead);
             self.registry.doubt(entry.uuid);

@@ -1,4 +1,4 @@
-//! Copies a collection anew, in the middle of replication: where its documents aren't in the stream because it came
+//! Copies a collection again, in the middle of replication: where its documents aren't in the stream because it came
 //! from outside of the migrated namespaces, where events name it ambiguously (before 6.0 they have no UUID), and where
 //! a comparison before the cutover found that it can't be brought to the source's state otherwise.
 
@@ -30,7 +30,7 @@ pub(crate) async fn adopt(
     entry: &Entry,
     name: &Namespace,
 ) -> Result<Timestamp, Failure> {
-    tracing::info!(source = %entry.ns, destination = %name, "copying a collection anew");
+    tracing::info!(source = %entry.ns, destination = %name, "copying a collection again");
     let destination = registry.destination().clone();
     // What is in its place, noted or not, and what was its image under another name.
     let former = entry.uuid.and_then(|uuid| registry.by_uuid(uuid)).into_iter().chain(registry.by_name(name));
@@ -71,7 +71,7 @@ pub(crate) async fn adopt(
     source.optimes().await.map(|(newest, _)| newest)
 }
 
-/// What was copied anew.
+/// What was copied again.
 #[derive(Default)]
 pub(crate) struct Renewed {
     pub collections: Vec<Entry>,

@@ -72,7 +72,7 @@ pub(crate) struct Writing {
 }
 
 impl Writing {
-    /// Waits for all lanes; goes on where it was if it is dropped and asked again. Returns the source's time of the last
+    /// Waits for all lanes; continues where it was if it is dropped and asked again. Returns the source's time of the last
     /// re-fetch, if there was any.
     pub async fn done(&mut self) -> Answer {
         while let Some(answered) = self.answers.last_mut() {

@@ -85,7 +85,7 @@ pub(crate) fn rewound(seen: Timestamp, newest: Timestamp) -> Failure {
     Failure::new(ErrorCode::SourceRewound, message)
 }
 
-/// Seconds until what comes after `read_until` is overwritten, if the source goes on being written to as it was. An
+/// Seconds until what comes after `read_until` is overwritten, if the source continues being written to as it was. An
 /// oplog that isn't full loses nothing yet: what it will reach back to when full is told from how fast it grew.
 fn window(oplog: Oplog, read_until: Option<Timestamp>) -> Option<i64> {
     let span = i64::from(oplog.newest.saturating_sub(oplog.oldest));

@@ -9,8 +9,8 @@ pub(crate) struct Position {
     pub token: Option<Document>,
     /// The spool in which `seq` counts.
     pub spool: String,
-    /// The batch to go on with.
+    /// The batch to continue with.
     pub seq: u64,
-    /// The event in that batch to go on with.
+    /// The event in that batch to continue with.
     pub index: u64,
 }

@@ -63,7 +63,7 @@ enum Broken {
 }
 
 impl Reader {
-    /// Reads from `token`, or from T0 if there is none, until a failure that waiting can't mend.
+    /// Reads from `token`, or from T0 if there is none, until a failure that waiting can't fix.
     pub async fn read(self, token: Option<Document>) -> Failure {
         let mut place = Place { token, ..Place::default() };
         let mut hearing = Hearing { tracker: self.tracker.clone(), patience: SILENT_FOR_GOOD };

@@ -1,8 +1,8 @@
 //! Change events of more than 16 MB.
 //!
 //! A server that can splits them into fragments (`$changeStreamSplitLargeEvent`), which are put together here before
-//! they go on. Another one can't send them at all, and none can split a single field, such as a delta that writes a large
-//! array anew: there the stream is read without the events' documents until such an event is behind, and the documents
+//! they continue. Another one can't send them at all, and none can split a single field, such as a delta that writes a large
+//! array again: there the stream is read without the events' documents until such an event is behind, and the documents
 //! concerned are read again from the source.
 
 use crate::{

@@ -15,7 +15,7 @@ use mongodb::error::Error;
 pub(crate) struct Replaced {
     /// As the change stream would answer.
     pub reply: RawDocumentBuf,
-    /// From where the stream goes on.
+    /// From where the stream continues.
     pub after: Timestamp,
 }
 

@@ -34,7 +34,7 @@ use tokio::{sync::watch, task::JoinSet};
 /// Differing documents of one namespace that are named.
 const NAMED: usize = 20;
 
-/// How often a document that goes on changing is looked at again before it counts as different.
+/// How often a document that continues changing is looked at again before it counts as different.
 const MOST_ROUNDS: u32 = 10;
 
 /// Documents in hand at once.

@@ -127,7 +127,7 @@ fn after(key: &Key) -> Option<Key> {
 }
 
 impl DirtySet {
-    /// Opens what is in `dir`, or begins anew.
+    /// Opens what is in `dir`, or begins again.
     pub fn open(dir: &Path) -> Result<Self, Failure> {
         let make = || Database::builder(dir).cache_size(CACHE_BYTES).open();
         let database = local_state::database(dir, make).map_err(storage)?;

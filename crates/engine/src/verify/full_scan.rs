@@ -22,7 +22,7 @@ use bson::{Document, RawDocumentBuf, doc};
 use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture};
 use limosa_model::{ErrorCode, Failure, Namespace};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -32,7 +32,7 @@ use std::{
 const REST: u32 = 4;
 const LEAST_REST: Duration = Duration::from_secs(2);
 
-/// Collections that are asked for their size at once; no more, since replication goes on beside it.
+/// Collections that are asked for their size at once; no more, since replication continues beside it.
 const PLANNED_AT_ONCE: usize = 4;
 
 /// How soon it is asked again whether replication has brought a collection's new name over.
@@ -322,7 +322,7 @@ impl Verifier {
         ends.scan(pair, interval, &mut suspect, go_on).await
     }
 
-    /// Sees whether a capped collection's documents stand in the source's order. The cutover mends it.
+    /// Sees whether a capped collection's documents stand in the source's order. The cutover fixes it.
     async fn look_at_the_order(&self, pair: &Pair) -> Result<(), Failure> {
         let (ends, mut backoff) = (&self.inner.ends, Backoff::default());
         let swapped = loop {
@@ -354,6 +354,11 @@ impl Verifier {
     /// Capped collections whose order the last pass found to be another, and which of their documents.
     pub fn out_of_order(&self) -> BTreeMap<Namespace, String> {
         self.state().out_of_order.clone()
+    }
+
+    /// Capped collections with a document that isn't the source's and can't be repaired: a cutover copies them again.
+    pub fn differing(&self) -> BTreeSet<Namespace> {
+        self.state().differing.clone()
     }
 
     /// By how many documents the source's own count is above the destination's.

@@ -25,7 +25,7 @@ use crate::{
 use bson::Timestamp;
 use limosa_model::{ErrorCode, Failure, Namespace};
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -93,6 +93,8 @@ pub(super) struct State {
     pub(super) expiring: HashSet<Namespace>,
     /// Capped collections whose documents stand in another order than the source's, and which of them.
     pub(super) out_of_order: BTreeMap<Namespace, String>,
+    /// Capped collections with a document that isn't the source's.
+    pub(super) differing: BTreeSet<Namespace>,
     pub(super) repairs: Vec<Repair>,
     failure: Option<Failure>,
     /// By how many documents the source's own count of a collection is above the destination's although both have the
@@ -193,7 +195,7 @@ impl Verifier {
         if matches!(failure.code, ErrorCode::VerificationFailed | ErrorCode::LocalStorage | ErrorCode::Fenced) {
             return Some(failure);
         }
-        let told = Failure::new(failure.code, format!("the verifier can't go on: {}", failure.message));
+        let told = Failure::new(failure.code, format!("the verifier can't continue: {}", failure.message));
         let waited = self.inner.tracker.fails(part, &told);
         if waited >= self.inner.patience {
             return Some(failure);
@@ -258,8 +260,13 @@ impl Verifier {
         self.inner.notes.dirty.mark_all(documents, now())
     }
 
-    /// A collection was copied anew.
+    /// A collection was copied again.
     pub fn renewed(&self, uuid: Uuid) -> Result<(), Failure> {
+        let mut state = self.state();
+        if let Some(pair) = state.pairs.get(&uuid).map(|pair| pair.destination.clone()) {
+            state.differing.remove(&pair);
+        }
+        drop(state);
         self.inner.notes.touch(uuid)
     }
 

@@ -24,7 +24,7 @@ use std::{
 };
 
 /// Under what the notes have their name. Releases that kept the dirty set otherwise look for it under the other one,
-/// don't find it, and begin anew instead of taking the set for empty.
+/// don't find it, and begin again instead of taking the set for empty.
 const NAME: &str = "name";
 const FORMER_NAME: &str = "id";
 
@@ -79,7 +79,7 @@ struct Changes {
 }
 
 impl Notes {
-    /// Opens the notes in `dir`, which are those called `id` or else are begun anew. Returns their name too.
+    /// Opens the notes in `dir`, which are those called `id` or else are begun again. Returns their name too.
     pub fn open(dir: &Path, id: Option<&str>) -> Result<(Self, String), Failure> {
         local_state::survive(dir, || Self::open_database(dir, id))
     }

@@ -121,7 +121,7 @@ fn a_cutover_that_failed_goes_back_with_its_reason() {
         window_seconds: 60,
     };
     let (back, actions) = step(&cutting, event, NOW).expect("holds the lease");
-    // The clock that began when it was synced first goes on.
+    // The clock that began when it was synced first continues.
     assert_eq!(back.phase, Phase::Synced { expires_at: NOW.plus_seconds(CUTOVER_WINDOW_SECONDS) });
     assert!(actions.iter().any(|Action::Record { kind, message }| *kind == "failure" && message.contains("a write")));
 }
@@ -137,7 +137,7 @@ fn a_cutover_is_ended_on_request_until_its_agent_has_said_that_it_is() {
         let ended = user(&cutting, Event::AbortCutover).expect("one is under way");
         assert_eq!((ended.phase.kind(), ended.wishes().abort_cutover), (phase, true));
         assert_eq!(user(&ended, Event::AbortCutover).expect("again"), ended);
-        // An agent that doesn't know of it yet goes on, and one that was faster is through.
+        // An agent that doesn't know of it yet continues, and one that was faster is through.
         assert!(report(&ended, agent, PhaseKind::Finalizing).expect("holds the lease").wishes().abort_cutover);
         assert_eq!(report(&ended, agent, PhaseKind::Complete).expect("done").phase, Phase::Complete);
         for back in [PhaseKind::Synced, PhaseKind::CatchingUp] {
@@ -246,7 +246,7 @@ fn the_timer_survives_an_agents_restart_and_warns_a_day_and_an_hour_before_its_e
     assert_eq!(tick(&now, 0).0.phase, Phase::Expired);
     let extended = step(&now, Event::Extend { seconds: 7200 }, end).expect("its clock runs").0;
     assert_eq!(tick(&extended, 0).0.phase, Phase::CatchingUp);
-    assert_eq!(tick(&extended, -3600).1.len(), 1, "warned anew after an extension");
+    assert_eq!(tick(&extended, -3600).1.len(), 1, "warned again after an extension");
     let synced = report(&extended, agent, PhaseKind::Synced).expect("holds the lease");
     assert_eq!(synced.phase, Phase::Synced { expires_at: end.plus_seconds(7200) });
 }

@@ -242,7 +242,7 @@ pub struct CancelRequest {
     pub drop_copied: bool,
 }
 
-/// How to go on.
+/// How to continue.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ResumeRequest {
@@ -303,7 +303,7 @@ pub enum Outcome {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RotateLinkToken {
-    /// How long agents that have joined may go on with the token before, in seconds; 0 ends it at once. No other agent joins
+    /// How long agents that have joined may continue with the token before, in seconds; 0 ends it at once. No other agent joins
     /// with it.
     #[schema(minimum = 0, maximum = 2_592_000, default = 86_400, required = false)]
     pub grace_seconds: i64,

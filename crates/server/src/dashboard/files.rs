@@ -65,7 +65,7 @@ fn serve(name: &str) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-    // Asked for anew each time: the files are small, and an upgraded server must not meet an old page.
+    // Asked for again each time: the files are small, and an upgraded server must not meet an old page.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
 }

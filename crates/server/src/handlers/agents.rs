@@ -312,7 +312,7 @@ pub(crate) fn report(call: &Call) -> Result<Reply, ApiError> {
     Ok(reply(&ordered))
 }
 
-/// A way back goes on until it is told to end.
+/// A way back continues until it is told to end.
 const WAY_BACK_SECONDS: i64 = 100 * 365 * 24 * 3600;
 
 /// Creates the migration in the other direction, once, before the one that it belongs to is complete: whatever dies then,

@@ -110,7 +110,7 @@ struct Following {
     checked: Instant,
 }
 
-/// The events so far, then each as it happens. `Last-Event-ID` goes on after that one.
+/// The events so far, then each as it happens. `Last-Event-ID` continues after that one.
 pub(crate) fn stream(call: Call) -> Response<Body> {
     let Ok(followed) = migration(&call) else { return axum::http::StatusCode::NOT_FOUND.into_response() };
     let (seen, checked) = (call.last_event_id, Instant::now());

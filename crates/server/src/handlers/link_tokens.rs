@@ -50,7 +50,7 @@ fn shown(call: &Call, key: &ApiKey, private_key: &Secret) -> Result<Reply, ApiEr
     Ok(Reply { status: StatusCode::CREATED, ..reply(&TargetOrg { link_token }) })
 }
 
-/// Another token in the place of the one that there is, also while migrations run. Agents that have joined go on with the
+/// Another token in the place of the one that there is, also while migrations run. Agents that have joined continue with the
 /// one before for the time given.
 pub(crate) fn rotate(call: &Call) -> Result<Reply, ApiError> {
     let org = owned_org(call)?;

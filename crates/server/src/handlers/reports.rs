@@ -22,7 +22,7 @@ pub(crate) fn get(call: &Call) -> Result<Reply, ApiError> {
     Err(ApiError::not_found("REPORT_NOT_READY", detail, &[&id]))
 }
 
-/// The report, which is kept from its first making on; that of a failed migration isn't, since it may go on.
+/// The report, which is kept from its first making on; that of a failed migration isn't, since it may continue.
 pub(crate) fn report(store: &Store, migration: &Migration) -> Result<Value, ServerError> {
     if let Some(kept) = store.report(migration.id)? {
         return Ok(kept);

@@ -246,7 +246,7 @@ fn identify(
 /// let in all the same, so that nobody locks out who sits behind the same proxy.
 fn wrong_credentials(app: &App, address: IpAddr, challenge: &str, now: Timestamp) -> Response<Body> {
     let Err(too_many) = app.limits.wrong_credentials(address, now) else { return render::unauthorized(challenge) };
-    let detail = format!("Too many requests with wrong credentials came from {address}: mend them, then try again.");
+    let detail = format!("Too many requests with wrong credentials came from {address}: fix them, then try again.");
     let error = ApiError::rate_limited(detail, &[&address.to_string()], &too_many);
     render::respond(Err(error), None, Wishes::default())
 }

@@ -433,9 +433,9 @@ fn own() -> Vec<Route> {
             .about("Return how far a migration was over time, oldest first")
             .role(MEMBER)
             .gives(Answer::array::<MigrationSample>(StatusCode::OK)),
-        steer(OWN_PAUSE, "pauseLiveMigration", jobs::pause).about("Stop, to go on later").may_take::<Empty>(),
+        steer(OWN_PAUSE, "pauseLiveMigration", jobs::pause).about("Stop, to continue later").may_take::<Empty>(),
         steer(OWN_RESUME, "resumeLiveMigration", jobs::resume)
-            .about("Go on after a pause or a failure")
+            .about("Continue after a pause or a failure")
             .may_take::<ResumeRequest>(),
         steer(OWN_CANCEL, "cancelLiveMigration", jobs::cancel).about("Give up").may_take::<CancelRequest>(),
         steer(OWN_EXTEND, "extendLiveMigration", jobs::extend)

@@ -96,7 +96,7 @@ pub(super) fn series(app: &App, org: OrgId, now: Timestamp) -> Result<String, Se
             read(m, now).into_iter().for_each(|value| line(&mut text, &name, &labels(m), value));
         }
     }
-    head(&mut text, "agent_seen_seconds", "gauge", "Since when nothing was heard of a migration host");
+    head(&mut text, "agent_seen_seconds", "gauge", "Seconds since a migration host last reported");
     for agent in app.store.agents(org)? {
         let labels = format!("agent=\"{}\",host=\"{}\"", agent.id, escape(&agent.host_name));
         line(&mut text, "agent_seen_seconds", &labels, now.seconds_since(agent.seen_at));

@@ -18,7 +18,7 @@ pub(crate) enum Occasion {
     TimeRunningOut,
     /// The source's oplog soon reaches back no further than where it is read.
     OplogShort,
-    /// It stands still until something is mended.
+    /// It stands still until something is fixed.
     Waiting,
     /// The verifier found documents that somebody else changed on the destination.
     Mismatch,
@@ -62,7 +62,7 @@ impl Occasion {
             Self::CutoverTakenBack => "the cutover was rolled back",
             Self::TimeRunningOut => "the time for the cutover runs out",
             Self::OplogShort => "the source's oplog gets short",
-            Self::Waiting => "it stands still until something is mended",
+            Self::Waiting => "it stands still until something is fixed",
             Self::Mismatch => "documents differed on the destination and were written again",
             Self::Expired => "expired: nobody cut over in time",
             Self::Complete => "complete",

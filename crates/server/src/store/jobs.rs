@@ -264,7 +264,7 @@ impl Store {
     }
 
     /// Carries a transition out: state and events in one transaction, over just the version that was read. Where nothing
-    /// changes but how far it is, the disk isn't waited for. A migration that nothing makes go on loses its credentials.
+    /// changes but how far it is, the disk isn't waited for. A migration that nothing makes continue loses its credentials.
     pub fn change(&self, migration: MigrationId, event: Event, now: Timestamp) -> Result<Migration, NotChanged> {
         let connection = self.lock();
         let query = "SELECT version, body FROM migrations WHERE id = ?1";

@@ -45,7 +45,7 @@ pub enum Fault {
     },
     /// The primary steps down, and is elected again.
     Election(Side),
-    /// The engine dies, and another goes on.
+    /// The engine dies, and another continues.
     Kill,
 }
 

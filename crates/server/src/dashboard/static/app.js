@@ -86,7 +86,7 @@ window.addEventListener("limosa:signed-out", () => {
   session = null;
   document.querySelectorAll("dialog").forEach((dialog) => dialog.close());
   route();
-  say("Your session has ended. Sign in again to go on.");
+  say("Your session has ended. Sign in again to continue.");
 });
 
 async function begin() {

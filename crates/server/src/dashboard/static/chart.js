@@ -52,7 +52,7 @@ export function chart(title, points, words, base = 1000) {
       svg("text", { class: "label", x: WIDTH - RIGHT, y: HEIGHT - 6, "text-anchor": "end" }, format.format(last))));
 }
 
-/** How much a counter grew a second, between each two samples; a counter that began anew counts from there. */
+/** How much a counter grew a second, between each two samples; a counter that began again counts from there. */
 export function rate(samples, read) {
   return samples.slice(1).map((sample, at) => {
     const before = samples[at];

@@ -18,7 +18,7 @@ export function ask({ title, lines = [], checks = [], word, wordLabel, extra, ve
   const form = h("form", { method: "dialog", onsubmit: carryOut },
     h("h2", { id: "dialog-title" }, title),
     lines.filter(Boolean).map((line) => h("p", {}, line)),
-    boxes.length > 0 && h("fieldset", {}, h("legend", {}, "Before you go on"),
+    boxes.length > 0 && h("fieldset", {}, h("legend", {}, "Before you continue"),
       boxes.map(({ text, box }) => h("div", { class: "check" }, box, h("label", { for: box.id }, text)))),
     extra,
     typed && h("div", { class: "field" }, h("label", { for: "typed" }, wordLabel), typed),

@@ -59,7 +59,7 @@ export function span(seconds) {
 
 /** When its host was heard of last. */
 export const heard = (migration) => (migration.reportAgeSeconds === null || migration.reportAgeSeconds === undefined
-  ? "never heard of" : `heard of ${span(migration.reportAgeSeconds)} ago`);
+  ? "never reported" : `reported ${span(migration.reportAgeSeconds)} ago`);
 
 const clock = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
 export const time = (text) => (text ? clock.format(new Date(text)) : "–");
@@ -88,14 +88,14 @@ export function next(migration) {
   switch (migration.phase) {
     case "scheduled": return `An agent on ${migration.migrationHosts[0]} takes it on as soon as it is free. If nothing happens, look whether one is running there.`;
     case "preparing": return "Nothing to do: connections are made, and the change stream is opened.";
-    case "copying": return "Nothing to do: the data is copied while the application goes on writing to the source.";
+    case "copying": return "Nothing to do: the data is copied while the application continues writing to the source.";
     case "buildingIndexes": return "Nothing to do: secondary indexes are built on the destination.";
     case "catchingUp": return "Nothing to do: what changed during the copy is applied. It is ready once the lag is small.";
     case "synced": return "Stop the application's writes on the source, then cut over.";
     case "cuttingOver": case "finalizing": return "Keep the application's writers stopped until this is complete.";
     case "complete": return "Point the application to the destination and start it.";
     case "paused": return "Resume it before the source's oplog has moved on past the point where it stopped.";
-    case "failed": return "Mend the cause below, then resume: it goes on where it was.";
+    case "failed": return "Fix the cause below, then resume: it continues where it was.";
     case "expired": return "Nobody cut over in time. Nothing was deleted; to move the data, start a new migration.";
     case "cancelled": return "It was given up. The source is as it was.";
     default: return "";

@@ -200,8 +200,8 @@ export function migration(place, session, group, id) {
     act: () => act("pause", {}, "The migration is paused."),
   });
   const resume = () => ask({
-    title: "Resume", verb: "Resume the migration", lines: ["It goes on where it was."],
-    act: () => act("resume", {}, "The migration goes on."),
+    title: "Resume", verb: "Resume the migration", lines: ["It continues where it was."],
+    act: () => act("resume", {}, "The migration continues."),
   });
 
   const limit = (m) => {
