@@ -1,6 +1,6 @@
 //! What a URI says and what a connection does must not decide what is migrated.
 
-use crate::support::{Run, settings};
+use crate::support::{Run, fail_command, metric, settings, until};
 use bson::{Document, doc};
 use limosa_engine::{EngineReport, Outcome, Settings};
 use limosa_model::{Failure, MigrationId, PhaseKind, Secret, Severity, protocol::Directive};
@@ -258,7 +258,8 @@ async fn a_feature_compatibility_version_that_changes_is_noticed() {
     compare(&from, &to, &["lowered"]).await.expect("equal");
 }
 
-/// It went up while a migration runs that met no error by it: an upgrade was ended.
+/// It went up while a migration runs that met no error by it: an upgrade was ended. The engine was answered just once
+/// before, when it connected; what it asked in between failed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_feature_compatibility_version_that_is_raised_is_noticed() {
     let (source, destination) = tokio::join!(ReplicaSet::start(), ReplicaSet::start());
@@ -268,13 +269,16 @@ async fn a_feature_compatibility_version_that_is_raised_is_noticed() {
     let (from, to) = (source.client().await, destination.client().await);
     seed(&from, "raised", 500).await;
     let dir = tempfile::tempdir().expect("a directory");
-    let settings = settings(&source, &destination, dir.path());
-    let mut run = Run::start(&settings);
+    fail_command(&to, doc! {"skip": 1}, doc! {"failCommands": ["getParameter"], "errorCode": 8000}).await;
+    let mut run = Run::start(&settings(&source, &destination, dir.path()));
     run.reach(PhaseKind::Synced).await;
+    // It asks what a server is once for each time that it connects.
+    let connected = async || metric(&to, &["commands", "buildInfo", "total"]).await;
+    let before = connected().await;
     set_fcv(&destination, "6.0").await;
+    fail_command(&to, "off", doc! {}).await;
     // It begins again, by what the destination can now.
-    run.wait_until(|report| report.phase != PhaseKind::Synced).await;
-    run.reach(PhaseKind::Synced).await;
+    until("connects again", async || connected().await > before).await;
     run.cut_over().await;
     compare(&from, &to, &["raised"]).await.expect("equal");
 }

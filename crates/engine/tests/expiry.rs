@@ -1,6 +1,6 @@
 //! What expires by itself: on the destination nothing does before the cutover is through.
 
-use crate::support::{Pair, Run, fail_command, index_names, indexes_of, settings, until};
+use crate::support::{Pair, Run, fail_command, index_names, indexes_of, metric, settings, until};
 use bson::{Document, doc};
 use limosa_engine::failpoint;
 use limosa_model::{ErrorCode, PhaseKind, cutover::Wishes, protocol::Directive};
@@ -14,9 +14,7 @@ async fn set_parameter(client: &Client, name: &str, value: impl Into<bson::Bson>
 
 /// How often the server has looked for what expired.
 async fn passes(client: &Client) -> i64 {
-    let status = client.database("admin").run_command(doc! {"serverStatus": 1}).await.expect("answers");
-    let ttl = status.get_document("metrics").and_then(|m| m.get_document("ttl")).expect("has it");
-    ttl.get_i64("passes").expect("a number")
+    metric(client, &["ttl", "passes"]).await
 }
 
 /// The option `expireAfterSeconds` of a collection.

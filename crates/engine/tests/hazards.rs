@@ -1,6 +1,6 @@
 //! An engine that dies at each place where that would hurt, and another that continues.
 
-use crate::support::{Pair, Run, settings};
+use crate::support::{Pair, Run, metric, settings};
 use bson::{Document, doc};
 use futures::{StreamExt, stream};
 use limosa_engine::{Settings, failpoint};
@@ -242,12 +242,8 @@ async fn after_lost_history_the_copy_is_made_again_and_what_is_equal_stays() {
         }
         other => panic!("{other:?}"),
     }
-    let ops = async || {
-        let status = to.database("admin").run_command(doc! {"serverStatus": 1}).await.expect("answers");
-        let metrics =
-            status.get_document("metrics").expect("is there").get_document("document").expect("is there").clone();
-        metrics.get_i64("inserted").unwrap_or(0) + metrics.get_i64("updated").unwrap_or(0)
-    };
+    let ops =
+        async || metric(&to, &["document", "inserted"]).await + metric(&to, &["document", "updated"]).await;
     let before = ops().await;
     settings.epoch = settings.epoch.next();
     settings.recopies = 1;

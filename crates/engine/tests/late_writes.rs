@@ -1,6 +1,6 @@
 //! What is written to the source while its cutover is rehearsed or carried out.
 
-use crate::support::{Pair, Run, fail_command, settings, until};
+use crate::support::{Pair, Run, fail_command, metric, settings, until};
 use bson::{Document, doc};
 use limosa_model::{ErrorCode, PhaseKind, cutover::Wishes, protocol::Directive};
 use limosa_testkit::compare;
@@ -89,11 +89,7 @@ async fn documents_that_expire_on_the_source_are_no_late_writes() {
     };
     let often = doc! {"setParameter": 1, "ttlMonitorSleepSecs": 1};
     from.database("admin").run_command(often).await.expect("sets");
-    let passes = async || {
-        let status = from.database("admin").run_command(doc! {"serverStatus": 1}).await.expect("answers");
-        let ttl = status.get_document("metrics").and_then(|m| m.get_document("ttl")).expect("has it");
-        ttl.get_i64("passes").expect("a number")
-    };
+    let passes = async || metric(&from, &["ttl", "passes"]).await;
     // A pause of a minute that began before has to end first.
     until("the source looks every second", async || passes().await >= 1).await;
     expiring(false).await;

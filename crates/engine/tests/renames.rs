@@ -1,7 +1,7 @@
 //! Collections that are renamed, replaced and dropped while answers are lost and engines die: which collection of the
 //! destination is whose is decided by its UUID, and none that exists is forgotten.
 
-use crate::support::{Pair, Run, settings};
+use crate::support::{Pair, Run, metric, settings};
 use bson::{Bson, Document, doc};
 use futures::TryStreamExt;
 use limosa_engine::{Settings, failpoint};
@@ -437,9 +437,7 @@ async fn a_drop_that_outlives_its_engine_takes_nothing_of_its_successor_before_6
 
 /// How often the server was given this command.
 async fn given(client: &Client, command: &str) -> i64 {
-    let status = client.database("admin").run_command(doc! {"serverStatus": 1}).await.expect("answers");
-    let metrics = status.get_document("metrics").and_then(|m| m.get_document("commands")).expect("counts");
-    metrics.get_document(command).and_then(|own| own.get_i64("total")).unwrap_or(0)
+    metric(client, &["commands", command, "total"]).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! The verifier spares the source as the copy does: within the same bound, and from the same member.
 
-use crate::support::{Pair, Run, settings};
+use crate::support::{Pair, Run, metric, settings};
 use bson::{Document, doc};
 use limosa_model::{Limits, PhaseKind, cutover::Wishes};
 use limosa_testkit::{ReplicaSet, compare};
@@ -37,9 +37,7 @@ async fn a_pass_over_the_source_keeps_to_its_bound_and_a_cutover_does_not_wait_f
 
 /// Documents that a member has returned since it began.
 async fn returned(member: &Client) -> i64 {
-    let status = member.database("admin").run_command(doc! {"serverStatus": 1}).await.expect("tells");
-    let metrics = status.get_document("metrics").and_then(|m| m.get_document("document")).expect("is there");
-    metrics.get_i64("returned").expect("a number")
+    metric(member, &["document", "returned"]).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

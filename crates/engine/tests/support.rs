@@ -1,6 +1,6 @@
 //! One migration under a test's control.
 
-use bson::doc;
+use bson::{Bson, doc};
 use limosa_engine::{EngineReport, Outcome, Settings};
 use limosa_model::{
     AgentId, Epoch, MigrationId, NamespaceFilter, PhaseKind, Progress, Secret, cutover::Rehearsal, protocol::Directive,
@@ -220,6 +220,14 @@ pub async fn index_names(client: &Client, db: &str, coll: &str) -> Vec<String> {
 }
 
 /// Waits until `state` holds.
+/// A number of the server's own, such as `["document", "returned"]`: the metric at this path, 0 where it isn't counted yet.
+pub async fn metric(client: &Client, path: &[&str]) -> i64 {
+    let status = client.database("admin").run_command(doc! {"serverStatus": 1}).await.expect("answers");
+    let metrics = Bson::from(status.get_document("metrics").expect("counts").clone());
+    let found = path.iter().try_fold(&metrics, |inner, name| inner.as_document().and_then(|inner| inner.get(name)));
+    found.and_then(Bson::as_i64).unwrap_or(0)
+}
+
 pub async fn until(what: &str, mut state: impl AsyncFnMut() -> bool) {
     let began = std::time::Instant::now();
     while !state().await {

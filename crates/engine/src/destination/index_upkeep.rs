@@ -132,3 +132,22 @@ async fn bring(
         .collect();
     futures::stream::iter(all).buffer_unordered(CATALOG_CONCURRENCY).try_collect().await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{EngineReport, metrics::Metrics, missing_indexes::Refused};
+    use limosa_model::Namespace;
+
+    #[test]
+    fn a_cutover_waits_until_what_was_refused_was_tried_again() {
+        let tracker = Tracker::new(tokio::sync::watch::Sender::new(EngineReport::begin()), Metrics::default());
+        let mut upkeep = Upkeep::new(&tracker, Properties::Deferred);
+        upkeep.all = false;
+        let hay = Refused { name: "hay".to_owned(), code: Some(197), why: "no".to_owned() };
+        tracker.missing.found(&Namespace::new("app", "c"), vec![hay]);
+        assert!(upkeep.is_done(), "it is tried again in a minute");
+        upkeep.try_again();
+        assert!(!upkeep.is_done(), "the refusal may be past");
+    }
+}

@@ -233,15 +233,15 @@ impl Calls {
         done
     }
 
-    /// Asks again and again, until the feature compatibility version isn't what it was at first.
+    /// Asks until the feature compatibility version isn't what it was when the cluster was connected to; what failed, or
+    /// changed, between that and the first answer is noticed too.
     pub async fn watch_compatibility(&self) -> Failure {
-        let mut known = None;
+        let from = self.0.level;
         loop {
-            if let Ok(Some(now)) = compatibility(&self.0.client).await {
-                let from = *known.get_or_insert(now);
-                if from != now {
-                    return Changed { side: self.0.side, from, to: now }.failure();
-                }
+            if let Ok(Some(now)) = compatibility(&self.0.client).await
+                && now != from
+            {
+                return Changed { side: self.0.side, from, to: now }.failure();
             }
             tokio::time::sleep(ASK_COMPATIBILITY_EVERY).await;
         }
