@@ -205,7 +205,7 @@ impl Server {
                 handle.graceful_shutdown(Some(SHUTDOWN));
             }
         });
-        let plain = MapRequestLayer::new(|r: Request<Incoming>| http::middleware::plain_path(r.map(Body::new)));
+        let plain = MapRequestLayer::new(|r: Request<Incoming>| http::middleware::paths::normalize(r.map(Body::new)));
         let service = plain.layer(http::router::build(self.app));
         let service = ServiceExt::<Request<Incoming>>::into_make_service_with_connect_info::<SocketAddr>(service);
         let connections = Arc::clone(&app.connections);

@@ -10,9 +10,11 @@ pub(crate) mod jobs;
 pub(crate) mod keys;
 pub(crate) mod link_tokens;
 pub(crate) mod live_migrations;
+pub(crate) mod oauth;
 pub(crate) mod reports;
 pub(crate) mod service_accounts;
 pub(crate) mod surroundings;
+pub(crate) mod telemetry;
 pub(crate) mod validations;
 
 use crate::{

@@ -8,10 +8,10 @@ use crate::{
         bodies::HeldBody,
         body_validation,
         context::Call,
-        middleware::{self, Peer},
+        middleware::{authenticate::Peer, panics},
         negotiate::{negotiate, written},
         openapi,
-        render::{self, ApiError, Reply},
+        render::{self, ApiError, Reply, Wishes},
         route::Route,
         shape::Shape,
         streams::STREAMS_OF_ONE,
@@ -34,7 +34,7 @@ pub(crate) fn answer(
     Path(params): Path<HashMap<String, String>>,
     request: &Request,
 ) -> Response<Body> {
-    let wishes = middleware::wishes(request.uri());
+    let wishes = Wishes::of(request.uri());
     let accepts = request.headers().get_all(header::ACCEPT);
     let accept = accepts.iter().filter_map(|v| v.to_str().ok()).collect::<Vec<_>>().join(",");
     let negotiated = version_of(route, &accept);
@@ -81,7 +81,7 @@ pub(crate) async fn answer_apart(
         Err(ended) => match ended.try_into_panic() {
             // Reported by the layer that reports all panics.
             Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => middleware::panicked(Box::new("the runtime ended")),
+            Err(_) => panics::answer(Box::new("the runtime ended")),
         },
     }
 }
@@ -98,7 +98,7 @@ fn call(
     let principal = extensions.get::<Principal>().cloned().ok_or_else(unknown)?;
     let held = extensions.get::<HeldBody>().cloned().ok_or_else(unknown)?;
     let peer = extensions.get::<Peer>().cloned().ok_or_else(unknown)?;
-    let query = middleware::query(request.uri());
+    let query = url::form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes());
     let path = request.uri().path().to_owned();
     let text = |name: &str| request.headers().get(name).and_then(|v| v.to_str().ok());
     let seen = text("last-event-id").and_then(|seen| seen.parse().ok());
@@ -115,7 +115,7 @@ fn call(
         last_event_id: seen.unwrap_or(0),
         body: Value::Null,
         raw: HeldBody::default(),
-        query,
+        query: query.into_owned().collect(),
     };
     let done = handle(route, &mut call, request, held);
     if request.method() != Method::GET && route.audited {
@@ -187,7 +187,7 @@ mod tests {
         (route.versions, route.removed) = (&[ApiVersion::V2024_05_30], &[ApiVersion::V2023_01_01]);
         let asked = version_of(&route, "application/vnd.atlas.2024-01-01+json");
         let refused = asked.map(|_| Reply::ok(Value::Null));
-        let answer = render::respond(refused, None, render::Wishes::default());
+        let answer = render::respond(refused, None, Wishes::default());
         assert_eq!(answer.status(), StatusCode::GONE);
         assert_eq!(answer.headers()["x-error-code"], "VERSION_GONE");
         assert_eq!(answer.headers()["content-type"], "application/json");

@@ -3,10 +3,11 @@
 use crate::rate_limits::TooMany;
 use axum::{
     body::Body,
-    http::{HeaderValue, Method, Response, StatusCode, header},
+    http::{HeaderValue, Method, Response, StatusCode, Uri, header},
 };
 use limosa_model::{ApiVersion, wire::error::FieldViolation};
 use serde_json::{Map, Value, json};
+use std::net::IpAddr;
 
 /// What a handler answers.
 #[derive(Debug)]
@@ -71,6 +72,13 @@ impl ApiError {
         Self { retry_after: Some(too_many.retry_after_seconds), ..error }
     }
 
+    /// The caller's access list doesn't have the address from which it asks.
+    pub fn not_on_access_list(address: IpAddr) -> Self {
+        let address = address.to_string();
+        let detail = format!("IP address {address} is not allowed to access this resource.");
+        Self::new(StatusCode::FORBIDDEN, "IP_ADDRESS_NOT_ON_ACCESS_LIST", detail, &[&address])
+    }
+
     pub fn resource(what: &str) -> Self {
         Self::not_found("RESOURCE_NOT_FOUND", format!("Cannot find resource {what}."), &[what])
     }
@@ -128,6 +136,15 @@ impl From<rusqlite::Error> for ApiError {
 pub(crate) struct Wishes {
     pub envelope: bool,
     pub pretty: bool,
+}
+
+impl Wishes {
+    /// Those of the query.
+    pub fn of(uri: &Uri) -> Self {
+        let query = uri.query().unwrap_or_default().as_bytes();
+        let has = |name: &str| url::form_urlencoded::parse(query).any(|(n, v)| n == name && v == "true");
+        Self { envelope: has("envelope"), pretty: has("pretty") }
+    }
 }
 
 /// Writes a handler's result. `version` is absent outside of the Atlas part.

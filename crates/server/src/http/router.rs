@@ -2,21 +2,32 @@
 
 use crate::{
     App, dashboard,
-    http::{dispatch, middleware, openapi, table::routes},
+    handlers::{oauth, telemetry},
+    http::{
+        dispatch,
+        middleware::{access_list, authenticate, body, headers, panics, paths, rate_limit},
+        openapi,
+        table::routes,
+    },
     metrics,
 };
 use axum::{
     Router,
     extract::{Path, Request, State},
     http::{Method, StatusCode},
+    middleware::from_fn_with_state,
     response::IntoResponse,
     routing::{MethodFilter, MethodRouter, get, on, post},
 };
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
+    time::Duration,
 };
 use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer, timeout::TimeoutLayer};
+
+/// How long a request may take, its body included.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 fn filter(method: &Method) -> MethodFilter {
     match *method {
@@ -28,16 +39,8 @@ fn filter(method: &Method) -> MethodFilter {
     }
 }
 
-/// Where callers prove by a body who they are.
-fn signing_in(app: &Arc<App>) -> Router<Arc<App>> {
-    dashboard::routes()
-        .route("/api/oauth/token", post(middleware::oauth_token))
-        .route("/api/oauth/revoke", post(middleware::oauth_revoke))
-        .layer(axum::middleware::from_fn_with_state(Arc::clone(app), middleware::read_sign_in))
-}
-
-/// The whole API.
-pub(crate) fn build(app: Arc<App>) -> Router {
+/// All operations of the table, and what else is for known callers.
+fn operations(app: &Arc<App>) -> Router<Arc<App>> {
     let mut paths: BTreeMap<&str, MethodRouter<Arc<App>>> = BTreeMap::new();
     for route in routes() {
         let handler = move |app: State<Arc<App>>, params: Path<HashMap<String, String>>, request: Request| {
@@ -46,18 +49,36 @@ pub(crate) fn build(app: Arc<App>) -> Router {
         let known = paths.remove(route.path).unwrap_or_default();
         paths.insert(route.path, known.merge(on(filter(&route.method), handler)));
     }
-    let api = paths.into_iter().fold(Router::new(), |router, (path, route)| router.route(path, route));
-    api.route("/metrics", get(metrics::scrape))
-        .fallback(middleware::unknown)
-        .layer(axum::middleware::from_fn_with_state(Arc::clone(&app), middleware::authenticate))
+    paths
+        .into_iter()
+        .fold(Router::new(), |router, (path, route)| router.route(path, route))
+        .route("/metrics", get(metrics::scrape))
+        .fallback(paths::unknown)
+        .layer(from_fn_with_state(Arc::clone(app), body::hold))
+        .layer(from_fn_with_state(Arc::clone(app), access_list::check))
+        .layer(from_fn_with_state(Arc::clone(app), rate_limit::count))
+        .layer(from_fn_with_state(Arc::clone(app), authenticate::require))
+}
+
+/// Where callers prove by a body who they are.
+fn signing_in(app: &Arc<App>) -> Router<Arc<App>> {
+    dashboard::routes()
+        .route("/api/oauth/token", post(oauth::token))
+        .route("/api/oauth/revoke", post(oauth::revoke))
+        .layer(from_fn_with_state(Arc::clone(app), body::hold_sign_in))
+}
+
+/// The whole API.
+pub(crate) fn build(app: Arc<App>) -> Router {
+    operations(&app)
         .merge(signing_in(&app))
         .route("/api/openapi.json", get(async || axum::Json(openapi::document().clone()).into_response()))
-        .route("/api/private/v1.0/telemetry/events", post(middleware::telemetry))
-        .route("/api/private/unauth/telemetry/events", post(middleware::telemetry))
-        .layer(axum::middleware::from_fn_with_state(Arc::clone(&app), middleware::headers))
-        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, middleware::REQUEST_TIMEOUT))
+        .route("/api/private/v1.0/telemetry/events", post(telemetry::ignore))
+        .route("/api/private/unauth/telemetry/events", post(telemetry::ignore))
+        .layer(from_fn_with_state(Arc::clone(&app), headers::set))
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, REQUEST_TIMEOUT))
         .layer(CompressionLayer::new())
-        .layer(CatchPanicLayer::custom(middleware::panicked))
-        .layer(axum::middleware::from_fn_with_state(Arc::clone(&app), metrics::measure))
+        .layer(CatchPanicLayer::custom(panics::answer))
+        .layer(from_fn_with_state(Arc::clone(&app), metrics::measure))
         .with_state(app)
 }
