@@ -131,11 +131,11 @@ fn call(
 }
 
 fn handle(route: &Route, call: &mut Call, request: &Request, held: HeldBody) -> Result<Reply, ApiError> {
-    (route.may)(&call.principal)?;
+    (route.authorize)(&call.principal)?;
     for name in ["envelope", "pretty"] {
         call.flag(name, false)?;
     }
-    match route.takes(call.body_version) {
+    match route.body_at(call.body_version) {
         Some(shape) if shape.is_any() => call.raw = held,
         Some(shape) => call.body = body(request.headers(), &held.bytes, shape)?,
         None => {}

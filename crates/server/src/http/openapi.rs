@@ -15,7 +15,7 @@ pub(crate) fn components() -> &'static Value {
         collect::<limosa_model::wire::live_migration::Link>(&mut all);
         for route in routes() {
             route.bodies().iter().for_each(|(_, shape)| (shape.collect)(&mut all));
-            (route.gives.collect)(&mut all);
+            (route.answer.collect)(&mut all);
         }
         let schemas: Map<String, Value> =
             all.into_iter().map(|(name, schema)| (name, serde_json::to_value(schema).unwrap_or(Value::Null))).collect();
@@ -33,7 +33,7 @@ fn documented() -> Value {
     for route in routes() {
         let all = if route.documented { &mut shown } else { &mut hidden };
         route.bodies().iter().for_each(|(_, shape)| (shape.collect)(all));
-        (route.gives.collect)(all);
+        (route.answer.collect)(all);
     }
     let mut schemas = components().clone();
     for (name, _) in hidden.iter().filter(|(name, _)| !shown.iter().any(|(known, _)| known == name)) {
@@ -115,21 +115,21 @@ fn operation(route: &Route) -> Value {
     });
     let mut success = json!({"description": route.summary, "headers": limits});
     success["content"] = content(route, |version| {
-        let mut media = route.gives.schema.clone().map_or(json!({}), |schema| json!({"schema": schema}));
+        let mut media = route.answer.schema.clone().map_or(json!({}), |schema| json!({"schema": schema}));
         if let Some(version) = version.filter(|version| route.is_deprecated(*version)) {
             media["x-sunset"] = "2027-07-01".into();
             media["x-xgen-version"] = version.to_string().into();
         }
         media
     });
-    if route.gives.schema.is_none() {
+    if route.answer.schema.is_none() {
         // There is no body, only its media type.
         success.as_object_mut().into_iter().for_each(|fields| drop(fields.remove("content")));
     }
     if route.stream.is_some() {
         success["content"]["text/event-stream"] = json!({"schema": {"type": "string"}});
     }
-    let mut responses = Map::from_iter([(route.gives.status.as_str().to_owned(), success)]);
+    let mut responses = Map::from_iter([(route.answer.status.as_str().to_owned(), success)]);
     let mut refusals = vec![400, 401, 403, 404, 429, 500];
     if route.method != axum::http::Method::GET {
         refusals.push(409);
@@ -146,7 +146,7 @@ fn operation(route: &Route) -> Value {
     let mut operation = json!({
         "operationId": route.operation,
         "summary": route.summary,
-        "tags": [if route.path.contains("/liveMigrations") && !route.versions.is_empty() { "Cloud Migration Service" } else { "Limosa" }],
+        "tags": [route.tag],
         "parameters": parameters(route),
         "responses": responses,
     });
@@ -155,7 +155,7 @@ fn operation(route: &Route) -> Value {
     }
     if let [(_, first), ..] = route.bodies() {
         let content = content(route, |version| {
-            let shape = version.and_then(|version| route.takes(version)).unwrap_or(first);
+            let shape = version.and_then(|version| route.body_at(version)).unwrap_or(first);
             json!({"schema": shape.schema})
         });
         operation["requestBody"] = json!({"required": first.required, "content": content});

@@ -1,4 +1,4 @@
-//! One operation of the API: what it is called by, what it asks of its caller, what it takes and gives.
+//! One operation of the API: what it is called by, which callers it serves, its body and its answer.
 
 use crate::{
     auth::Principal,
@@ -20,18 +20,20 @@ pub(crate) struct Route {
     pub path: &'static str,
     pub operation: &'static str,
     pub summary: &'static str,
+    /// Its section in the API document.
+    pub tag: &'static str,
     pub handler: Handler,
     /// Ascending; none outside of the Atlas part, where there is nothing to negotiate.
     pub versions: &'static [ApiVersion],
     /// Versions that there were: who asks for one is told that it is gone.
     pub removed: &'static [ApiVersion],
-    /// The caller's kind; what it needs beside is the handler's to ask.
-    pub may: fn(&Principal) -> Result<(), ApiError>,
+    /// Which kind of caller it serves; the handler checks the roles.
+    pub authorize: fn(&Principal) -> Result<(), ApiError>,
     /// The weakest role that serves, in Atlas's words.
     pub role: &'static str,
-    /// The body, by the version from which on it is this one.
-    pub takes: Vec<(ApiVersion, Shape)>,
-    pub gives: Answer,
+    /// Shapes of the body, each with the version that it came with; ascending.
+    pub bodies: Vec<(ApiVersion, Shape)>,
+    pub answer: Answer,
     /// Query parameters beside `envelope` and `pretty`.
     pub query: Vec<&'static str>,
     /// Changes something that an owner wants to know of.
@@ -51,22 +53,28 @@ impl Route {
             path,
             operation,
             summary: "",
+            tag: "Limosa",
             handler,
             versions: &[],
             removed: &[],
-            may: |principal| {
+            authorize: |principal| {
                 if principal.is_link { Err(crate::auth::roles::denied("USER_UNAUTHORIZED")) } else { Ok(()) }
             },
             role: "",
-            takes: Vec::new(),
-            gives: Answer::nothing(StatusCode::OK),
+            bodies: Vec::new(),
+            answer: Answer::nothing(StatusCode::OK),
             query: Vec::new(),
             stream: None,
         }
     }
 
-    pub fn about(mut self, summary: &'static str) -> Self {
+    pub fn summary(mut self, summary: &'static str) -> Self {
         self.summary = summary;
+        self
+    }
+
+    pub fn tag(mut self, tag: &'static str) -> Self {
+        self.tag = tag;
         self
     }
 
@@ -80,30 +88,30 @@ impl Route {
         self
     }
 
-    pub fn takes_body<T: ToSchema>(self) -> Self {
-        self.takes_from::<T>(ApiVersion::V2023_01_01)
+    pub fn body<T: ToSchema>(self) -> Self {
+        self.body_since::<T>(ApiVersion::V2023_01_01)
     }
 
-    pub fn takes_from<T: ToSchema>(mut self, version: ApiVersion) -> Self {
-        self.takes.push((version, Shape::of::<T>(true)));
+    pub fn body_since<T: ToSchema>(mut self, version: ApiVersion) -> Self {
+        self.bodies.push((version, Shape::of::<T>(true)));
         self
     }
 
-    pub fn may_take<T: ToSchema>(mut self) -> Self {
-        self.takes.push((ApiVersion::V2023_01_01, Shape::of::<T>(false)));
+    pub fn optional_body<T: ToSchema>(mut self) -> Self {
+        self.bodies.push((ApiVersion::V2023_01_01, Shape::of::<T>(false)));
         self
     }
 
-    pub fn takes_list<T: ToSchema>(mut self) -> Self {
-        self.takes.push((ApiVersion::V2023_01_01, Shape::list_of::<T>()));
+    pub fn body_list<T: ToSchema>(mut self) -> Self {
+        self.bodies.push((ApiVersion::V2023_01_01, Shape::list_of::<T>()));
         self
     }
 
-    pub fn gives(mut self, answer: Answer) -> Self {
+    pub fn responds(mut self, answer: Answer) -> Self {
         if answer.paged {
             self.query.extend(["includeCount", "itemsPerPage", "pageNum"]);
         }
-        self.gives = answer;
+        self.answer = answer;
         self
     }
 
@@ -113,17 +121,17 @@ impl Route {
     }
 
     /// The body at `version`.
-    pub fn takes(&self, version: ApiVersion) -> Option<&Shape> {
-        self.takes.iter().rev().find(|(from, _)| *from <= version).map(|(_, shape)| shape)
+    pub fn body_at(&self, version: ApiVersion) -> Option<&Shape> {
+        self.bodies.iter().rev().find(|(from, _)| *from <= version).map(|(_, shape)| shape)
     }
 
     /// All shapes of the body.
     pub fn bodies(&self) -> &[(ApiVersion, Shape)] {
-        &self.takes
+        &self.bodies
     }
 
     /// Whether this version of the operation goes away: one whose body has a successor.
     pub fn is_deprecated(&self, version: ApiVersion) -> bool {
-        self.takes.last().is_some_and(|(last, _)| self.takes.len() > 1 && version < *last)
+        self.bodies.last().is_some_and(|(last, _)| self.bodies.len() > 1 && version < *last)
     }
 }

@@ -2,12 +2,10 @@
 
 use crate::{
     App, dashboard,
-    handlers::{oauth, telemetry},
     http::{
         dispatch,
         middleware::{access_list, authenticate, body, headers, panics, paths, rate_limit},
-        openapi,
-        table::routes,
+        openapi, table,
     },
     metrics,
 };
@@ -17,7 +15,7 @@ use axum::{
     http::{Method, StatusCode},
     middleware::from_fn_with_state,
     response::IntoResponse,
-    routing::{MethodFilter, MethodRouter, get, on, post},
+    routing::{MethodFilter, MethodRouter, get, on},
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -42,7 +40,7 @@ fn filter(method: &Method) -> MethodFilter {
 /// All operations of the table, and what else is for known callers.
 fn operations(app: &Arc<App>) -> Router<Arc<App>> {
     let mut paths: BTreeMap<&str, MethodRouter<Arc<App>>> = BTreeMap::new();
-    for route in routes() {
+    for route in table::routes() {
         let handler = move |app: State<Arc<App>>, params: Path<HashMap<String, String>>, request: Request| {
             dispatch::answer_apart(route, app, params, request)
         };
@@ -62,10 +60,7 @@ fn operations(app: &Arc<App>) -> Router<Arc<App>> {
 
 /// Where callers prove by a body who they are.
 fn signing_in(app: &Arc<App>) -> Router<Arc<App>> {
-    dashboard::routes()
-        .route("/api/oauth/token", post(oauth::token))
-        .route("/api/oauth/revoke", post(oauth::revoke))
-        .layer(from_fn_with_state(Arc::clone(app), body::hold_sign_in))
+    dashboard::routes().merge(table::tokens()).layer(from_fn_with_state(Arc::clone(app), body::hold_sign_in))
 }
 
 /// The whole API.
@@ -73,8 +68,7 @@ pub(crate) fn build(app: Arc<App>) -> Router {
     operations(&app)
         .merge(signing_in(&app))
         .route("/api/openapi.json", get(async || axum::Json(openapi::document().clone()).into_response()))
-        .route("/api/private/v1.0/telemetry/events", post(telemetry::ignore))
-        .route("/api/private/unauth/telemetry/events", post(telemetry::ignore))
+        .merge(table::telemetry())
         .layer(from_fn_with_state(Arc::clone(&app), headers::set))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, REQUEST_TIMEOUT))
         .layer(CompressionLayer::new())
