@@ -3,6 +3,7 @@
 mod auth;
 #[cfg(feature = "bench")]
 pub mod bench;
+mod blocking;
 mod bootstrap;
 mod dashboard;
 mod error;
@@ -55,9 +56,6 @@ const STREAMS: u32 = 64;
 /// Bytes that a connection of HTTP/2 may send before someone reads them: the least that the protocol allows.
 const UNREAD_BYTES: u32 = 65_535;
 
-/// Handlers that run at a time. The store takes one at a time, so more would only wait for it.
-const HANDLERS: usize = 16;
-
 /// How long a session of the page lasts, unless configured otherwise: a night's watch.
 pub const SESSION_SECONDS: i64 = 12 * 3600;
 
@@ -96,8 +94,7 @@ pub(crate) struct App {
     pub tls: bool,
     pub connections: Arc<Connections>,
     pub bodies: http::bodies::Budget,
-    /// Handlers that may run at a time; each takes a thread.
-    pub handlers: tokio::sync::Semaphore,
+    pub turns: blocking::Turns,
     pub streams: http::streams::Streams,
     /// Without a path: what `Origin` has of a page that comes through the proxy.
     pub public_url: Option<String>,
@@ -158,7 +155,7 @@ impl Server {
             tls: tls.is_some(),
             connections: Connections::new(most_connections),
             bodies: Default::default(),
-            handlers: tokio::sync::Semaphore::new(HANDLERS),
+            turns: Default::default(),
             streams: Default::default(),
             public_url: config.public_url.as_deref().map(public_url).transpose()?,
             access_uses: Default::default(),

@@ -95,7 +95,12 @@ pub(crate) async fn measure(State(app): State<Arc<App>>, request: Request, next:
 
 /// `GET /metrics`, for whoever may read the organization.
 pub(crate) async fn scrape(State(app): State<Arc<App>>, Extension(principal): Extension<Principal>) -> Response<Body> {
-    match principal.reads_all().and_then(|()| written(&app, principal.org_id)) {
+    let org = principal.org_id;
+    let text = match principal.reads_all() {
+        Ok(()) => app.blocking(move |app| written(app, org)).await,
+        Err(denied) => Err(denied),
+    };
+    match text {
         Ok(text) => {
             let mut response = Response::new(Body::from(text));
             let media = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");

@@ -16,7 +16,10 @@ use axum::{
 use limosa_model::{Secret, Timestamp, wire::own::Outcome};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 const SESSION: &str = "/api/limosa/v1/session";
 
@@ -54,7 +57,7 @@ fn set_cookie(mut response: Response<Body>, cookie: &str) -> Response<Body> {
 
 /// `GET`: the caller, and until when the session lasts.
 pub(super) async fn read(State(app): State<Arc<App>>, headers: HeaderMap) -> Response<Body> {
-    match session::caller(&app, &headers, Timestamp::now()) {
+    match app.blocking(move |app| session::caller(app, &headers, Timestamp::now())).await {
         Some((principal, until)) => {
             render::respond(Ok(Reply::ok(shown(&principal, until))), None, render::Wishes::default())
         }
@@ -70,15 +73,18 @@ pub(super) async fn sign_in(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response<Body> {
-    let now = Timestamp::now();
     if !session::is_own(&app, &headers, &uri) {
         return error(StatusCode::FORBIDDEN, "CROSS_SITE_REQUEST", "This request must come from the page itself.");
     }
-    let address = peer.ip().to_canonical();
-    let Ok(Credentials { name, secret }) = serde_json::from_slice(&body) else {
+    app.blocking(move |app| open(app, peer.ip().to_canonical(), &body)).await
+}
+
+fn open(app: &App, address: IpAddr, body: &Bytes) -> Response<Body> {
+    let now = Timestamp::now();
+    let Ok(Credentials { name, secret }) = serde_json::from_slice(body) else {
         return error(StatusCode::BAD_REQUEST, "MALFORMED_JSON", "Received JSON is malformed.");
     };
-    let Some((principal, secret)) = session::check(&app, name.trim(), secret.expose().trim(), now) else {
+    let Some((principal, secret)) = session::check(app, name.trim(), secret.expose().trim(), now) else {
         // Only what is wrong is counted: nobody locks out who sits behind the same proxy.
         if let Err(too_many) = app.limits.wrong_sign_in(name.trim(), address, now) {
             let detail = "Too many wrong attempts to sign in; wait a minute, then try again.";
@@ -92,15 +98,15 @@ pub(super) async fn sign_in(
         );
     };
     if !access_list::admits(&principal.access_list, address) {
-        audit_log::audit(&app, &principal, address, "signIn", SESSION, Outcome::Refused);
+        audit_log::audit(app, &principal, address, "signIn", SESSION, Outcome::Refused);
         let detail = format!("IP address {address} is not allowed to access this resource.");
         return error(StatusCode::FORBIDDEN, "IP_ADDRESS_NOT_ON_ACCESS_LIST", &detail);
     }
-    audit_log::audit(&app, &principal, address, "signIn", SESSION, Outcome::Done);
+    audit_log::audit(app, &principal, address, "signIn", SESSION, Outcome::Done);
     let until = now.plus_seconds(app.session_seconds);
     let token = app.sessions.open(session::Session { name: principal.name.clone(), secret, until }, now);
     let answer = render::respond(Ok(Reply::ok(shown(&principal, until))), None, render::Wishes::default());
-    set_cookie(answer, &session::cookie(&app, token.expose(), app.session_seconds))
+    set_cookie(answer, &session::cookie(app, token.expose(), app.session_seconds))
 }
 
 /// `DELETE`: the session ends, here and in the browser.

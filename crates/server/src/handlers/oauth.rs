@@ -22,8 +22,12 @@ pub(crate) async fn token(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response<Body> {
+    app.blocking(move |app| exchange(app, peer, &headers, &body)).await
+}
+
+fn exchange(app: &App, peer: SocketAddr, headers: &HeaderMap, body: &Bytes) -> Response<Body> {
     let now = Timestamp::now();
-    let form: HashMap<String, String> = url::form_urlencoded::parse(&body).into_owned().collect();
+    let form: HashMap<String, String> = url::form_urlencoded::parse(body).into_owned().collect();
     match form.get("grant_type").map(String::as_str) {
         None => return refuse(StatusCode::BAD_REQUEST, "invalid_request", "grant_type is missing."),
         Some("client_credentials") => {}
@@ -31,7 +35,7 @@ pub(crate) async fn token(
             return refuse(StatusCode::BAD_REQUEST, "unsupported_grant_type", "Only client_credentials is supported.");
         }
     }
-    let Some((account, secret)) = client(&app, &headers, &form, now) else { return wrong_client(&app, peer, now) };
+    let Some((account, secret)) = client(app, headers, &form, now) else { return wrong_client(app, peer, now) };
     if let Err(too_many) = app.limits.token(&account.client_id, now) {
         return refuse_for_now(&format!("A client may ask for {TOKENS_A_MINUTE} tokens a minute."), &too_many);
     }
@@ -54,9 +58,13 @@ pub(crate) async fn revoke(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response<Body> {
+    app.blocking(move |app| forget(app, peer, &headers, &body)).await
+}
+
+fn forget(app: &App, peer: SocketAddr, headers: &HeaderMap, body: &Bytes) -> Response<Body> {
     let now = Timestamp::now();
-    let form: HashMap<String, String> = url::form_urlencoded::parse(&body).into_owned().collect();
-    let Some((account, _)) = client(&app, &headers, &form, now) else { return wrong_client(&app, peer, now) };
+    let form: HashMap<String, String> = url::form_urlencoded::parse(body).into_owned().collect();
+    let Some((account, _)) = client(app, headers, &form, now) else { return wrong_client(app, peer, now) };
     let Some(token) = form.get("token") else {
         return refuse(StatusCode::BAD_REQUEST, "invalid_request", "token is missing.");
     };

@@ -8,7 +8,7 @@ use crate::{
         bodies::HeldBody,
         body_validation,
         context::Call,
-        middleware::{authenticate::Peer, panics},
+        middleware::authenticate::Peer,
         negotiate::{negotiate, written},
         openapi,
         render::{self, ApiError, Reply, Wishes},
@@ -28,12 +28,7 @@ use serde_json::Value;
 use std::{collections::HashMap, sync::Arc};
 
 /// Answers one request with `route`'s handler.
-pub(crate) fn answer(
-    route: &'static Route,
-    State(app): State<Arc<App>>,
-    Path(params): Path<HashMap<String, String>>,
-    request: &Request,
-) -> Response<Body> {
+fn answer(route: &'static Route, app: &Arc<App>, params: HashMap<String, String>, request: &Request) -> Response<Body> {
     let wishes = Wishes::of(request.uri());
     let accepts = request.headers().get_all(header::ACCEPT);
     let accept = accepts.iter().filter_map(|v| v.to_str().ok()).collect::<Vec<_>>().join(",");
@@ -69,26 +64,16 @@ fn version_of(route: &Route, accept: &str) -> Result<Option<ApiVersion>, ApiErro
 /// Answers it on a thread that may wait for the disk.
 pub(crate) async fn answer_apart(
     route: &'static Route,
-    app: State<Arc<App>>,
-    params: Path<HashMap<String, String>>,
+    State(app): State<Arc<App>>,
+    Path(params): Path<HashMap<String, String>>,
     request: Request,
 ) -> Response<Body> {
-    let shared = Arc::clone(&app.0);
-    let _turn = shared.handlers.acquire().await;
-    let answering = tokio::task::spawn_blocking(move || answer(route, app, params, &request));
-    match answering.await {
-        Ok(response) => response,
-        Err(ended) => match ended.try_into_panic() {
-            // Reported by the layer that reports all panics.
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => panics::answer(Box::new("the runtime ended")),
-        },
-    }
+    app.blocking(move |app| answer(route, app, params, &request)).await
 }
 
 fn call(
     route: &'static Route,
-    app: Arc<App>,
+    app: &Arc<App>,
     params: HashMap<String, String>,
     request: &Request,
     version: ApiVersion,
@@ -104,7 +89,7 @@ fn call(
     let seen = text("last-event-id").and_then(|seen| seen.parse().ok());
     let body_version = written(text("content-type").unwrap_or_default(), route.versions).unwrap_or(version);
     let mut call = Call {
-        app,
+        app: Arc::clone(app),
         principal,
         params,
         body_version,

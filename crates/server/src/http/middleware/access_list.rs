@@ -34,7 +34,11 @@ pub(crate) async fn check(
     let (parts, body) = request.into_parts();
     bodies::discard(body).await;
     if parts.method != Method::GET {
-        audit_log::audit(&app, &principal, address, parts.method.as_str(), parts.uri.path(), Outcome::Refused);
+        let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
+        let note = move |app: &Arc<App>| {
+            audit_log::audit(app, &principal, address, method.as_str(), &path, Outcome::Refused);
+        };
+        app.blocking(note).await;
     }
     render::respond(Err(ApiError::not_on_access_list(address)), None, Wishes::of(&parts.uri))
 }

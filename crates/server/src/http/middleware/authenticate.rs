@@ -22,6 +22,9 @@ use std::{
     sync::Arc,
 };
 
+/// The caller, or the answer to who isn't known.
+type Identified = Result<Principal, Box<Response<Body>>>;
+
 /// From where a request came, and where it reached us.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
@@ -32,10 +35,20 @@ pub(crate) struct Peer {
 
 /// Lets authenticated requests through; their [`Principal`] and [`Peer`] are extensions from here on.
 pub(crate) async fn require(State(app): State<Arc<App>>, request: Request, next: Next) -> Response<Body> {
-    let (mut parts, body) = request.into_parts();
+    let (parts, body) = request.into_parts();
     let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_canonical());
     let address = peer.unwrap_or(IpAddr::from([0, 0, 0, 0]));
-    let principal = match identify(&app, &parts, address, Timestamp::now()) {
+    let (mut parts, identified) = if is_anonymous(&parts) {
+        let answer = stranger(&app, &parts, Timestamp::now());
+        (parts, Err(answer))
+    } else {
+        let identify = move |app: &Arc<App>| {
+            let identified = identify(app, &parts, address, Timestamp::now());
+            (parts, identified)
+        };
+        app.blocking(identify).await
+    };
+    let principal = match identified {
         Ok(principal) => principal,
         Err(response) => {
             bodies::discard(body).await;
@@ -58,8 +71,13 @@ fn reached(app: &App, parts: &Parts) -> String {
     format!("{}://{}", if app.tls { "https" } else { "http" }, host.unwrap_or("localhost"))
 }
 
-/// The caller, or the answer to who isn't known.
-fn identify(app: &App, parts: &Parts, address: IpAddr, now: Timestamp) -> Result<Principal, Box<Response<Body>>> {
+/// Who nobody knows: no header says who it is.
+fn is_anonymous(parts: &Parts) -> bool {
+    !parts.headers.contains_key(header::AUTHORIZATION) && !parts.headers.contains_key(header::COOKIE)
+}
+
+/// Looks up who sent it.
+fn identify(app: &App, parts: &Parts, address: IpAddr, now: Timestamp) -> Identified {
     let Some(given) = parts.headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()) else {
         return by_session(app, parts, address, now);
     };
@@ -78,7 +96,7 @@ fn identify(app: &App, parts: &Parts, address: IpAddr, now: Timestamp) -> Result
 }
 
 /// The caller behind the session's cookie. What changes something must come from the page.
-fn by_session(app: &App, parts: &Parts, address: IpAddr, now: Timestamp) -> Result<Principal, Box<Response<Body>>> {
+fn by_session(app: &App, parts: &Parts, address: IpAddr, now: Timestamp) -> Identified {
     let (headers, method) = (&parts.headers, &parts.method);
     match session::caller(app, headers, now).map(|(principal, _)| principal) {
         Some(principal) if method == Method::GET || session::is_own(app, headers, &parts.uri) => Ok(principal),
@@ -88,10 +106,16 @@ fn by_session(app: &App, parts: &Parts, address: IpAddr, now: Timestamp) -> Resu
             let error = ApiError::new(StatusCode::FORBIDDEN, "CROSS_SITE_REQUEST", detail, &[]);
             Err(Box::new(render::respond(Err(error), None, Wishes::default())))
         }
-        // A browser would answer a digest challenge with a dialog of its own.
-        None if headers.contains_key(session::OWN) => Err(Box::new(render::unauthorized("Session"))),
-        None => Err(Box::new(render::unauthorized(&challenge(app, false, now)))),
+        None => Err(stranger(app, parts, now)),
     }
+}
+
+/// The answer to who shows no credentials.
+fn stranger(app: &App, parts: &Parts, now: Timestamp) -> Box<Response<Body>> {
+    // A browser would answer a digest challenge with a dialog of its own.
+    let is_page = parts.headers.contains_key(session::OWN);
+    let asked = if is_page { "Session".to_owned() } else { challenge(app, false, now) };
+    Box::new(render::unauthorized(&asked))
 }
 
 fn challenge(app: &App, stale: bool, now: Timestamp) -> String {

@@ -1,7 +1,7 @@
 //! The request's body, read within what all bodies may take together.
 
 use crate::{
-    App,
+    App, ServerError,
     auth::Principal,
     http::{
         bodies::{self, HeldBody},
@@ -15,7 +15,7 @@ use axum::{
     http::{Response, request::Parts},
     middleware::Next,
 };
-use limosa_model::{AgentId, protocol::SECRET_HEADER};
+use limosa_model::{AgentId, MigrationId, Secret, protocol::SECRET_HEADER};
 use std::sync::Arc;
 
 /// Where agents report.
@@ -39,8 +39,8 @@ pub(crate) async fn hold(
 }
 
 /// A large body only of an agent that reports of a migration which it holds.
-async fn read(app: &App, principal: &Principal, parts: &Parts, body: Body) -> Result<HeldBody, ApiError> {
-    let most = match is_report_of_holder(app, principal, parts)? {
+async fn read(app: &Arc<App>, principal: &Principal, parts: &Parts, body: Body) -> Result<HeldBody, ApiError> {
+    let most = match is_report_of_holder(app, principal, parts).await? {
         true => bodies::REPORT_BYTES,
         false => bodies::CLIENT_BODY_BYTES,
     };
@@ -48,20 +48,23 @@ async fn read(app: &App, principal: &Principal, parts: &Parts, body: Body) -> Re
 }
 
 /// Whether it is a report of the agent that holds the migration: what proves that is its secret.
-fn is_report_of_holder(app: &App, principal: &Principal, parts: &Parts) -> Result<bool, ApiError> {
-    let secret = parts.headers.get(SECRET_HEADER).and_then(|value| value.to_str().ok());
-    let Some(rest) = parts.uri.path().strip_prefix(AGENTS).filter(|_| principal.is_link) else { return Ok(false) };
-    let mut parts = rest.split('/');
-    let (Some(agent), Some("migrations"), Some(migration), Some("report"), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return Ok(false);
+async fn is_report_of_holder(app: &Arc<App>, principal: &Principal, parts: &Parts) -> Result<bool, ServerError> {
+    let Some((agent, migration)) = reported(parts.uri.path()).filter(|_| principal.is_link) else { return Ok(false) };
+    let secret = parts.headers.get(SECRET_HEADER).and_then(|value| value.to_str().ok()).map(Secret::new);
+    let org = principal.org_id;
+    let proves = move |app: &Arc<App>| {
+        let held = app.store.migration_of(org, migration)?.and_then(|migration| migration.lease);
+        let known = app.store.agent(org, agent)?;
+        let is_own = known.is_some_and(|known| known.is_proven_by(secret.as_ref().map(Secret::expose)));
+        Ok(held.is_some_and(|lease| lease.agent == agent) && is_own)
     };
-    let (Ok(agent), Ok(migration)) = (agent.parse::<AgentId>(), migration.parse()) else { return Ok(false) };
-    let held = app.store.migration_of(principal.org_id, migration)?.and_then(|migration| migration.lease);
-    let known = app.store.agent(principal.org_id, agent)?;
-    let is_own = known.is_some_and(|known| known.is_proven_by(secret));
-    Ok(held.is_some_and(|lease| lease.agent == agent) && is_own)
+    app.blocking(proves).await
+}
+
+/// The agent and the migration in the path of a report.
+fn reported(path: &str) -> Option<(AgentId, MigrationId)> {
+    let (agent, rest) = path.strip_prefix(AGENTS)?.split_once("/migrations/")?;
+    Some((agent.parse().ok()?, rest.strip_suffix("/report")?.parse().ok()?))
 }
 
 /// Reads the body of a request that proves by it who sends it: small, and within what all of these may take together.
