@@ -7,6 +7,7 @@ pub mod digest;
 pub mod error_code;
 pub mod filter;
 pub mod finding;
+pub mod history;
 pub mod identity;
 pub mod ids;
 pub mod limits;

@@ -1,12 +1,18 @@
-//! Decides what a migration becomes when something happens. Pure: the store writes the result in one compare-and-swap,
-//! and only then are the actions carried out.
+//! Decides what a migration becomes when something happens. Pure: the store writes the result and the entries of its
+//! history in one compare-and-swap.
+
+mod report;
+mod timers;
+
+pub use timers::{CUTOVER_WARNED_SECONDS, SILENCE_TOLD_SECONDS};
 
 use crate::{
-    AgentId, Epoch, ErrorCode, Failure, Identities, Limits, Migration, Phase, PhaseKind, Progress, Timestamp,
+    AgentId, Epoch, Failure, Identities, Limits, Migration, Phase, PhaseKind, Progress, Timestamp,
     cutover::{CutoverOptions, Rehearsal, RehearsalState},
-    progress::{MissingIndex, Waiting},
+    history::HistoryEvent,
     state::{Heard, Lease},
 };
+use std::fmt;
 
 /// How long a synced migration waits for its cutover, unless configured otherwise.
 pub const CUTOVER_WINDOW_SECONDS: i64 = 120 * 3600;
@@ -16,35 +22,20 @@ pub const CUTOVER_WINDOW_SECONDS: i64 = 120 * 3600;
 pub enum Event {
     /// An agent asks for it.
     Claim {
-        /// Who.
+        /// The agent.
         agent: AgentId,
-        /// The lease it would get.
+        /// The lease that it would get, in seconds.
         lease_seconds: i64,
     },
-    /// The agent tells where it is. Renews the lease.
-    Report {
-        /// Who.
-        agent: AgentId,
-        /// Its epoch.
-        epoch: Epoch,
-        /// Where the engine is.
-        phase: PhaseKind,
-        /// How far.
-        progress: Box<Progress>,
-        /// Why it stopped, with `PhaseKind::Failed`; why it went back to `Synced`, after a cutover that failed.
-        failure: Option<Failure>,
-        /// The renewed lease.
-        lease_seconds: i64,
-        /// How long it waits for its cutover, once synced.
-        window_seconds: i64,
-    },
-    /// The user says how to cut over.
+    /// The agent reports where it is. Renews the lease.
+    Report(Report),
+    /// The user chooses how to cut over.
     ChooseCutover(CutoverOptions),
     /// The user asks what a cutover would do.
     Rehearse,
     /// The agent that holds the migration went through a rehearsal.
     Rehearsed {
-        /// Who.
+        /// The agent that reports.
         agent: AgentId,
         /// Its epoch.
         epoch: Epoch,
@@ -53,7 +44,7 @@ pub enum Event {
     },
     /// The agent that holds the migration has found out between which clusters it goes.
     Identified {
-        /// Who.
+        /// The agent that reports.
         agent: AgentId,
         /// Its epoch.
         epoch: Epoch,
@@ -87,46 +78,99 @@ pub enum Event {
     Tick,
 }
 
-/// What is to be done because of a transition, after it is stored.
+/// What an agent reports of its migration.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Action {
-    /// Append to the migration's events.
-    Record {
-        /// What, in a few words.
-        kind: &'static str,
-        /// More of it, for people.
-        message: String,
-    },
+pub struct Report {
+    /// The agent that reports.
+    pub agent: AgentId,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// The engine's phase.
+    pub phase: PhaseKind,
+    /// The engine's counters.
+    pub progress: Box<Progress>,
+    /// Why it stopped, with `PhaseKind::Failed`; why it went back to `Synced`, after a cutover that failed.
+    pub failure: Option<Failure>,
+    /// The renewed lease, in seconds.
+    pub lease_seconds: i64,
+    /// How long it waits for its cutover once synced, in seconds.
+    pub window_seconds: i64,
+}
+
+/// A user's request, or an agent's, that a phase may not allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// [`Event::Claim`].
+    Claim,
+    /// [`Event::ChooseCutover`].
+    ChooseCutover,
+    /// [`Event::Rehearse`].
+    Rehearse,
+    /// [`Event::CutOver`].
+    CutOver,
+    /// [`Event::AbortCutover`].
+    AbortCutover,
+    /// [`Event::Pause`].
+    Pause,
+    /// [`Event::Resume`].
+    Resume,
+    /// [`Event::Resume`] with `recopy`, of a reverse migration.
+    RecopyReverse,
+    /// [`Event::Cancel`].
+    Cancel,
+    /// [`Event::Extend`].
+    Extend,
+    /// [`Event::Limit`].
+    Limit,
+}
+
+impl fmt::Display for Request {
+    /// What follows "it can't".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Claim => "be claimed",
+            Self::ChooseCutover => "have its cutover options changed",
+            Self::Rehearse => "be rehearsed",
+            Self::CutOver => "be cut over",
+            Self::AbortCutover => "end a cutover, since none is under way",
+            Self::Pause => "be paused",
+            Self::Resume => "be resumed",
+            Self::RecopyReverse => "have its copy made again: a reverse migration copies nothing",
+            Self::Cancel => "be cancelled",
+            Self::Extend => "be extended",
+            Self::Limit => "have its limits changed",
+        })
+    }
 }
 
 /// The event doesn't fit the phase.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IllegalTransition {
     /// A user's request that the phase doesn't allow.
-    #[error("a migration in phase {phase:?} can't {verb}{}", instead(*phase))]
+    #[error("a migration in phase {phase:?} can't {request}{}", instead(*phase))]
     NotNow {
-        /// Where it is.
+        /// The phase that it is in.
         phase: PhaseKind,
-        /// What was asked.
-        verb: &'static str,
+        /// The request.
+        request: Request,
     },
-    /// A user's request that nobody is known to hear.
-    #[error("it can't {verb}: its migration host {host} has reported nothing for {seconds} s")]
+    /// A user's request that no agent is known to receive.
+    #[error("it can't {request}: its migration host {host} has reported nothing for {seconds} s")]
     HostSilent {
-        /// Which.
+        /// The migration host.
         host: String,
-        /// Since its last report.
+        /// How long ago it reported last, in seconds.
         seconds: i64,
-        /// What was asked.
-        verb: &'static str,
+        /// The request.
+        request: Request,
     },
     /// A user's request that depends on what the current run hasn't said yet.
-    #[error("it can't {verb}: its migration host {host} has taken it on and not reported yet how far it is")]
+    #[error("it can't {request}: its migration host {host} has taken it on and not reported yet how far it is")]
     Unknown {
-        /// Which.
+        /// The migration host.
         host: String,
-        /// What was asked.
-        verb: &'static str,
+        /// The request.
+        request: Request,
     },
     /// The reporter doesn't hold the lease, or another does.
     #[error("the lease is held by another agent or a later epoch")]
@@ -143,367 +187,240 @@ fn instead(phase: PhaseKind) -> &'static str {
      as 'waiting'"
 }
 
-/// What `migration` becomes when `event` happens at `now`.
-pub fn step(
+/// What `migration` becomes when `event` happens at `now`, and what its history gets.
+pub fn apply_event(
     migration: &Migration,
     event: Event,
     now: Timestamp,
-) -> Result<(Migration, Vec<Action>), IllegalTransition> {
-    let mut next = migration.clone();
-    let kind = migration.phase.kind();
-    let not_now = |verb| Err(IllegalTransition::NotNow { phase: kind, verb });
-    let mut actions = Vec::new();
+) -> Result<(Migration, Vec<HistoryEvent>), IllegalTransition> {
+    let mut change = Change { before: migration, next: migration.clone(), now, history: Vec::new() };
     match event {
-        Event::Claim { agent, lease_seconds } => {
-            if (kind.is_final() && !migration.carried.to_remove) || kind == PhaseKind::Paused {
-                return not_now("be claimed");
-            }
-            if migration.lease.as_ref().is_some_and(|lease| lease.agent != agent && lease.until > now) {
-                return Err(IllegalTransition::Fenced);
-            }
-            next.epoch = migration.epoch.next();
-            next.lease = Some(Lease { agent, epoch: next.epoch, until: now.plus_seconds(lease_seconds) });
-            next.heard = Some(Heard { at: now, epoch: None });
-            if !migration.carried.to_remove {
-                actions.push(record("claimed", format!("agent {agent} with epoch {}", next.epoch.0)));
-            }
+        Event::Claim { agent, lease_seconds } => change.claim(agent, lease_seconds)?,
+        Event::Report(report) => change.report(report)?,
+        Event::Rehearsed { agent, epoch, rehearsal } => change.rehearsed(agent, epoch, rehearsal),
+        Event::Identified { agent, epoch, identities } => change.identified(agent, epoch, identities)?,
+        Event::ChooseCutover(options) => change.choose_cutover(options)?,
+        Event::Rehearse => change.rehearse()?,
+        Event::CutOver => change.cut_over()?,
+        Event::AbortCutover => change.abort_cutover()?,
+        Event::Pause => change.pause()?,
+        Event::Resume { recopy } => change.resume(recopy)?,
+        Event::Cancel { drop_copied } => change.cancel(drop_copied)?,
+        Event::Extend { seconds } => change.extend(seconds)?,
+        Event::Limit(limits) => change.limit(limits)?,
+        Event::Tick => change.tick(),
+    }
+    Ok(change.end())
+}
+
+/// A migration that is about to become another.
+struct Change<'a> {
+    before: &'a Migration,
+    next: Migration,
+    now: Timestamp,
+    history: Vec<HistoryEvent>,
+}
+
+impl Change<'_> {
+    fn kind(&self) -> PhaseKind {
+        self.before.phase.kind()
+    }
+
+    fn not_now(&self, request: Request) -> Result<(), IllegalTransition> {
+        Err(IllegalTransition::NotNow { phase: self.kind(), request })
+    }
+
+    fn record(&mut self, event: HistoryEvent) {
+        self.history.push(event);
+    }
+
+    /// What holds whatever happened.
+    fn end(mut self) -> (Migration, Vec<HistoryEvent>) {
+        if !matches!(self.next.phase, Phase::CuttingOver | Phase::Finalizing) {
+            self.next.carried.abort_cutover = false;
         }
-        Event::Report { agent, epoch, phase, progress, failure, lease_seconds, window_seconds } => {
-            let held = migration.lease.as_ref().is_some_and(|lease| lease.agent == agent && lease.epoch == epoch);
-            if !held {
-                return Err(IllegalTransition::Fenced);
-            }
-            next.lease = Some(Lease { agent, epoch, until: now.plus_seconds(lease_seconds) });
-            next.heard = Some(Heard { at: now, epoch: Some(epoch) });
-            tell_of_waiting(&migration.progress, &progress, &mut actions);
-            tell_of_repairs(&migration.progress, &progress, &mut actions);
-            tell_of_indexes(&migration.progress, &progress, &mut actions);
-            next.progress = *progress;
-            warn_of_oplog(&mut next, &mut actions);
-            if phase == PhaseKind::Synced && next.carried.cutover_by.is_none() {
-                next.carried.cutover_by = Some(now.plus_seconds(window_seconds));
-                // A span that is no longer than a warning's is not warned of at its beginning.
-                next.carried.cutover_warned = CUTOVER_WARNINGS.into_iter().rev().find(|w| window_seconds <= *w);
-            }
-            let expires_at = next.carried.cutover_by.unwrap_or_else(|| now.plus_seconds(window_seconds));
-            if let Some(phase) = reported(migration, phase, failure, expires_at, &mut actions) {
-                next.phase = phase;
-            }
-            if phase == PhaseKind::Cancelled && next.carried.to_remove {
-                next.carried.to_remove = false;
-                actions.push(record("removed", "what was copied is gone from the destination".to_owned()));
-            }
-            if next.phase.kind().is_final() && !next.carried.to_remove {
-                next.lease = None;
-            }
+        let (from, to) = (self.kind(), self.next.phase.kind());
+        if from != to {
+            self.next.phase_since = self.now;
+            self.record(HistoryEvent::PhaseChanged { from, to });
         }
-        Event::ChooseCutover(options) => match kind {
-            PhaseKind::CuttingOver | PhaseKind::Finalizing => return not_now("be told how to cut over"),
-            _ if kind.is_final() && kind != PhaseKind::Failed => return not_now("be told how to cut over"),
-            _ => next.cutover = options,
-        },
-        Event::Rehearse => match (&migration.phase, &migration.rehearsal) {
+        (self.next, self.history)
+    }
+
+    /// Whether this agent, with this epoch, holds the lease.
+    fn is_held_by(&self, agent: AgentId, epoch: Epoch) -> bool {
+        self.before.lease.as_ref().is_some_and(|lease| lease.agent == agent && lease.epoch == epoch)
+    }
+
+    fn claim(&mut self, agent: AgentId, lease_seconds: i64) -> Result<(), IllegalTransition> {
+        let (kind, before) = (self.kind(), self.before);
+        if (kind.is_final() && !before.carried.to_remove) || kind == PhaseKind::Paused {
+            return self.not_now(Request::Claim);
+        }
+        if before.lease.as_ref().is_some_and(|lease| lease.agent != agent && lease.until > self.now) {
+            return Err(IllegalTransition::Fenced);
+        }
+        let epoch = before.epoch.next();
+        self.next.epoch = epoch;
+        self.next.lease = Some(Lease { agent, epoch, until: self.now.plus_seconds(lease_seconds) });
+        self.next.heard = Some(Heard { at: self.now, epoch: None });
+        if !before.carried.to_remove {
+            self.record(HistoryEvent::Claimed { agent, epoch });
+        }
+        Ok(())
+    }
+
+    fn identified(
+        &mut self,
+        agent: AgentId,
+        epoch: Epoch,
+        identities: Box<Identities>,
+    ) -> Result<(), IllegalTransition> {
+        if !self.is_held_by(agent, epoch) {
+            return Err(IllegalTransition::Fenced);
+        }
+        // They are never replaced: a later agent is held to them.
+        if self.next.carried.identities.is_none() {
+            self.next.carried.identities = Some((*identities).clone());
+            self.record(HistoryEvent::Identified { identities });
+        }
+        Ok(())
+    }
+
+    fn choose_cutover(&mut self, options: CutoverOptions) -> Result<(), IllegalTransition> {
+        match self.kind() {
+            PhaseKind::CuttingOver | PhaseKind::Finalizing => return self.not_now(Request::ChooseCutover),
+            kind if kind.is_final() && kind != PhaseKind::Failed => return self.not_now(Request::ChooseCutover),
+            _ => self.next.cutover = options,
+        }
+        Ok(())
+    }
+
+    fn rehearse(&mut self) -> Result<(), IllegalTransition> {
+        match (&self.before.phase, &self.before.rehearsal) {
             // The one that is under way answers this request too.
-            (Phase::Synced { .. }, Some(known)) if known.state == RehearsalState::Pending => {}
+            (Phase::Synced { .. }, Some(known)) if known.state == RehearsalState::Pending => Ok(()),
             (Phase::Synced { .. }, known) => {
-                is_heard(migration, now, "be rehearsed")?;
+                self.is_received(Request::Rehearse)?;
                 let number = known.as_ref().map_or(0, |known| known.number) + 1;
-                next.rehearsal = Some(Rehearsal { number, requested_at: now.rfc3339(), ..Rehearsal::default() });
-                actions.push(record("rehearsal", format!("number {number} asked for")));
+                let requested_at = self.now.rfc3339();
+                self.next.rehearsal = Some(Rehearsal { number, requested_at, ..Rehearsal::default() });
+                self.record(HistoryEvent::RehearsalRequested { number });
+                Ok(())
             }
-            _ => return not_now("be rehearsed"),
-        },
-        Event::Rehearsed { agent, epoch, rehearsal } => {
-            let held = migration.lease.as_ref().is_some_and(|lease| lease.agent == agent && lease.epoch == epoch);
-            let wanted = migration.rehearsal.as_ref().filter(|known| known.state == RehearsalState::Pending);
-            if let (true, Some(wanted)) = (held, wanted.filter(|wanted| wanted.number == rehearsal.number)) {
-                let requested_at = wanted.requested_at.clone();
-                let pause = rehearsal.predicted_pause_millis.unwrap_or(0);
-                let would = if rehearsal.would_complete { "would complete" } else { "would be rolled back" };
-                actions.push(record("rehearsal", format!("the cutover {would}, after {pause} ms")));
-                let ended_at = Some(now.rfc3339());
-                next.rehearsal = Some(Rehearsal { requested_at, ended_at, state: RehearsalState::Done, ..rehearsal });
-            }
+            _ => self.not_now(Request::Rehearse),
         }
-        Event::Identified { agent, epoch, identities } => {
-            let held = migration.lease.as_ref().is_some_and(|lease| lease.agent == agent && lease.epoch == epoch);
-            if !held {
-                return Err(IllegalTransition::Fenced);
-            }
-            // For good: a later agent is held to it.
-            if next.carried.identities.is_none() {
-                let Identities { source, destination } = &*identities;
-                actions.push(record("identified", format!("from {source} to {destination}")));
-                next.carried.identities = Some(*identities);
-            }
+    }
+
+    fn rehearsed(&mut self, agent: AgentId, epoch: Epoch, rehearsal: Rehearsal) {
+        let wanted = self.before.rehearsal.as_ref().filter(|known| known.state == RehearsalState::Pending);
+        let Some(wanted) = wanted.filter(|wanted| wanted.number == rehearsal.number) else { return };
+        if !self.is_held_by(agent, epoch) {
+            return;
         }
-        Event::CutOver => match migration.phase {
+        let requested_at = wanted.requested_at.clone();
+        self.record(HistoryEvent::RehearsalDone {
+            would_complete: rehearsal.would_complete,
+            predicted_pause_millis: rehearsal.predicted_pause_millis.unwrap_or(0),
+        });
+        let ended_at = Some(self.now.rfc3339());
+        self.next.rehearsal = Some(Rehearsal { requested_at, ended_at, state: RehearsalState::Done, ..rehearsal });
+    }
+
+    fn cut_over(&mut self) -> Result<(), IllegalTransition> {
+        match self.before.phase {
             Phase::Synced { .. } => {
-                is_heard(migration, now, "be cut over")?;
-                next.phase = Phase::CuttingOver;
+                self.is_received(Request::CutOver)?;
+                self.next.phase = Phase::CuttingOver;
+                Ok(())
             }
-            Phase::CuttingOver | Phase::Finalizing => {}
-            _ => return not_now("be cut over"),
-        },
-        Event::AbortCutover => match migration.phase {
-            Phase::CuttingOver | Phase::Finalizing if migration.carried.abort_cutover => {}
+            Phase::CuttingOver | Phase::Finalizing => Ok(()),
+            _ => self.not_now(Request::CutOver),
+        }
+    }
+
+    fn abort_cutover(&mut self) -> Result<(), IllegalTransition> {
+        match self.before.phase {
+            Phase::CuttingOver | Phase::Finalizing if self.before.carried.abort_cutover => Ok(()),
             Phase::CuttingOver | Phase::Finalizing => {
-                next.carried.abort_cutover = true;
-                actions.push(record("abort", "the cutover is to end, back to ready".to_owned()));
+                self.next.carried.abort_cutover = true;
+                self.record(HistoryEvent::CutoverAbortRequested);
+                Ok(())
             }
-            _ => return not_now("end a cutover, since none is under way"),
-        },
-        Event::Pause => match migration.phase {
-            Phase::Paused { .. } => {}
-            Phase::Synced { expires_at } => next.phase = Phase::Paused { from: kind, expires_at: Some(expires_at) },
+            _ => self.not_now(Request::AbortCutover),
+        }
+    }
+
+    fn pause(&mut self) -> Result<(), IllegalTransition> {
+        let from = self.kind();
+        let expires_at = match self.before.phase {
+            Phase::Paused { .. } => return Ok(()),
+            Phase::Synced { expires_at } => Some(expires_at),
             Phase::Scheduled | Phase::Preparing | Phase::Copying | Phase::BuildingIndexes | Phase::CatchingUp => {
-                next.phase = Phase::Paused { from: kind, expires_at: migration.carried.cutover_by };
+                self.before.carried.cutover_by
             }
-            _ => return not_now("be paused"),
-        },
-        Event::Resume { .. } if !kind.may_resume() => return not_now("be resumed"),
-        Event::Resume { recopy: true } if migration.reversal.is_some() => {
-            return not_now("have its copy made again: a reverse migration copies nothing");
+            _ => return self.not_now(Request::Pause),
+        };
+        self.next.phase = Phase::Paused { from, expires_at };
+        Ok(())
+    }
+
+    fn resume(&mut self, recopy: bool) -> Result<(), IllegalTransition> {
+        if !self.kind().may_resume() {
+            return self.not_now(Request::Resume);
         }
-        Event::Resume { recopy } => {
-            if kind == PhaseKind::Failed || recopy {
-                // It will be synced again, and has its whole time from then.
-                (next.carried.cutover_by, next.carried.cutover_warned) = (None, None);
-            }
-            if recopy {
-                next.carried.recopies += 1;
-                actions.push(record("recopy", "the copy is made again".to_owned()));
-            }
-            next.phase = Phase::Scheduled;
-            next.lease = None;
-            next.progress.waiting = None;
+        if recopy && self.before.reversal.is_some() {
+            return self.not_now(Request::RecopyReverse);
         }
-        Event::Cancel { drop_copied } => match kind {
-            // What nobody could remove yet may stay after all.
-            PhaseKind::Cancelled => next.carried.to_remove &= drop_copied,
-            PhaseKind::Finalizing | PhaseKind::Complete => return not_now("be cancelled"),
+        if self.kind() == PhaseKind::Failed || recopy {
+            // It will be synced again, and has its whole time from then.
+            (self.next.carried.cutover_by, self.next.carried.cutover_warned) = (None, None);
+        }
+        if recopy {
+            self.next.carried.recopies += 1;
+            self.record(HistoryEvent::RecopyRequested);
+        }
+        self.next.phase = Phase::Scheduled;
+        self.next.lease = None;
+        self.next.progress.waiting = None;
+        Ok(())
+    }
+
+    fn cancel(&mut self, drop_copied: bool) -> Result<(), IllegalTransition> {
+        match self.kind() {
+            // What no agent could remove yet may stay after all.
+            PhaseKind::Cancelled => self.next.carried.to_remove &= drop_copied,
+            PhaseKind::Finalizing | PhaseKind::Complete => return self.not_now(Request::Cancel),
             _ => {
-                next.phase = Phase::Cancelled { drop_copied };
-                // Without an agent that ever had it there is nothing; a way back copied nothing.
-                next.carried.to_remove = drop_copied && migration.epoch.0 > 0 && migration.reversal.is_none();
-            }
-        },
-        Event::Extend { seconds } => match cutover_ends(migration) {
-            Some(at) => {
-                let at = at.plus_seconds(seconds);
-                (next.carried.cutover_by, next.carried.cutover_warned) = (Some(at), None);
-                match &mut next.phase {
-                    Phase::Synced { expires_at } => *expires_at = at,
-                    Phase::Paused { expires_at, .. } => *expires_at = Some(at),
-                    _ => {}
-                }
-            }
-            None => return not_now("be extended"),
-        },
-        Event::Limit(limits) => {
-            if kind.is_final() {
-                return not_now("be limited");
-            }
-            next.limits = limits;
-            if limits != migration.limits {
-                actions.push(record("limits", limits.to_string()));
+                self.next.phase = Phase::Cancelled { drop_copied };
+                // Without an agent that ever had it there is nothing; a reverse migration copied nothing.
+                let copied = self.before.epoch.0 > 0 && self.before.reversal.is_none();
+                self.next.carried.to_remove = drop_copied && copied;
             }
         }
-        Event::Tick => match cutover_ends(migration) {
-            Some(at) if at <= now => {
-                next.phase = Phase::Expired;
-                next.lease = None;
-            }
-            ends => {
-                if let Some(at) = ends {
-                    warn_of_end(&mut next, at, now, &mut actions);
-                }
-                tell_of_silence(&mut next, now, &mut actions);
-            }
-        },
+        Ok(())
     }
-    if !matches!(next.phase, Phase::CuttingOver | Phase::Finalizing) {
-        next.carried.abort_cutover = false;
-    }
-    if next.phase.kind() != kind {
-        next.phase_since = now;
-        actions.push(record("phase", format!("{kind:?} to {:?}", next.phase.kind())));
-    }
-    Ok((next, actions))
-}
 
-/// Somebody's order is for an agent that is there and has said that it can carry it out.
-fn is_heard(migration: &Migration, now: Timestamp, verb: &'static str) -> Result<(), IllegalTransition> {
-    let host = || migration.migration_host.clone();
-    match migration.silent_seconds(now) {
-        Some(seconds) => Err(IllegalTransition::HostSilent { host: host(), seconds, verb }),
-        None if migration.is_known(now) => Ok(()),
-        None => Err(IllegalTransition::Unknown { host: host(), verb }),
-    }
-}
-
-/// A host is silent for so long that somebody should know: another one would have taken its migration over by now.
-pub const SILENCE_TOLD_SECONDS: i64 = 30;
-
-/// Tells once of a host that is silent; its next report ends it.
-fn tell_of_silence(next: &mut Migration, now: Timestamp, actions: &mut Vec<Action>) {
-    let Some(seconds) = next.silent_seconds(now).filter(|seconds| *seconds >= SILENCE_TOLD_SECONDS) else { return };
-    if next.progress.waiting.as_ref().is_some_and(|waiting| waiting.code == ErrorCode::HostSilent) {
-        return;
-    }
-    let mut told = next.progress.clone();
-    told.waiting = Some(Waiting { code: ErrorCode::HostSilent, message: next.silence(seconds) });
-    tell_of_waiting(&next.progress, &told, actions);
-    next.progress = told;
-}
-
-/// Seconds before the end of the time to cut over at which the user is warned, the last first.
-const CUTOVER_WARNINGS: [i64; 2] = [3600, CUTOVER_WARNED_SECONDS];
-
-/// As long as more than this is left of it, a tick changes nothing.
-pub const CUTOVER_WARNED_SECONDS: i64 = 86_400;
-
-/// Seconds left of the source's oplog at which the user is warned, the last first.
-const OPLOG_WARNINGS: [i64; 3] = [600, 3600, 6 * 3600];
-
-/// When the time to cut over ends, where that clock runs: from the first time that it was synced to the cutover.
-fn cutover_ends(migration: &Migration) -> Option<Timestamp> {
-    match migration.phase {
-        Phase::Synced { expires_at } => Some(expires_at),
-        Phase::Paused { expires_at, .. } => expires_at,
-        Phase::Scheduled | Phase::Preparing | Phase::Copying | Phase::BuildingIndexes | Phase::CatchingUp => {
-            migration.carried.cutover_by
+    fn limit(&mut self, limits: Limits) -> Result<(), IllegalTransition> {
+        if self.kind().is_final() {
+            return self.not_now(Request::Limit);
         }
-        Phase::CuttingOver
-        | Phase::Finalizing
-        | Phase::Complete
-        | Phase::Failed { .. }
-        | Phase::Expired
-        | Phase::Cancelled { .. } => None,
-    }
-}
-
-fn warn_of_end(next: &mut Migration, at: Timestamp, now: Timestamp, actions: &mut Vec<Action>) {
-    let left = at.seconds_since(now);
-    let due = CUTOVER_WARNINGS.into_iter().find(|w| left <= *w);
-    if let Some(due) = due.filter(|due| next.carried.cutover_warned.is_none_or(|warned| *due < warned)) {
-        next.carried.cutover_warned = Some(due);
-        let hours = due / 3600;
-        let message =
-            format!("the time to cut over ends in less than {hours} h, at {}: cut over, or extend it", at.rfc3339());
-        actions.push(record("warning", message));
-    }
-}
-
-fn warn_of_oplog(next: &mut Migration, actions: &mut Vec<Action>) {
-    let Some(left) = next.progress.oplog_window_seconds else { return };
-    match OPLOG_WARNINGS.into_iter().find(|w| left <= *w) {
-        Some(due) if next.carried.oplog_warned.is_none_or(|warned| due < warned) => {
-            next.carried.oplog_warned = Some(due);
-            let message = format!(
-                "the source's oplog reaches back only {left} s further than where it is read; enlarge it (replSetResizeOplog)"
-            );
-            actions.push(record("warning", message));
+        self.next.limits = limits;
+        if limits != self.before.limits {
+            self.record(HistoryEvent::LimitsChanged { limits });
         }
-        // Twice as much, so that a window that goes up and down is told of once.
-        None if left > 2 * OPLOG_WARNINGS[OPLOG_WARNINGS.len() - 1] => next.carried.oplog_warned = None,
-        _ => {}
+        Ok(())
     }
-}
 
-/// What has to be fixed, when that begins, changes or ends.
-fn tell_of_waiting(before: &Progress, now: &Progress, actions: &mut Vec<Action>) {
-    match (&before.waiting, &now.waiting) {
-        (Some(a), Some(b)) if a.code == b.code => {}
-        (_, Some(waiting)) => {
-            let message = format!("{}: {}. {}", waiting.code.name(), waiting.message, waiting.code.remedy());
-            actions.push(record("waiting", message));
+    /// A user's order is for an agent that is there and has reported that it can carry it out.
+    fn is_received(&self, request: Request) -> Result<(), IllegalTransition> {
+        let host = || self.before.migration_host.clone();
+        match self.before.silent_seconds(self.now) {
+            Some(seconds) => Err(IllegalTransition::HostSilent { host: host(), seconds, request }),
+            None if self.before.is_known(self.now) => Ok(()),
+            None => Err(IllegalTransition::Unknown { host: host(), request }),
         }
-        (Some(waiting), None) => actions.push(record("goesOn", format!("{} is over", waiting.code.name()))),
-        (None, None) => {}
     }
-}
-
-/// Indexes that came to be missing on the destination, and that none is missing any more.
-fn tell_of_indexes(before: &Progress, now: &Progress, actions: &mut Vec<Action>) {
-    let known = |one: &&MissingIndex| {
-        before.missing_indexes.iter().any(|b| (&b.namespace, &b.name) == (&one.namespace, &one.name))
-    };
-    for one in now.missing_indexes.iter().filter(|one| !known(one)) {
-        let message = format!("the destination lacks index {} of {}: {}", one.name, one.namespace, one.reason);
-        actions.push(record("index", message));
-    }
-    if now.missing_indexes.is_empty() && !before.missing_indexes.is_empty() {
-        actions.push(record("index", "the destination has all indexes again".to_owned()));
-    }
-}
-
-/// Documents that the verifier found different: the first one, and then whenever there are ten times as many.
-fn tell_of_repairs(before: &Progress, now: &Progress, actions: &mut Vec<Action>) {
-    let count = now.documents_repaired;
-    if count.checked_ilog10() > before.documents_repaired.checked_ilog10() {
-        let message = format!(
-            "{count} documents differed on the destination and were written again: somebody else changes them there; \
-             find that writer before the cutover"
-        );
-        actions.push(record("repaired", message));
-    }
-}
-
-/// The phase after an agent's report; `None` where the user's wish stands above what the agent, which may not know of
-/// it yet, says.
-fn reported(
-    migration: &Migration,
-    phase: PhaseKind,
-    failure: Option<Failure>,
-    expires_at: Timestamp,
-    actions: &mut Vec<Action>,
-) -> Option<Phase> {
-    let current = &migration.phase;
-    match current {
-        Phase::Paused { .. } | Phase::Cancelled { .. } | Phase::Expired | Phase::Complete | Phase::Failed { .. } => {
-            return None;
-        }
-        Phase::CuttingOver | Phase::Finalizing => {
-            let back = failure.is_some() && matches!(phase, PhaseKind::Synced | PhaseKind::CatchingUp);
-            if !back
-                && !matches!(
-                    phase,
-                    PhaseKind::CuttingOver | PhaseKind::Finalizing | PhaseKind::Complete | PhaseKind::Failed
-                )
-            {
-                return None;
-            }
-        }
-        Phase::Scheduled
-        | Phase::Preparing
-        | Phase::Copying
-        | Phase::BuildingIndexes
-        | Phase::CatchingUp
-        | Phase::Synced { .. } => {}
-    }
-    if let Some(failure) = &failure {
-        actions.push(record("failure", format!("{}: {}", failure.code.name(), failure.message)));
-    }
-    Some(match phase {
-        PhaseKind::Scheduled | PhaseKind::Paused | PhaseKind::Cancelled | PhaseKind::Expired => return None,
-        PhaseKind::Preparing => Phase::Preparing,
-        PhaseKind::Copying => Phase::Copying,
-        PhaseKind::BuildingIndexes => Phase::BuildingIndexes,
-        PhaseKind::CatchingUp => Phase::CatchingUp,
-        PhaseKind::Synced => match current {
-            Phase::Synced { expires_at } => Phase::Synced { expires_at: *expires_at },
-            _ => Phase::Synced { expires_at },
-        },
-        PhaseKind::CuttingOver => Phase::CuttingOver,
-        PhaseKind::Finalizing => Phase::Finalizing,
-        PhaseKind::Complete => Phase::Complete,
-        PhaseKind::Failed => Phase::Failed { failure: failure.unwrap_or_else(Failure::unknown) },
-    })
-}
-
-fn record(kind: &'static str, message: String) -> Action {
-    Action::Record { kind, message }
 }
 
 #[cfg(test)]

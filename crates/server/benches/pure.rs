@@ -3,7 +3,7 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use limosa_model::{
     AgentId, GroupId, Migration, MigrationId, PhaseKind, Progress, Timestamp,
-    transition::{Event, step},
+    transition::{Event, Report, apply_event},
 };
 use limosa_server::bench;
 use serde_json::json;
@@ -36,14 +36,15 @@ fn server(criterion: &mut Criterion) {
     let now = Timestamp::now();
     let agent = AgentId::generate();
     let (claimed, _) =
-        step(&migration(), Event::Claim { agent, lease_seconds: 20 }, now).unwrap_or_else(|e| panic!("{e}"));
+        apply_event(&migration(), Event::Claim { agent, lease_seconds: 20 }, now).unwrap_or_else(|e| panic!("{e}"));
     let stored = serde_json::to_string(&claimed).unwrap_or_default();
     let reported = || -> Option<String> {
         let current: Migration = serde_json::from_str(black_box(&stored)).ok()?;
         let (epoch, phase, progress) = (current.epoch, PhaseKind::Preparing, Box::<Progress>::default());
         let (lease_seconds, window_seconds) = (20, 3600);
-        let event = Event::Report { agent, epoch, phase, progress, failure: None, lease_seconds, window_seconds };
-        serde_json::to_string(&step(&current, event, now).ok()?.0).ok()
+        let event =
+            Event::Report(Report { agent, epoch, phase, progress, failure: None, lease_seconds, window_seconds });
+        serde_json::to_string(&apply_event(&current, event, now).ok()?.0).ok()
     };
     assert!(reported().is_some());
     criterion.bench_function("a report, read, stepped and written", |b| b.iter(reported));

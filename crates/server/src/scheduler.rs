@@ -3,7 +3,7 @@
 use crate::App;
 use limosa_model::{
     Timestamp,
-    transition::{CUTOVER_WARNED_SECONDS, Event, SILENCE_TOLD_SECONDS, step},
+    transition::{CUTOVER_WARNED_SECONDS, Event, SILENCE_TOLD_SECONDS, apply_event},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -36,8 +36,8 @@ pub(crate) async fn tick(app: Arc<App>) {
         };
         for migration in due {
             // Most ticks change nothing, and are not written.
-            let due =
-                step(&migration, Event::Tick, now).is_ok_and(|(next, told)| next != migration || !told.is_empty());
+            let due = apply_event(&migration, Event::Tick, now)
+                .is_ok_and(|(next, told)| next != migration || !told.is_empty());
             if due && app.store.change(migration.id, Event::Tick, now).is_err() {
                 tracing::error!(migration = %migration.id, "its timer could not be advanced");
             }

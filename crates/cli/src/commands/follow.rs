@@ -163,11 +163,19 @@ impl Watched<'_> {
         Ok(())
     }
 
-    /// Why the last cutover went back.
-    pub async fn last_failure(&self) -> Result<Option<String>, HttpError> {
-        let newest = self.events().await?;
-        let newest = newest.iter().filter(|e| e["kind"] == "failure").max_by_key(|e| e["id"].as_i64());
-        Ok(newest.and_then(|e| e["message"].as_str()).map(str::to_owned))
+    /// Why the last cutover was rolled back.
+    pub async fn last_failure(&self) -> Result<Option<Reason>, HttpError> {
+        let events = self.events().await?;
+        let newest = events.iter().filter(|e| e["kind"] == "failure").max_by_key(|e| e["id"].as_i64());
+        Ok(newest.map(|event| {
+            // A server of the version before keeps the sentence alone.
+            let data = Reason::deserialize(&event["data"]).ok();
+            data.unwrap_or_else(|| Reason {
+                code: "CUTOVER".to_owned(),
+                message: event["message"].as_str().unwrap_or_default().to_owned(),
+                remedy: String::new(),
+            })
+        }))
     }
 }
 
@@ -217,6 +225,7 @@ pub(crate) async fn to_the_end(watched: &Watched<'_>, ui: &mut Ui) -> Result<(),
             let back =
                 phase == Some(PhaseKind::CuttingOver) && matches!(now.phase, PhaseKind::Synced | PhaseKind::CatchingUp);
             let reason = if back { watched.last_failure().await? } else { None };
+            let reason = reason.map(|reason| format!("{}: {}", reason.code, reason.message));
             ui.show(Event::Phase { phase: now.phase, reason: reason.as_deref() });
             shown = None;
             phase = Some(now.phase);

@@ -179,15 +179,13 @@ async fn until_complete(watched: &Watched<'_>) -> Result<(), CliError> {
             PhaseKind::CuttingOver | PhaseKind::Finalizing => {}
             PhaseKind::Complete => return Ok(()),
             PhaseKind::Synced | PhaseKind::CatchingUp => {
-                let message = watched.last_failure().await?.unwrap_or_else(|| "the cutover was rolled back".to_owned());
-                let (code, message) = message.split_once(": ").unwrap_or(("CUTOVER", &message));
+                let (code, message) = watched.last_failure().await?.map_or_else(
+                    || ("CUTOVER".to_owned(), "the cutover was rolled back".to_owned()),
+                    |reason| (reason.code, reason.message),
+                );
                 let remedy =
                     "The source is as it was and replication continues; when the cause is fixed, cut over again.";
-                return Err(CliError::Failed {
-                    code: code.to_owned(),
-                    message: message.to_owned(),
-                    remedy: remedy.to_owned(),
-                });
+                return Err(CliError::Failed { code, message, remedy: remedy.to_owned() });
             }
             other => {
                 let reason = now.failure.map(|f| format!("{}: {}", f.code, f.message)).unwrap_or_default();

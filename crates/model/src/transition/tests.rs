@@ -3,6 +3,7 @@
 use super::*;
 use crate::{
     ErrorCode, GroupId, MigrationId,
+    progress::MissingIndex,
     protocol::Directive,
     state::{DestinationRef, SourceRef},
 };
@@ -46,13 +47,13 @@ fn fresh() -> Migration {
 }
 
 fn claim(m: &Migration, agent: AgentId, now: Timestamp) -> Result<Migration, IllegalTransition> {
-    step(m, Event::Claim { agent, lease_seconds: 20 }, now).map(|(next, _)| next)
+    apply_event(m, Event::Claim { agent, lease_seconds: 20 }, now).map(|(next, _)| next)
 }
 
 fn report(m: &Migration, agent: AgentId, phase: PhaseKind) -> Result<Migration, IllegalTransition> {
     let failure = (phase == PhaseKind::Failed).then(|| Failure::new(ErrorCode::ServerError, "broke"));
     let progress = Box::new(Progress { documents_copied: 7, ..Progress::default() });
-    let event = Event::Report {
+    let event = Event::Report(Report {
         agent,
         epoch: m.epoch,
         phase,
@@ -60,12 +61,12 @@ fn report(m: &Migration, agent: AgentId, phase: PhaseKind) -> Result<Migration, 
         failure,
         lease_seconds: 20,
         window_seconds: CUTOVER_WINDOW_SECONDS,
-    };
-    step(m, event, NOW).map(|(next, _)| next)
+    });
+    apply_event(m, event, NOW).map(|(next, _)| next)
 }
 
 fn user(m: &Migration, event: Event) -> Result<Migration, IllegalTransition> {
-    step(m, event, NOW).map(|(next, _)| next)
+    apply_event(m, event, NOW).map(|(next, _)| next)
 }
 
 /// Claimed by `agent` and reported to be in `phase`.
@@ -95,7 +96,7 @@ fn a_cutover_is_taken_only_when_synced_and_twice_is_once() {
     let agent = AgentId::generate();
     for phase in [PhaseKind::Preparing, PhaseKind::Copying, PhaseKind::BuildingIndexes, PhaseKind::CatchingUp] {
         let refused = user(&at(agent, phase), Event::CutOver);
-        assert_eq!(refused, Err(IllegalTransition::NotNow { phase, verb: "be cut over" }));
+        assert_eq!(refused, Err(IllegalTransition::NotNow { phase, request: Request::CutOver }));
     }
     let cutting = user(&at(agent, PhaseKind::Synced), Event::CutOver).expect("synced");
     assert_eq!(cutting.phase, Phase::CuttingOver);
@@ -111,7 +112,7 @@ fn a_cutover_is_taken_only_when_synced_and_twice_is_once() {
 fn a_cutover_that_failed_goes_back_with_its_reason() {
     let agent = AgentId::generate();
     let cutting = user(&at(agent, PhaseKind::Synced), Event::CutOver).expect("synced");
-    let event = Event::Report {
+    let event = Event::Report(Report {
         agent,
         epoch: cutting.epoch,
         phase: PhaseKind::Synced,
@@ -119,11 +120,14 @@ fn a_cutover_that_failed_goes_back_with_its_reason() {
         failure: Some(Failure::new(ErrorCode::SourceWrittenDuringCutover, "a write")),
         lease_seconds: 20,
         window_seconds: 60,
-    };
-    let (back, actions) = step(&cutting, event, NOW).expect("holds the lease");
+    });
+    let (back, actions) = apply_event(&cutting, event, NOW).expect("holds the lease");
     // The clock that began when it was synced first continues.
     assert_eq!(back.phase, Phase::Synced { expires_at: NOW.plus_seconds(CUTOVER_WINDOW_SECONDS) });
-    assert!(actions.iter().any(|Action::Record { kind, message }| *kind == "failure" && message.contains("a write")));
+    assert!(actions.contains(&HistoryEvent::Failed {
+        code: ErrorCode::SourceWrittenDuringCutover,
+        message: "a write".to_owned()
+    }));
 }
 
 #[test]
@@ -141,7 +145,7 @@ fn a_cutover_is_ended_on_request_until_its_agent_has_said_that_it_is() {
         assert!(report(&ended, agent, PhaseKind::Finalizing).expect("holds the lease").wishes().abort_cutover);
         assert_eq!(report(&ended, agent, PhaseKind::Complete).expect("done").phase, Phase::Complete);
         for back in [PhaseKind::Synced, PhaseKind::CatchingUp] {
-            let event = Event::Report {
+            let event = Event::Report(Report {
                 agent,
                 epoch: ended.epoch,
                 phase: back,
@@ -149,8 +153,8 @@ fn a_cutover_is_ended_on_request_until_its_agent_has_said_that_it_is() {
                 failure: Some(Failure::new(ErrorCode::CutoverAborted, "on request")),
                 lease_seconds: 20,
                 window_seconds: 60,
-            };
-            let (back, _) = step(&ended, event, NOW).expect("holds the lease");
+            });
+            let (back, _) = apply_event(&ended, event, NOW).expect("holds the lease");
             assert_eq!((back.directive(agent, back.epoch), back.wishes().abort_cutover), (Directive::Run, false));
         }
     }
@@ -165,9 +169,9 @@ fn indexes_that_are_missing_are_told_once_and_that_they_are_back() {
         let progress = Progress { missing_indexes: missing.iter().map(one).collect(), ..Progress::default() };
         let (epoch, progress) = (m.epoch, Box::new(progress));
         let (phase, failure, lease_seconds, window_seconds) = (PhaseKind::Synced, None, 20, 60);
-        let event = Event::Report { agent, epoch, phase, progress, failure, lease_seconds, window_seconds };
-        let (next, actions) = step(m, event, NOW).expect("holds the lease");
-        let of_indexes = actions.iter().filter(|Action::Record { kind, .. }| *kind == "index").count();
+        let event = Event::Report(Report { agent, epoch, phase, progress, failure, lease_seconds, window_seconds });
+        let (next, actions) = apply_event(m, event, NOW).expect("holds the lease");
+        let of_indexes = actions.iter().filter(|event| event.kind() == "index").count();
         (next, of_indexes)
     };
     let (one, first) = told(&synced, &["a"]);
@@ -220,9 +224,9 @@ fn pause_keeps_the_timer_and_resume_waits_for_an_agent() {
     assert!(claim(&paused, agent, NOW).is_err());
     let resumed = user(&paused, Event::Resume { recopy: false }).expect("paused");
     assert_eq!((&resumed.phase, &resumed.lease), (&Phase::Scheduled, &None));
-    let (expired, _) = step(&paused, Event::Tick, until).expect("a tick");
+    let (expired, _) = apply_event(&paused, Event::Tick, until).expect("a tick");
     assert_eq!(expired.phase, Phase::Expired);
-    let (early, _) = step(&paused, Event::Tick, until.plus_seconds(-1)).expect("a tick");
+    let (early, _) = apply_event(&paused, Event::Tick, until.plus_seconds(-1)).expect("a tick");
     assert_eq!(early.phase, paused.phase);
 }
 
@@ -233,18 +237,18 @@ fn the_timer_survives_an_agents_restart_and_warns_a_day_and_an_hour_before_its_e
     let end = NOW.plus_seconds(CUTOVER_WINDOW_SECONDS);
     let again = claim(&synced, agent, NOW).expect("its own");
     let again = report(&again, agent, PhaseKind::CatchingUp).expect("holds the lease");
-    let tick = |m: &Migration, before: i64| step(m, Event::Tick, end.plus_seconds(-before)).expect("a tick");
+    let tick = |m: &Migration, before: i64| apply_event(m, Event::Tick, end.plus_seconds(-before)).expect("a tick");
     let mut now = again;
     let mut told = Vec::new();
     for before in [90_000, 86_400, 80_000, 3601, 3600, 10, 1] {
         let (next, actions) = tick(&now, before);
         now = next;
         // Its host says nothing all the time, which is told too.
-        told.extend(actions.iter().filter(|Action::Record { kind, .. }| *kind == "warning").map(|_| before));
+        told.extend(actions.iter().filter(|event| event.kind() == "warning").map(|_| before));
     }
     assert_eq!(told, [86_400, 3600]);
     assert_eq!(tick(&now, 0).0.phase, Phase::Expired);
-    let extended = step(&now, Event::Extend { seconds: 7200 }, end).expect("its clock runs").0;
+    let extended = apply_event(&now, Event::Extend { seconds: 7200 }, end).expect("its clock runs").0;
     assert_eq!(tick(&extended, 0).0.phase, Phase::CatchingUp);
     assert_eq!(tick(&extended, -3600).1.len(), 1, "warned again after an extension");
     let synced = report(&extended, agent, PhaseKind::Synced).expect("holds the lease");
@@ -259,11 +263,18 @@ fn what_it_waits_for_and_a_shrinking_oplog_are_told_once() {
         let waiting = waiting.map(|code| crate::progress::Waiting { code, message: "down".to_owned() });
         let progress = Box::new(Progress { waiting, oplog_window_seconds: Some(oplog), ..Progress::default() });
         let (epoch, phase) = (now.epoch, PhaseKind::CatchingUp);
-        let event =
-            Event::Report { agent, epoch, phase, progress, failure: None, lease_seconds: 20, window_seconds: 60 };
-        let (next, actions) = step(&now, event, NOW).expect("holds the lease");
+        let event = Event::Report(Report {
+            agent,
+            epoch,
+            phase,
+            progress,
+            failure: None,
+            lease_seconds: 20,
+            window_seconds: 60,
+        });
+        let (next, actions) = apply_event(&now, event, NOW).expect("holds the lease");
         now = next;
-        actions.into_iter().map(|Action::Record { kind, .. }| kind).collect::<Vec<_>>()
+        actions.iter().map(|event| event.kind().to_owned()).collect::<Vec<_>>()
     };
     let down = Some(ErrorCode::DestinationUnreachable);
     assert_eq!(tell(down, 100_000), ["waiting"]);
@@ -278,15 +289,21 @@ fn what_it_waits_for_and_a_shrinking_oplog_are_told_once() {
 
 #[test]
 fn repaired_documents_are_told_of_at_the_first_and_at_ten_times_as_many() {
-    let mut actions = Vec::new();
-    let counts = [0, 0, 1, 2, 9, 10, 11, 11, 99, 100, 99, 2500, 2501];
-    for pair in counts.windows(2) {
-        let with = |documents_repaired| Progress { documents_repaired, ..Progress::default() };
-        tell_of_repairs(&with(pair[0]), &with(pair[1]), &mut actions);
+    let agent = AgentId::generate();
+    let mut now = at(agent, PhaseKind::CatchingUp);
+    let mut told = Vec::new();
+    for documents_repaired in [0, 0, 1, 2, 9, 10, 11, 11, 99, 100, 99, 2500, 2501] {
+        let progress = Box::new(Progress { documents_repaired, ..Progress::default() });
+        let (epoch, phase) = (now.epoch, PhaseKind::CatchingUp);
+        let report = Report { agent, epoch, phase, progress, failure: None, lease_seconds: 20, window_seconds: 60 };
+        let (next, events) = apply_event(&now, Event::Report(report), NOW).expect("holds the lease");
+        now = next;
+        told.extend(events.into_iter().filter_map(|event| match event {
+            HistoryEvent::DocumentsRepaired { count } => Some(count),
+            _ => None,
+        }));
     }
-    let told: Vec<&str> =
-        actions.iter().filter_map(|Action::Record { message, .. }| message.split(' ').next()).collect();
-    assert_eq!(told, ["1", "10", "100", "2500"]);
+    assert_eq!(told, [1, 10, 100, 2500]);
 }
 
 #[test]
@@ -357,7 +374,7 @@ fn synced(agent: AgentId) -> Migration {
 fn say(m: &Migration, agent: AgentId, phase: PhaseKind, now: Timestamp) -> Migration {
     let progress =
         Box::new(Progress { lag_seconds: Some(0), oplog_window_seconds: Some(90_000), ..Progress::default() });
-    let event = Event::Report {
+    let event = Event::Report(Report {
         agent,
         epoch: m.epoch,
         phase,
@@ -365,8 +382,8 @@ fn say(m: &Migration, agent: AgentId, phase: PhaseKind, now: Timestamp) -> Migra
         failure: None,
         lease_seconds: 20,
         window_seconds: CUTOVER_WINDOW_SECONDS,
-    };
-    step(m, event, now).expect("holds the lease").0
+    });
+    apply_event(m, event, now).expect("holds the lease").0
 }
 
 #[test]
@@ -382,26 +399,26 @@ fn of_a_silent_host_nothing_is_known_and_no_order_is_taken_for_it() {
     let waiting = known.waiting.expect("says why");
     assert_eq!(waiting.code, ErrorCode::HostSilent);
     assert_eq!(waiting.message, "the migration host host has reported nothing for 43 s");
-    for (event, verb) in [(Event::CutOver, "be cut over"), (Event::Rehearse, "be rehearsed")] {
-        let refused = step(&m, event.clone(), later).expect_err("nobody hears it");
-        assert_eq!(refused, IllegalTransition::HostSilent { host: "host".to_owned(), seconds: 43, verb });
-        step(&m, event, NOW.plus_seconds(9)).expect("it is heard");
+    for (event, request) in [(Event::CutOver, Request::CutOver), (Event::Rehearse, Request::Rehearse)] {
+        let refused = apply_event(&m, event.clone(), later).expect_err("nobody hears it");
+        assert_eq!(refused, IllegalTransition::HostSilent { host: "host".to_owned(), seconds: 43, request });
+        apply_event(&m, event, NOW.plus_seconds(9)).expect("it is heard");
     }
 }
 
 #[test]
 fn a_silence_is_told_once_and_ends_with_the_next_report() {
     let agent = AgentId::generate();
-    let tick = |m: &Migration, seconds| step(m, Event::Tick, NOW.plus_seconds(seconds)).expect("is allowed");
-    let told = |actions: &[Action]| {
-        actions.iter().map(|Action::Record { kind, .. }| *kind).filter(|kind| *kind != "phase").collect::<Vec<_>>()
+    let tick = |m: &Migration, seconds| apply_event(m, Event::Tick, NOW.plus_seconds(seconds)).expect("is allowed");
+    let told = |events: &[HistoryEvent]| {
+        events.iter().map(|event| event.kind().to_owned()).filter(|kind| kind != "phase").collect::<Vec<_>>()
     };
     let m = synced(agent);
     assert_eq!(tick(&m, 29), (m.clone(), Vec::new()));
     let (silent, actions) = tick(&m, 30);
     assert_eq!(told(&actions), ["waiting"]);
     assert_eq!(tick(&silent, 31), (silent.clone(), Vec::new()));
-    let event = Event::Report {
+    let event = Event::Report(Report {
         agent,
         epoch: silent.epoch,
         phase: PhaseKind::Synced,
@@ -409,8 +426,8 @@ fn a_silence_is_told_once_and_ends_with_the_next_report() {
         failure: None,
         lease_seconds: 20,
         window_seconds: 60,
-    };
-    let (_, actions) = step(&silent, event, NOW.plus_seconds(40)).expect("holds the lease");
+    });
+    let (_, actions) = apply_event(&silent, event, NOW.plus_seconds(40)).expect("holds the lease");
     assert_eq!(told(&actions), ["goesOn"]);
     // One that is paused has nobody who should report.
     let paused = user(&m, Event::Pause).expect("is allowed");
@@ -425,7 +442,7 @@ fn what_an_earlier_run_said_makes_nothing_ready() {
     let later = NOW.plus_seconds(25);
     let taken = claim(&m, b, later).expect("the lease lapsed");
     assert_eq!((taken.phase.kind(), seen(&taken, later)), (PhaseKind::Synced, (false, None)));
-    let refused = step(&taken, Event::CutOver, later).expect_err("the new run hasn't said so");
+    let refused = apply_event(&taken, Event::CutOver, later).expect_err("the new run hasn't said so");
     assert!(matches!(refused, IllegalTransition::Unknown { .. }), "{refused:?}");
     let again = say(&taken, b, PhaseKind::Synced, later);
     assert_eq!(seen(&again, later), (true, Some(0)));
@@ -442,7 +459,7 @@ fn a_cutover_that_the_engine_could_not_begin_goes_back_to_catching_up() {
     let agent = AgentId::generate();
     let cutting = user(&synced(agent), Event::CutOver).expect("synced");
     assert_eq!(report(&cutting, agent, PhaseKind::CatchingUp).expect("late").phase, Phase::CuttingOver);
-    let event = Event::Report {
+    let event = Event::Report(Report {
         agent,
         epoch: cutting.epoch,
         phase: PhaseKind::CatchingUp,
@@ -450,7 +467,7 @@ fn a_cutover_that_the_engine_could_not_begin_goes_back_to_catching_up() {
         failure: Some(Failure::new(ErrorCode::NotReady, "the lag is 40 s")),
         lease_seconds: 20,
         window_seconds: 60,
-    };
-    let (back, _) = step(&cutting, event, NOW).expect("holds the lease");
+    });
+    let (back, _) = apply_event(&cutting, event, NOW).expect("holds the lease");
     assert_eq!((back.phase.kind(), back.directive(agent, back.epoch)), (PhaseKind::CatchingUp, Directive::Run));
 }

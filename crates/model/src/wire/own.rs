@@ -1,7 +1,7 @@
 //! Bodies of what Atlas's API lacks.
 
 use super::live_migration::{Destination, HostName, LiveMigrationRequest20240530, Source, ValidationStatus};
-use crate::{Finding, GroupId, Limits, MigrationId, PhaseKind, Progress, Status, ValidationId};
+use crate::{Finding, GroupId, Limits, MigrationId, PhaseKind, Progress, Status, ValidationId, history::HistoryEvent};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -216,14 +216,19 @@ pub struct MigrationSample {
 /// What happened to a migration.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct MigrationEvent {
-    /// Grows.
+    /// The entry's number in the history of all migrations; later entries have higher numbers.
     pub id: i64,
-    /// In a word.
+    /// The group of events that it belongs to, such as `phase`, `failure` or `warning`.
     pub kind: String,
-    /// In words.
+    /// What happened, as a sentence for people. Its words may change from version to version.
     pub message: String,
-    /// When.
+    /// When it happened, in RFC 3339.
     pub time: String,
+    /// What happened, as an object: `event` names it, such as `phaseChanged`, and its other fields depend on that.
+    /// Absent for some entries of versions that kept sentences alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub data: Option<HistoryEvent>,
 }
 
 /// That something happened to migrations.

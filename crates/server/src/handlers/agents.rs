@@ -15,7 +15,7 @@ use limosa_model::{
     cutover::{CutoverOptions, Reversal, TurningPoint, Wishes},
     protocol,
     state::{Carried, DestinationRef, SourceRef},
-    transition::Event,
+    transition::{Event, Report},
     wire::live_migration::{AvailableClustersDeployment, LiveImportAvailableProject},
 };
 use serde_json::{Value, json};
@@ -282,7 +282,8 @@ pub(crate) fn report(call: &Call) -> Result<Reply, ApiError> {
             begin_way_back(call, id, from)?;
         }
     }
-    let event = Event::Report { agent: agent.id, epoch, phase, progress, failure, lease_seconds, window_seconds };
+    let event =
+        Event::Report(Report { agent: agent.id, epoch, phase, progress, failure, lease_seconds, window_seconds });
     let told = |migration: &Migration| protocol::Ordered {
         directive: migration.directive(agent.id, epoch),
         wishes: migration.wishes(),

@@ -22,6 +22,7 @@ use axum::{
 use futures::stream;
 use limosa_model::{
     MigrationId, Timestamp,
+    history::HistoryEvent,
     wire::own::{Changes, MigrationEvent},
 };
 use std::{
@@ -93,8 +94,10 @@ pub(crate) fn list(call: &Call) -> Result<Reply, ApiError> {
     Ok(window.reply(call, &events, total))
 }
 
-fn shown((id, at, kind, message): EventRow) -> MigrationEvent {
-    MigrationEvent { id, kind, message, time: at.rfc3339() }
+fn shown(EventRow { number: id, at, event }: EventRow) -> MigrationEvent {
+    let (kind, message, time) = (event.kind().to_owned(), event.to_string(), at.rfc3339());
+    let data = if let HistoryEvent::Words { .. } = event { None } else { Some(event) };
+    MigrationEvent { id, kind, message, time, data }
 }
 
 fn after(call: &Call, migration: MigrationId, number: i64) -> Result<Vec<MigrationEvent>, ApiError> {

@@ -7,9 +7,9 @@ use crate::{
         context::Call,
         render::{ApiError, Reply},
     },
-    store::Store,
+    store::{EventRow, Store},
 };
-use limosa_model::{Migration, PhaseKind, report::MigrationReport};
+use limosa_model::{Migration, PhaseKind, history::HistoryEvent, report::MigrationReport};
 use serde_json::Value;
 
 pub(crate) fn get(call: &Call) -> Result<Reply, ApiError> {
@@ -28,9 +28,9 @@ pub(crate) fn report(store: &Store, migration: &Migration) -> Result<Value, Serv
         return Ok(kept);
     }
     let mut phases: Vec<(String, String)> = vec![("Scheduled".to_owned(), migration.created_at.rfc3339())];
-    for (_, at, kind, message) in store.events(migration.id, 0)? {
-        if let ("phase", Some((_, entered))) = (kind.as_str(), message.split_once(" to ")) {
-            phases.push((entered.to_owned(), at.rfc3339()));
+    for EventRow { at, event, .. } in store.events(migration.id, 0)? {
+        if let HistoryEvent::PhaseChanged { to, .. } = event {
+            phases.push((format!("{to:?}"), at.rfc3339()));
         }
     }
     let lags = store.lags(migration.id)?.into_iter().map(|(_, seconds)| seconds).collect();

@@ -1,6 +1,6 @@
 //! What is told.
 
-use limosa_model::{Migration, PhaseKind, Timestamp};
+use limosa_model::{Migration, PhaseKind, Timestamp, history::HistoryEvent};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -31,28 +31,31 @@ pub(crate) enum Occasion {
 }
 
 impl Occasion {
-    /// Of an entry in a migration's events, if anyone has to know.
-    pub fn of_event(kind: &str, text: &str) -> Option<Self> {
-        match kind {
-            "waiting" => return Some(Self::Waiting),
-            "repaired" => return Some(Self::Mismatch),
-            "warning" if text.contains("oplog") => return Some(Self::OplogShort),
-            "warning" => return Some(Self::TimeRunningOut),
-            _ => {}
+    /// Of an entry in a migration's history, if an operator has to know of it.
+    pub fn of_event(event: &HistoryEvent) -> Option<Self> {
+        match event {
+            HistoryEvent::OplogShort { .. } => Some(Self::OplogShort),
+            HistoryEvent::PhaseChanged { from, to } => Self::of_phase(*from, *to),
+            // By its kind, since an entry of an earlier version has no more.
+            other => match other.kind() {
+                "waiting" => Some(Self::Waiting),
+                "repaired" => Some(Self::Mismatch),
+                "warning" => Some(Self::TimeRunningOut),
+                _ => None,
+            },
         }
-        let entered = |phase: PhaseKind| kind == "phase" && text.ends_with(&format!(" to {phase:?}"));
-        let back = [PhaseKind::CuttingOver, PhaseKind::Finalizing]
-            .iter()
-            .any(|from| kind == "phase" && text.starts_with(&format!("{from:?} ")));
-        if back && entered(PhaseKind::CatchingUp) {
-            return Some(Self::CutoverTakenBack);
+    }
+
+    fn of_phase(from: PhaseKind, to: PhaseKind) -> Option<Self> {
+        let back = matches!(from, PhaseKind::CuttingOver | PhaseKind::Finalizing);
+        match to {
+            PhaseKind::CatchingUp | PhaseKind::Synced if back => Some(Self::CutoverTakenBack),
+            PhaseKind::Synced => Some(Self::Ready),
+            PhaseKind::Failed => Some(Self::Failed),
+            PhaseKind::Expired => Some(Self::Expired),
+            PhaseKind::Complete => Some(Self::Complete),
+            _ => None,
         }
-        if entered(PhaseKind::Synced) {
-            return Some(if back { Self::CutoverTakenBack } else { Self::Ready });
-        }
-        [(PhaseKind::Failed, Self::Failed), (PhaseKind::Expired, Self::Expired), (PhaseKind::Complete, Self::Complete)]
-            .into_iter()
-            .find_map(|(phase, occasion)| entered(phase).then_some(occasion))
     }
 
     fn words(self) -> &'static str {
@@ -146,7 +149,7 @@ mod tests {
             ("phase", "Copying to Failed", Some(Occasion::Failed)),
             ("phase", "Synced to Expired", Some(Occasion::Expired)),
             ("phase", "Finalizing to Complete", Some(Occasion::Complete)),
-            ("warning", "the source's oplog reaches back only 5 s", Some(Occasion::OplogShort)),
+            ("warning", "the source's oplog reaches back only 5 s further", Some(Occasion::OplogShort)),
             ("warning", "the time to cut over ends", Some(Occasion::TimeRunningOut)),
             ("waiting", "LOCAL_STORAGE: full", Some(Occasion::Waiting)),
             ("repaired", "1 documents differed", Some(Occasion::Mismatch)),
@@ -155,7 +158,8 @@ mod tests {
             ("failure", "X to Synced", None),
             ("created", "on host Complete", None),
         ] {
-            assert_eq!(Occasion::of_event(kind, text), expected, "{kind} {text}");
+            let event = HistoryEvent::stored(kind, text, None);
+            assert_eq!(Occasion::of_event(&event), expected, "{kind} {text}");
         }
     }
 }

@@ -72,10 +72,11 @@ pub(crate) async fn tell(app: Arc<App>, config: NotifyConfig) {
 
 /// Puts what is new into the outbox.
 fn gather(app: &App, config: &NotifyConfig, channels: &[String], now: Timestamp) -> Result<(), crate::ServerError> {
-    app.store.announce(channels, now, |migration, at, kind, text| {
-        let occasion = Occasion::of_event(kind, text)?;
+    app.store.announce(channels, now, |migration, at, event| {
+        let occasion = Occasion::of_event(event)?;
         let is_news = now.seconds_since(at) < TRY_FOR_SECONDS;
-        (is_news && config.wants(occasion)).then(|| Message::new(occasion, migration, at, text, config.page.as_deref()))
+        (is_news && config.wants(occasion))
+            .then(|| Message::new(occasion, migration, at, &event.to_string(), config.page.as_deref()))
     })
 }
 

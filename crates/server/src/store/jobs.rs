@@ -7,8 +7,10 @@ use crate::{
     store::{Lightly, Store, id, text, unreadable},
 };
 use limosa_model::{
-    AgentId, Finding, GroupId, Migration, MigrationId, OrgId, PhaseKind, Secret, Timestamp, protocol,
-    transition::{Action, Event, IllegalTransition, step},
+    AgentId, Finding, GroupId, Migration, MigrationId, OrgId, PhaseKind, Secret, Timestamp,
+    history::HistoryEvent,
+    protocol,
+    transition::{Event, IllegalTransition, apply_event},
     wire::live_migration::ValidationStatus,
 };
 use rusqlite::{Connection, OptionalExtension, params};
@@ -158,13 +160,8 @@ impl Store {
             credentials.map(|plain| self.seal.seal(plain.expose(), &credentials_of(&migration.id.to_string())));
         let row = params![migration.id.to_string(), org.to_string(), migration.group_id.to_string(), credentials, body];
         transaction.execute("INSERT INTO migrations VALUES (?1, ?2, ?3, ?4, 0, 0, ?5)", row)?;
-        record(
-            &transaction,
-            migration.id,
-            migration.created_at,
-            "created",
-            &format!("on host {}", migration.migration_host),
-        )?;
+        let created = HistoryEvent::Created { host: migration.migration_host.clone() };
+        record(&transaction, migration.id, migration.created_at, &created)?;
         transaction.commit()?;
         self.changes.count();
         Ok(None)
@@ -272,10 +269,10 @@ impl Store {
         let found = connection.prepare_cached(query)?.query_row([migration.to_string()], read).optional()?;
         let Some((version, body)) = found else { return Err(NotChanged::Unknown) };
         let current: Migration = serde_json::from_str(&body).map_err(|e| unreadable(&e))?;
-        let is_report = matches!(event, Event::Report { .. });
-        let (next, actions) = step(&current, event, now).map_err(NotChanged::Illegal)?;
+        let is_report = matches!(event, Event::Report(_));
+        let (next, history) = apply_event(&current, event, now).map_err(NotChanged::Illegal)?;
         let is_told_again =
-            is_report && actions.is_empty() && next.phase == current.phase && next.carried == current.carried;
+            is_report && history.is_empty() && next.phase == current.phase && next.carried == current.carried;
         let lightly = if is_told_again { Some(Lightly::begin(&connection)?) } else { None };
         let transaction = connection.unchecked_transaction()?;
         let body = serde_json::to_string(&next).map_err(|e| unreadable(&e))?;
@@ -286,8 +283,8 @@ impl Store {
         transaction.prepare_cached(update)?.execute(row)?;
         sample_lag(&transaction, &next, now)?;
         super::history::sample(&transaction, &next, now)?;
-        for Action::Record { kind, message } in &actions {
-            record(&transaction, migration, now, kind, message)?;
+        for event in &history {
+            record(&transaction, migration, now, event)?;
         }
         transaction.commit()?;
         drop(lightly);
@@ -302,8 +299,9 @@ impl Store {
     /// Events after number `after`, oldest first.
     pub fn events(&self, migration: MigrationId, after: i64) -> Result<Vec<EventRow>, ServerError> {
         let connection = self.reader();
-        let mut query = connection
-            .prepare_cached("SELECT n, at, kind, message FROM events WHERE migration_id = ?1 AND n > ?2 ORDER BY n")?;
+        let mut query = connection.prepare_cached(
+            "SELECT n, at, kind, message, data FROM events WHERE migration_id = ?1 AND n > ?2 ORDER BY n",
+        )?;
         let rows = query.query_map(params![migration.to_string(), after], read_event)?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
@@ -320,7 +318,7 @@ impl Store {
         let mut count = connection.prepare_cached("SELECT count(*) FROM events WHERE migration_id = ?1")?;
         let total: i64 = count.query_row([&id], |r| r.get(0))?;
         let mut query = connection.prepare_cached(
-            "SELECT n, at, kind, message FROM events WHERE migration_id = ?1 ORDER BY n LIMIT ?2 OFFSET ?3",
+            "SELECT n, at, kind, message, data FROM events WHERE migration_id = ?1 ORDER BY n LIMIT ?2 OFFSET ?3",
         )?;
         let rows = query.query_map(params![id, size as i64, offset(first)], read_event)?;
         Ok((rows.collect::<Result<_, _>>()?, total as usize))
@@ -442,23 +440,32 @@ fn credentials_of(migration: &str) -> Place<'_> {
     Place { table: "migrations", column: "credentials", id: migration }
 }
 
-/// Number, time, kind, message.
-pub(crate) type EventRow = (i64, Timestamp, String, String);
-
-fn read_event(r: &rusqlite::Row<'_>) -> rusqlite::Result<EventRow> {
-    Ok((r.get(0)?, Timestamp(r.get(1)?), r.get(2)?, r.get(3)?))
+/// An entry of a migration's history.
+pub(crate) struct EventRow {
+    /// Grows with each entry of any migration.
+    pub number: i64,
+    pub at: Timestamp,
+    pub event: HistoryEvent,
 }
 
+/// Of the columns n, at, kind, message, data.
+pub(super) fn read_event(r: &rusqlite::Row<'_>) -> rusqlite::Result<EventRow> {
+    let (kind, message, data): (String, String, Option<String>) = (r.get(2)?, r.get(3)?, r.get(4)?);
+    let event = HistoryEvent::stored(&kind, &message, data.as_deref());
+    Ok(EventRow { number: r.get(0)?, at: Timestamp(r.get(1)?), event })
+}
+
+/// Kind and sentence are stored along with the data: the version before reads those.
 fn record(
     connection: &Connection,
     migration: MigrationId,
     at: Timestamp,
-    kind: &str,
-    message: &str,
-) -> Result<(), rusqlite::Error> {
-    let row = params![migration.to_string(), at.0, kind, message];
-    let insert = "INSERT INTO events (migration_id, at, kind, message) VALUES (?1, ?2, ?3, ?4)";
-    connection.prepare_cached(insert)?.execute(row).map(drop)
+    event: &HistoryEvent,
+) -> Result<(), ServerError> {
+    let row = params![migration.to_string(), at.0, event.kind(), event.to_string(), text(event)?];
+    let insert = "INSERT INTO events (migration_id, at, kind, message, data) VALUES (?1, ?2, ?3, ?4, ?5)";
+    connection.prepare_cached(insert)?.execute(row)?;
+    Ok(())
 }
 
 /// Keeps a sample of the lag now and then.

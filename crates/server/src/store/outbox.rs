@@ -3,9 +3,9 @@
 use crate::{
     ServerError,
     notify::{Message, Waiting},
-    store::{Store, unreadable},
+    store::{EventRow, Store, jobs::read_event, unreadable},
 };
-use limosa_model::{Migration, Timestamp};
+use limosa_model::{Migration, Timestamp, history::HistoryEvent};
 use rusqlite::{Connection, params};
 
 /// Events read in one go.
@@ -29,7 +29,7 @@ impl Store {
         &self,
         channels: &[String],
         now: Timestamp,
-        message: impl Fn(&Migration, Timestamp, &str, &str) -> Option<Message>,
+        message: impl Fn(&Migration, Timestamp, &HistoryEvent) -> Option<Message>,
     ) -> Result<(), ServerError> {
         let mut connection = self.lock();
         let transaction = connection.transaction()?;
@@ -38,25 +38,17 @@ impl Store {
         let mut last = seen;
         {
             let query =
-                "SELECT e.n, e.at, e.kind, e.message, m.body FROM events e JOIN migrations m ON m.id = e.migration_id
+                "SELECT e.n, e.at, e.kind, e.message, e.data, m.body FROM events e JOIN migrations m ON m.id = e.migration_id
                 WHERE e.n > ?1 ORDER BY e.n LIMIT ?2";
             let mut query = transaction.prepare_cached(query)?;
-            let rows = query.query_map([seen, EVENTS], |r| {
-                Ok((
-                    r.get(0)?,
-                    Timestamp(r.get(1)?),
-                    r.get::<_, String>(2)?,
-                    r.get::<_, String>(3)?,
-                    r.get::<_, String>(4)?,
-                ))
-            })?;
+            let rows = query.query_map([seen, EVENTS], |r| Ok((read_event(r)?, r.get::<_, String>(5)?)))?;
             for row in rows {
-                let (n, at, kind, text, body) = row?;
+                let (EventRow { number, at, event }, body) = row?;
                 let migration: Migration = serde_json::from_str(&body).map_err(|e| unreadable(&e))?;
-                if let Some(message) = message(&migration, at, &kind, &text) {
+                if let Some(message) = message(&migration, at, &event) {
                     put(&transaction, channels, &message.to_json(), now)?;
                 }
-                last = n;
+                last = number;
             }
         }
         if last != seen {

@@ -5,7 +5,10 @@ use rusqlite::{Connection, TransactionBehavior};
 
 /// What makes a new file this version's, step by step; a file's `user_version` counts the steps that it has had. Steps
 /// are added and never changed.
-const STEPS: &[&str] = &[TABLES, AGENT_VERSIONS, QUICK_LISTS, SEALED_BY, FINDINGS, QUICK_WORK, FORGET, SECRETS];
+const STEPS: &[&str] = &[TABLES, AGENT_VERSIONS, QUICK_LISTS, SEALED_BY, FINDINGS, QUICK_WORK, FORGET, SECRETS, EVENTS];
+
+/// Events are data; those of before have none.
+const EVENTS: &str = "ALTER TABLE events ADD COLUMN data TEXT";
 
 /// Service accounts have several secrets, and a token ends with its own; agents have one each, and validations an agent;
 /// a link token that was replaced has an end; the audit says what was refused.

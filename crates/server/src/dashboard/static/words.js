@@ -11,9 +11,6 @@ const NAMES = {
 
 export const phase = (kind) => NAMES[kind] ?? kind;
 
-/** A phase by the name that events have for it. */
-export const kindOf = (name) => (name ? name[0].toLowerCase() + name.slice(1) : name);
-
 /** Whether its host says nothing: then all that is shown is what was known last. */
 export const isSilent = (migration) => migration.progress.waiting?.code === "HOST_SILENT";
 

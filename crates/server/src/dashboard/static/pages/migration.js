@@ -4,12 +4,12 @@ import { field, h, say, show, table } from "../dom.js";
 import { ApiError, all, call, follow, get } from "../api.js";
 import { chart, rate } from "../chart.js";
 import { ask } from "../dialog.js";
-import { PHASES, bytes, carried, count, heard, isOver, isSilent, kindOf, mood, next, phase, progress, since, span, state as stateOf, time, until } from "../words.js";
+import { PHASES, bytes, carried, count, heard, isOver, isSilent, mood, next, phase, progress, since, span, state as stateOf, time, until } from "../words.js";
 
 /** How long it was in each phase so far, in seconds. */
 function durations(m, happened) {
   const spent = new Map();
-  const moves = happened.filter(({ kind }) => kind === "phase").map(({ message, time }) => [kindOf(message.split(" to ")[1]), time]);
+  const moves = happened.filter(({ data }) => data?.event === "phaseChanged").map(({ data, time }) => [data.to, time]);
   let [kind, from] = ["scheduled", m.createdAt];
   for (const [to, at] of [...moves, [null, isOver(m.phase) ? null : new Date().toISOString()]]) {
     if (at) spent.set(kind, (spent.get(kind) ?? 0) + (Date.parse(at) - Date.parse(from)) / 1000);
@@ -127,7 +127,7 @@ function reported(report, own) {
 
 function events(list) {
   return h("section", {}, h("h2", {}, "Events"), table("Events, newest first", ["Time", "Kind", "What"],
-    list.slice().reverse().map((e) => [time(e.time), e.kind, e.kind === "phase" ? e.message.split(" to ").map((name) => phase(kindOf(name))).join(" → ") : e.message])));
+    list.slice().reverse().map((e) => [time(e.time), e.kind, e.data?.event === "phaseChanged" ? `${phase(e.data.from)} → ${phase(e.data.to)}` : e.message])));
 }
 
 export function migration(place, session, group, id) {
