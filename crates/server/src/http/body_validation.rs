@@ -31,10 +31,6 @@ struct Check<'a> {
     violations: Vec<FieldViolation>,
 }
 
-/// The attributes that clients send as an empty string when they are not set.
-const EMPTY_IS_UNSET: &[&str] =
-    &["source.caCertificatePath", "source.username", "source.password", "destination.privateLinkId"];
-
 impl<'a> Check<'a> {
     /// The schema itself, and whether null fits too.
     fn resolve(&self, schema: &'a Value) -> (&'a Value, bool) {
@@ -116,27 +112,19 @@ impl<'a> Check<'a> {
                 return Err(ApiError::missing(&inside(name)));
             }
         }
-        fields.retain(|name, value| {
-            let unset = value.is_null() && self.resolve(&known[name]).1
-                || value == "" && EMPTY_IS_UNSET.contains(&inside(name).as_str());
-            !unset
-        });
+        fields.retain(|name, value| !(value.is_null() && self.resolve(&known[name]).1));
         for (name, value) in fields.iter_mut() {
             self.value(value, &known[name], &inside(name))?;
         }
         Ok(())
     }
 
-    fn text(&mut self, text: &mut String, schema: &Value, path: &str) -> Result<(), ApiError> {
-        if let Some(allowed) = schema["enum"].as_array() {
-            // The `atlas` command line always sends this attribute, and sends it empty.
-            if path == "destination.hostnameSchemaType" && text.is_empty() {
-                "PUBLIC".clone_into(text);
-            }
-            if !allowed.iter().any(|one| one == text.as_str()) {
-                let detail = format!("An invalid enumeration value {text} was specified.");
-                return Err(ApiError::bad("INVALID_ENUM_VALUE", detail, &[text.as_str()]));
-            }
+    fn text(&mut self, text: &str, schema: &Value, path: &str) -> Result<(), ApiError> {
+        if let Some(allowed) = schema["enum"].as_array()
+            && !allowed.iter().any(|one| one == text)
+        {
+            let detail = format!("An invalid enumeration value {text} was specified.");
+            return Err(ApiError::bad("INVALID_ENUM_VALUE", detail, &[text]));
         }
         self.bounds(schema, path, "Length", text.chars().count())?;
         if let Some(pattern) = schema["pattern"].as_str()

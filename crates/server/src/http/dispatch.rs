@@ -122,14 +122,14 @@ fn handle(route: &Route, call: &mut Call, request: &Request, held: HeldBody) -> 
     }
     match route.body_at(call.body_version) {
         Some(shape) if shape.is_any() => call.raw = held,
-        Some(shape) => call.body = body(request.headers(), &held.bytes, shape)?,
+        Some(shape) => call.body = body(request.headers(), &held.bytes, shape, route.normalize)?,
         None => {}
     }
     (route.handler)(call)
 }
 
 /// The body, of the shape that the API document shows.
-fn body(headers: &HeaderMap, bytes: &Bytes, shape: &Shape) -> Result<Value, ApiError> {
+fn body(headers: &HeaderMap, bytes: &Bytes, shape: &Shape, normalize: fn(&mut Value)) -> Result<Value, ApiError> {
     let empty = bytes.is_empty();
     let media = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let essence = media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -146,6 +146,7 @@ fn body(headers: &HeaderMap, bytes: &Bytes, shape: &Shape) -> Result<Value, ApiE
         true if !shape.required => Value::Object(serde_json::Map::new()),
         _ => serde_json::from_slice::<Strict>(bytes).map_err(|_| ApiError::malformed())?.0,
     };
+    normalize(&mut value);
     body_validation::check(&mut value, &shape.schema, openapi::components())?;
     Ok(value)
 }

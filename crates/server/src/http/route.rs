@@ -10,6 +10,7 @@ use crate::{
 };
 use axum::http::{Method, Response, StatusCode};
 use limosa_model::ApiVersion;
+use serde_json::Value;
 use utoipa::ToSchema;
 
 pub(crate) type Handler = fn(&Call) -> Result<Reply, ApiError>;
@@ -33,6 +34,8 @@ pub(crate) struct Route {
     pub role: &'static str,
     /// Shapes of the body, each with the version that it came with; ascending.
     pub bodies: Vec<(ApiVersion, Shape)>,
+    /// Brings the body of a client that takes liberties into the form of the schema, before it is held against that.
+    pub normalize: fn(&mut Value),
     pub answer: Answer,
     /// Query parameters beside `envelope` and `pretty`.
     pub query: Vec<&'static str>,
@@ -62,6 +65,7 @@ impl Route {
             },
             role: "",
             bodies: Vec::new(),
+            normalize: |_| {},
             answer: Answer::nothing(StatusCode::OK),
             query: Vec::new(),
             stream: None,
@@ -104,6 +108,11 @@ impl Route {
 
     pub fn body_list<T: ToSchema>(mut self) -> Self {
         self.bodies.push((ApiVersion::V2023_01_01, Shape::list_of::<T>()));
+        self
+    }
+
+    pub fn normalize(mut self, normalize: fn(&mut Value)) -> Self {
+        self.normalize = normalize;
         self
     }
 

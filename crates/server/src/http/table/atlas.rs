@@ -1,6 +1,6 @@
 //! Operations of the Atlas Administration API.
 
-use super::{GROUP_OWNER, GROUP_READER, MEMBER, OWNER};
+use super::{GROUP_OWNER, GROUP_READER, MEMBER, OWNER, unset_what_is_empty};
 use crate::{
     App,
     handlers::{
@@ -85,6 +85,7 @@ fn migrations() -> Vec<Route> {
             .role(OWNER)
             .body_since::<LiveMigrationRequest>(ApiVersion::V2023_01_01)
             .body_since::<LiveMigrationRequest20240530>(ApiVersion::V2024_05_30)
+            .normalize(unset_what_is_empty)
             .responds(Answer::one::<LiveMigrationResponse>(StatusCode::CREATED)),
         Route::new(Method::GET, MIGRATION, "getGroupLiveMigration", live_migrations::get)
             .summary("Return one migration")
@@ -102,6 +103,7 @@ fn migrations() -> Vec<Route> {
             .role(OWNER)
             .body_since::<LiveMigrationRequest>(ApiVersion::V2023_01_01)
             .body_since::<LiveMigrationRequest20240530>(ApiVersion::V2024_05_30)
+            .normalize(unset_what_is_empty)
             .responds(Answer::one::<LiveImportValidation>(StatusCode::OK)),
         Route::new(Method::GET, VALIDATION, "getGroupLiveMigrationValidateStatus", validations::get)
             .summary("Return one validation")

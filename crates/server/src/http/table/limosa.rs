@@ -1,6 +1,6 @@
 //! Operations that Atlas's API lacks.
 
-use super::{GROUP_OWNER, GROUP_READER, MEMBER, OWNER};
+use super::{GROUP_OWNER, GROUP_READER, MEMBER, OWNER, unset_what_is_empty};
 use crate::{
     handlers::{audit, clusters, cutover, events, jobs, link_tokens, reports, validations},
     http::{
@@ -74,11 +74,13 @@ pub(super) fn routes() -> Vec<Route> {
             .summary("Create a migration of chosen namespaces")
             .role(OWNER)
             .body::<MigrationRequest>()
+            .normalize(unset_what_is_empty)
             .responds(Answer::one::<MigrationDetail>(StatusCode::CREATED)),
         Route::new(Method::POST, VALIDATE, "validateLiveMigration", validations::create_own)
             .summary("Ask whether a migration of chosen namespaces could start")
             .role(OWNER)
             .body::<MigrationRequest>()
+            .normalize(unset_what_is_empty)
             .responds(Answer::one::<MigrationValidation>(StatusCode::OK)),
         Route::new(Method::GET, VALIDATION, "getLiveMigrationValidation", validations::get_own)
             .summary("Return one validation with all its findings")

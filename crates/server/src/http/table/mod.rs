@@ -8,12 +8,29 @@ mod limosa;
 pub(crate) use atlas::{telemetry, tokens};
 
 use crate::http::route::Route;
+use serde_json::Value;
 use std::sync::OnceLock;
 
 const OWNER: &str = "Organization Owner";
 const MEMBER: &str = "Organization Member";
 const GROUP_OWNER: &str = "Project Owner";
 const GROUP_READER: &str = "Project Read Only";
+
+/// Clients send attributes of a migration that are not set as empty strings; the `atlas` command line always sends
+/// `hostnameSchemaType`, and sends it empty.
+fn unset_what_is_empty(body: &mut Value) {
+    let unset = [("source", "caCertificatePath"), ("source", "username"), ("source", "password")];
+    for (end, name) in unset.into_iter().chain([("destination", "privateLinkId")]) {
+        if let Some(fields) = body.get_mut(end).and_then(Value::as_object_mut)
+            && fields.get(name).is_some_and(|value| value == "")
+        {
+            fields.remove(name);
+        }
+    }
+    if let Some(kind) = body.pointer_mut("/destination/hostnameSchemaType").filter(|kind| **kind == "") {
+        *kind = "PUBLIC".into();
+    }
+}
 
 /// All operations.
 pub(crate) fn routes() -> &'static [Route] {
