@@ -15,9 +15,10 @@ use std::{
 };
 use tokio::{
     sync::{oneshot, watch},
-    task::JoinHandle,
+    task::{JoinError, JoinHandle},
     time::MissedTickBehavior,
 };
+use tracing::Instrument;
 
 /// How often it is reported where the engine is; a change of phase is reported at once.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -39,7 +40,9 @@ impl Running {
         let orders = watch::Sender::new(first);
         let leaving = Arc::new(AtomicBool::new(false));
         let id = given.migration_id;
-        let task = tokio::spawn(carry_out(agent, given, orders.clone(), Arc::clone(&leaving)));
+        // All that is logged of it names it.
+        let span = tracing::info_span!("migration", %id, epoch = given.epoch.0);
+        let task = tokio::spawn(run(agent, given, orders.clone(), Arc::clone(&leaving)).instrument(span));
         Self { id, orders, leaving, task }
     }
 
@@ -52,7 +55,7 @@ impl Running {
         self.leaving.store(true, Ordering::SeqCst);
         self.orders.send_replace(Directive::Pause);
         if let Err(error) = self.task.await {
-            tracing::error!(%error, "a migration's task ended");
+            tracing::error!(%error, "the task that ran a migration ended");
         }
     }
 }
@@ -87,83 +90,117 @@ impl Reporter {
     }
 }
 
-async fn carry_out(
+/// The engine at work on one migration.
+struct Work {
+    engine: JoinHandle<Outcome>,
+    reports: watch::Receiver<EngineReport>,
+    steering: Steering,
+    orders: watch::Sender<Directive>,
+    /// The agent leaves: what the server orders counts no more.
+    leaving: Arc<AtomicBool>,
+    /// What was seen of the destination.
+    facts: oneshot::Receiver<Option<ClusterFacts>>,
+}
+
+impl Work {
+    fn start(
+        agent: Arc<Agent>,
+        given: MigrationAssignment,
+        orders: watch::Sender<Directive>,
+        leaving: Arc<AtomicBool>,
+    ) -> Self {
+        let (seen, facts) = oneshot::channel();
+        // Beside the migration: nothing waits for what is only shown.
+        if given.reversal_from.is_none() && may_write(&agent, &given.destination_uri).is_ok() {
+            let uri = given.destination_uri.clone();
+            let look = async move { seen.send(limosa_engine::facts(&uri).await.ok()) };
+            tokio::spawn(look.in_current_span());
+        }
+        let (sender, reports) = watch::channel(EngineReport::begin());
+        let steering = Steering::default();
+        let (steered, receiver) = (steering.clone(), orders.subscribe());
+        let engine = async move {
+            match settings(&agent, &given) {
+                Ok(settings) => limosa_engine::run(Settings { steering: steered, ..settings }, receiver, sender).await,
+                Err(failure) => Outcome::Failed(failure),
+            }
+        };
+        Self { engine: tokio::spawn(engine.in_current_span()), reports, steering, orders, leaving, facts }
+    }
+
+    /// Reports where the engine is until it ends.
+    async fn report(&mut self, reporter: &mut Reporter) -> Result<Outcome, JoinError> {
+        let mut tick = tokio::time::interval(REPORT_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut told: Option<PhaseKind> = None;
+        loop {
+            tokio::select! {
+                ended = &mut self.engine => return ended,
+                _ = tick.tick() => {}
+                _ = self.reports.wait_for(|now| told.is_some_and(|told| told != now.phase)) => {}
+            }
+            if let Ok(found) = self.facts.try_recv() {
+                reporter.destination = found;
+            }
+            let now = self.reports.borrow().clone();
+            match reporter.send(&now).await {
+                Ok(ordered) => {
+                    told = Some(now.phase);
+                    self.obey(ordered);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the server did not take a report of the migration");
+                    // A server that can't be asked gives the migration to nobody else, and whom it gives it to later raises
+                    // the fences first: the work continues. A server that answers and refuses may have done so already.
+                    if error.is_refusal() && reporter.lease_is_over() {
+                        self.orders.send_replace(Directive::Stop);
+                    }
+                    // Not at once again, whatever changes.
+                    tokio::time::sleep(REPORT_EVERY).await;
+                }
+            }
+        }
+    }
+
+    fn obey(&self, Ordered { directive, wishes }: Ordered) {
+        self.steering.set(wishes);
+        if !self.leaving.load(Ordering::SeqCst) {
+            self.orders.send_if_modified(|held| std::mem::replace(held, directive) != directive);
+        }
+    }
+}
+
+/// Runs a migration to its end, or until it is stopped.
+async fn run(
     agent: Arc<Agent>,
     given: MigrationAssignment,
     orders: watch::Sender<Directive>,
     leaving: Arc<AtomicBool>,
 ) {
-    let id = given.migration_id;
-    tracing::info!(migration = %id, epoch = given.epoch.0, "taken on");
-    let (renewed, destination) = (Instant::now(), None);
-    let mut reporter = Reporter { agent: Arc::clone(&agent), id, epoch: given.epoch, renewed, destination };
-    let (seen, mut facts) = oneshot::channel();
-    // Beside the migration: nothing waits for what is only shown.
-    if given.reversal_from.is_none() && may_write(&agent, &given.destination_uri).is_ok() {
-        let uri = given.destination_uri.clone();
-        tokio::spawn(async move { seen.send(limosa_engine::facts(&uri).await.ok()) });
-    }
-    let (sender, mut reports) = watch::channel(EngineReport::begin());
-    let steering = Steering::default();
-    let steered = steering.clone();
-    let receiver = orders.subscribe();
-    let mut engine = tokio::spawn(async move {
-        match settings(&agent, &given) {
-            Ok(settings) => limosa_engine::run(Settings { steering: steered, ..settings }, receiver, sender).await,
-            Err(failure) => Outcome::Failed(failure),
-        }
-    });
-    let mut tick = tokio::time::interval(REPORT_EVERY);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut told: Option<PhaseKind> = None;
-    let outcome = loop {
-        tokio::select! {
-            ended = &mut engine => break ended,
-            _ = tick.tick() => {}
-            _ = reports.wait_for(|now| told.is_some_and(|told| told != now.phase)) => {}
-        }
-        if let Ok(found) = facts.try_recv() {
-            reporter.destination = found;
-        }
-        let now = reports.borrow().clone();
-        match reporter.send(&now).await {
-            Ok(Ordered { directive, wishes }) => {
-                told = Some(now.phase);
-                steering.set(wishes);
-                if !leaving.load(Ordering::SeqCst) {
-                    orders.send_if_modified(|held| std::mem::replace(held, directive) != directive);
-                }
-            }
-            Err(error) => {
-                tracing::warn!(migration = %id, %error, "a report was not taken");
-                // A server that can't be asked gives the migration to nobody else, and whom it gives it to later raises
-                // the fences first: the work continues. A server that answers and refuses may have done so already.
-                if error.is_refusal() && reporter.lease_is_over() {
-                    orders.send_replace(Directive::Stop);
-                }
-                // Not at once again, whatever changes.
-                tokio::time::sleep(REPORT_EVERY).await;
-            }
-        }
-    };
-    let last = reports.borrow().clone();
+    tracing::info!("the agent takes the migration on");
+    let (id, epoch, renewed) = (given.migration_id, given.epoch, Instant::now());
+    let mut reporter = Reporter { agent: Arc::clone(&agent), id, epoch, renewed, destination: None };
+    let mut work = Work::start(agent, given, orders, leaving);
+    let outcome = work.report(&mut reporter).await;
+    let last = work.reports.borrow().clone();
     let last = match outcome {
         Ok(Outcome::Complete) => EngineReport { phase: PhaseKind::Complete, failure: None, ..last },
         Ok(Outcome::Failed(failure)) => failed(last, failure),
         Ok(Outcome::Cancelled) => EngineReport { phase: PhaseKind::Cancelled, failure: None, ..last },
-        Ok(Outcome::Stopped) => {
-            tracing::info!(migration = %id, "stopped");
-            // It may be over meanwhile, cancelled or expired: nobody continues then from what is kept here.
-            let told = tokio::time::timeout(LAST_WORD, reporter.send(&last)).await;
-            if matches!(told, Ok(Ok(Ordered { directive: Directive::Cancel { .. }, .. }))) {
-                limosa_engine::forget(&reporter.agent.config.data_dir, id).await;
-            }
-            return;
-        }
+        Ok(Outcome::Stopped) => return report_stop(&mut reporter, &last).await,
         Err(error) => failed(last, Failure::new(ErrorCode::Internal, format!("the engine ended: {error}"))),
     };
-    tracing::info!(migration = %id, phase = ?last.phase, failure = ?last.failure, "ended");
-    report_end(&mut reporter, &last, &leaving).await;
+    tracing::info!(phase = ?last.phase, failure = ?last.failure, "the migration's engine ended");
+    report_end(&mut reporter, &last, &work.leaving).await;
+}
+
+/// The migration may be over meanwhile, cancelled or expired: nobody continues then from what is kept here.
+async fn report_stop(reporter: &mut Reporter, last: &EngineReport) {
+    tracing::info!("the migration's engine was stopped");
+    let told = tokio::time::timeout(LAST_WORD, reporter.send(last)).await;
+    if matches!(told, Ok(Ok(Ordered { directive: Directive::Cancel { .. }, .. }))) {
+        limosa_engine::forget(&reporter.agent.config.data_dir, reporter.id).await;
+    }
 }
 
 fn failed(last: EngineReport, failure: Failure) -> EngineReport {
@@ -176,7 +213,7 @@ async fn report_end(reporter: &mut Reporter, last: &EngineReport, leaving: &Atom
     let mut pause = Duration::from_millis(200);
     while let Err(error) = reporter.send(last).await {
         if reporter.lease_is_over() && (error.is_refusal() || leaving.load(Ordering::SeqCst)) {
-            tracing::warn!(%error, "the end could not be reported");
+            tracing::warn!(%error, "the migration's end could not be reported");
             return;
         }
         tokio::time::sleep(pause).await;
@@ -276,7 +313,7 @@ pub(crate) async fn validate(agent: Arc<Agent>, given: ValidationAssignment) {
     for _ in 0..10 {
         match agent.post::<serde_json::Value>(&path, &report).await {
             Ok(_) => return,
-            Err(error) => tracing::warn!(validation = %id, %error, "a validation's result was not taken"),
+            Err(error) => tracing::warn!(%error, "the server did not take the result of the validation"),
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(5));

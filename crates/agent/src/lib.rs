@@ -29,6 +29,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 /// How often the announced facts are read again.
 const REFRESH: Duration = Duration::from_secs(30);
@@ -230,7 +231,8 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send)
             Ok(work) => {
                 for waiting in work.validations {
                     if validated.insert(waiting.validation_id) {
-                        tokio::spawn(assignment::validate(Arc::clone(&agent), waiting));
+                        let span = tracing::info_span!("validation", id = %waiting.validation_id);
+                        tokio::spawn(assignment::validate(Arc::clone(&agent), waiting).instrument(span));
                     }
                 }
                 for id in work.over {
@@ -240,7 +242,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send)
                     running = Some(assignment::Running::start(Arc::clone(&agent), given));
                 }
             }
-            Err(error) => tracing::warn!(%error, "no heartbeat"),
+            Err(error) => tracing::warn!(%error, "the heartbeat failed"),
         }
     }
     if let Some(running) = running {

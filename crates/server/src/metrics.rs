@@ -6,7 +6,10 @@ mod migrations;
 use crate::{
     App,
     auth::Principal,
-    http::render::{self, ApiError, Wishes},
+    http::{
+        middleware::request_id,
+        render::{self, ApiError, Wishes},
+    },
 };
 use axum::{
     Extension,
@@ -80,11 +83,7 @@ impl Default for Metrics {
 pub(crate) async fn measure(State(app): State<Arc<App>>, request: Request, next: Next) -> Response<Body> {
     let began = Instant::now();
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str).to_owned();
-    let method = match request.method().as_str() {
-        known @ ("GET" | "POST" | "PUT" | "DELETE" | "PATCH" | "HEAD" | "OPTIONS") => known.to_owned(),
-        // Whatever a client makes up must not become a series of its own.
-        _ => "other".to_owned(),
-    };
+    let method = request_id::method(request.method()).to_owned();
     let response = next.run(request).await;
     let status = response.status().as_u16();
     let taken = Taken { method: method.clone(), route: route.clone() };

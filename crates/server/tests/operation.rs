@@ -51,3 +51,16 @@ async fn a_store_that_breaks_is_not_taken_for_wrong_credentials() {
     let digest = Answer::of(server.request(Method::GET, &path).header("authorization", signature)).await;
     assert_eq!(digest.error(), (500, "UNEXPECTED_ERROR".to_owned()));
 }
+
+#[tokio::test]
+async fn an_answer_names_its_request_as_the_client_did() {
+    let server = TestServer::start().await;
+    for path in ["/api/atlas/v2/orgs", "/api/openapi.json", "/api/limosa/v1/session", "/no/such/path"] {
+        let asked = async |id: &str| {
+            let answer = Answer::of(server.request(Method::GET, path).header("x-request-id", id)).await;
+            answer.headers.get("x-request-id").map(|id| id.to_str().expect("is text").to_owned())
+        };
+        assert_eq!(asked("the-client.s_0").await.as_deref(), Some("the-client.s_0"));
+        assert_eq!((asked("not plain").await, asked(&"a".repeat(65)).await), (None, None));
+    }
+}

@@ -4,7 +4,7 @@ use crate::{
     App, dashboard,
     http::{
         dispatch,
-        middleware::{access_list, authenticate, body, headers, panics, paths, rate_limit},
+        middleware::{access_list, authenticate, body, headers, panics, paths, rate_limit, request_id},
         openapi, table,
     },
     metrics,
@@ -13,7 +13,7 @@ use axum::{
     Router,
     extract::{Path, Request, State},
     http::{Method, StatusCode},
-    middleware::from_fn_with_state,
+    middleware::{from_fn, from_fn_with_state},
     response::IntoResponse,
     routing::{MethodFilter, MethodRouter, get, on},
 };
@@ -74,5 +74,6 @@ pub(crate) fn build(app: Arc<App>) -> Router {
         .layer(CompressionLayer::new())
         .layer(CatchPanicLayer::custom(panics::answer))
         .layer(from_fn_with_state(Arc::clone(&app), metrics::measure))
+        .layer(from_fn(request_id::name))
         .with_state(app)
 }
