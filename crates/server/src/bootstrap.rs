@@ -9,7 +9,7 @@ use limosa_model::{
     wire::account::{Role, RoleName},
 };
 use serde::{Deserialize, Serialize};
-use std::{fs, os::unix::fs::DirBuilderExt, path::Path};
+use std::{fs, path::Path};
 
 /// How long the first service account's secret is accepted: ten years.
 const FIRST_SECRET_SECONDS: i64 = 10 * 365 * 86_400;
@@ -30,11 +30,6 @@ pub struct Bootstrap {
     pub client_id: String,
     /// Its secret.
     pub client_secret: Secret,
-}
-
-/// Creates `dir` for this user only.
-pub(crate) fn create_private_dir(dir: &Path) -> Result<(), ServerError> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| ServerError::File(dir.to_owned(), e))
 }
 
 fn read(file: &Path) -> Result<Bootstrap, ServerError> {
@@ -84,11 +79,11 @@ pub(crate) fn load_or_create(file: &Path, store: &Store) -> Result<Option<Bootst
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rotate;
+    use crate::data_dir;
 
     /// The store in a directory, and the file beside it.
     fn begun(dir: &Path) -> (Store, Option<Bootstrap>) {
-        let store = rotate::open(dir).expect("opens");
+        let store = data_dir::open(dir).expect("opens");
         let first = load_or_create(&dir.join("bootstrap.json"), &store).expect("begins");
         (store, first)
     }

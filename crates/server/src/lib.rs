@@ -6,15 +6,16 @@ pub mod bench;
 mod blocking;
 mod bootstrap;
 mod dashboard;
+mod data_dir;
 mod error;
 #[cfg(test)]
 mod fuzz;
 mod handlers;
 mod http;
+mod key_rotation;
 mod metrics;
 mod notify;
 mod rate_limits;
-mod rotate;
 mod scheduler;
 mod seal;
 mod store;
@@ -23,9 +24,9 @@ mod tls;
 pub use bootstrap::Bootstrap;
 pub use error::ServerError;
 pub use http::connections::MOST_CONNECTIONS;
+pub use key_rotation::rotate_key;
 pub use notify::{NotifyConfig, NotifyError, try_out};
 pub use rate_limits::RequestLimits;
-pub use rotate::rotate_key;
 
 use axum::{ServiceExt, body::Body, http::Request};
 use axum_server::{
@@ -132,9 +133,9 @@ impl Server {
     /// Opens the store, makes the first organization, group and keys if it is empty, and binds.
     pub fn start(config: &ServerConfig) -> Result<Self, ServerError> {
         let tls = config.tls.as_ref().map(|(chain, key)| tls::load(chain, key)).transpose()?;
-        bootstrap::create_private_dir(&config.data_dir)?;
-        let lock = rotate::lock(&config.data_dir)?;
-        let store = rotate::open(&config.data_dir)?;
+        data_dir::create(&config.data_dir)?;
+        let lock = data_dir::lock(&config.data_dir)?;
+        let store = data_dir::open(&config.data_dir)?;
         let bootstrap = bootstrap::load_or_create(&config.data_dir.join("bootstrap.json"), &store)?;
         if config.notify.is_some() {
             store.begin_announcing()?;

@@ -1,64 +1,27 @@
 //! Replaces the key under which secrets are sealed.
 //!
 //! The new key is written beside the old one first; then the store is sealed again and notes the new key's fingerprint, in
-//! one transaction; then the new key takes the old one's place. Whatever dies in between, the fingerprint in the store
-//! tells which of the two files is the key, and the next opening sets them right.
+//! one transaction; then the new key takes the old one's place. Whatever dies in between, [`data_dir::open`] sets the two
+//! files right.
 
 use crate::{
-    ServerError,
+    ServerError, data_dir,
     seal::{Seal, next_of},
-    store::Store,
 };
-use std::{
-    fs::{self, File, TryLockError},
-    path::Path,
-};
+use std::{fs, path::Path};
 
-/// Held while a server, or a rotation, uses the directory.
-pub(crate) fn lock(data_dir: &Path) -> Result<File, ServerError> {
-    let error = |e| ServerError::File(data_dir.to_owned(), e);
-    let lock = File::create(data_dir.join("lock")).map_err(error)?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(ServerError::InUse(data_dir.to_owned())),
-        Err(TryLockError::Error(e)) => Err(error(e)),
-    }
-}
-
-/// The store with its key, after a rotation that died has been ended one way or the other.
-pub(crate) fn open(data_dir: &Path) -> Result<Store, ServerError> {
-    let (key, database) = (data_dir.join("secret.key"), data_dir.join("limosa.db"));
-    let next = next_of(&key);
-    let sealed_by = if database.exists() { Store::sealed_by(&database)? } else { None };
-    if next.exists() {
-        match &sealed_by {
-            Some(fingerprint) if Seal::open(&next)?.fingerprint == *fingerprint => fs::rename(&next, &key),
-            _ => fs::remove_file(&next),
-        }
-        .map_err(|e| ServerError::File(next.clone(), e))?;
-    }
-    let seal = Seal::open(&key)?;
-    if sealed_by.is_some_and(|fingerprint| fingerprint != seal.fingerprint) {
-        return Err(ServerError::Corrupt(format!(
-            "{} is not the key under which the secrets are sealed",
-            key.display()
-        )));
-    }
-    Store::open(&database, seal)
-}
-
-/// Seals all secrets of the server in `data_dir` under a new key; returns how many there are. Refused while a server
+/// Seals all secrets of the server in `dir` under a new key; returns how many there are. Refused while a server
 /// uses the directory.
-pub fn rotate_key(data_dir: &Path) -> Result<usize, ServerError> {
-    let key = data_dir.join("secret.key");
+pub fn rotate_key(dir: &Path) -> Result<usize, ServerError> {
+    let key = dir.join("secret.key");
     if !key.exists() {
         return Err(ServerError::Corrupt(format!(
             "{} has no secret.key: is it a server's data directory?",
-            data_dir.display()
+            dir.display()
         )));
     }
-    let _lock = lock(data_dir)?;
-    let mut store = open(data_dir)?;
+    let _lock = data_dir::lock(dir)?;
+    let mut store = data_dir::open(dir)?;
     let next = next_of(&key);
     let sealed = store.seal_anew(Seal::open(&next)?)?;
     fs::rename(&next, &key).map_err(|e| ServerError::File(key, e))?;
@@ -70,6 +33,7 @@ mod tests {
     use super::*;
     use crate::{
         bootstrap::{self, Bootstrap},
+        data_dir::{lock, open},
         seal::Place,
         store::{ApiKey, Uris, Validation, tests::migration},
     };
