@@ -2,7 +2,7 @@
 
 use crate::{
     args::{Cutover, Which},
-    commands::follow::{Detail, Watched},
+    commands::migration_handle::{Detail, MigrationHandle},
     error::CliError,
     profile::Profile,
 };
@@ -40,9 +40,9 @@ impl Call {
         self.profile.own(&format!("liveMigrations/{}{rest}", self.id))
     }
 
-    pub fn watched<'a>(&'a self, which: &'a Which) -> Watched<'a> {
+    pub fn watched<'a>(&'a self, which: &'a Which) -> MigrationHandle<'a> {
         let (profile, client) = (&self.profile, &self.client);
-        Watched {
+        MigrationHandle {
             profile,
             client,
             id: self.id,

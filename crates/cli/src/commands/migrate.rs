@@ -3,7 +3,8 @@
 
 use super::{
     Interrupt, check,
-    follow::{self, Detail},
+    migration_handle::{Detail, MigrationHandle},
+    progress_loop::follow_until_done,
     rerun,
 };
 use crate::{
@@ -80,10 +81,30 @@ async fn migrate(given: &Migrate, ui: &mut Ui) -> Result<(), CliError> {
     }
     let state = State::open(&given.state_dir, &given.ends).await?;
     ui::log_to(&given.state_dir.join("limosa.log"), given.log.log_format)?;
+    let server = server(given)?;
+    // The state directory proved it to be the cluster that it was.
+    server.know_cluster(DESTINATION, &given.ends.destination)?;
+    let profile = Profile::of(&server, &state.profile)?;
+    profile.write(&state.profile)?;
+    let client = profile.client()?;
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(server.serve_until(stop.clone().cancelled_owned()));
+    let ended = match interruptible(&mut interrupt, prepare(given, &state, &profile, &client)).await {
+        Ok(Ok((known, token))) => {
+            let own = Own { given, state: &state, profile: &profile, client: &client };
+            own.run(known, token, ui, &mut interrupt).await
+        }
+        Ok(Err(error)) | Err(error) => Err(error),
+    };
+    stop.cancel();
+    end(serving, &mut interrupt).await?;
+    ended
+}
 
-    let server_dir = given.state_dir.join("server");
-    let server = Server::start(&ServerConfig {
-        data_dir: server_dir,
+/// The server of this migration alone, on this host.
+fn server(given: &Migrate) -> Result<Server, CliError> {
+    Ok(Server::start(&ServerConfig {
+        data_dir: given.state_dir.join("server"),
         listen: given.listen,
         cutover_window_seconds: given.cutover_window,
         session_seconds: limosa_server::SESSION_SECONDS,
@@ -92,45 +113,86 @@ async fn migrate(given: &Migrate, ui: &mut Ui) -> Result<(), CliError> {
         limits: RequestLimits::default(),
         most_connections: limosa_server::MOST_CONNECTIONS,
         public_url: None,
-    })?;
-    // The state directory proved it to be the cluster that it was.
-    server.know_cluster(DESTINATION, &given.ends.destination)?;
-    let profile = Profile::of(&server, &state.profile)?;
-    profile.write(&state.profile)?;
-    let client = profile.client()?;
-    let stop = CancellationToken::new();
-    let serving = tokio::spawn(server.serve_until(stop.clone().cancelled_owned()));
+    })?)
+}
 
-    let joining = interruptible(&mut interrupt, prepare(given, &state, &profile, &client)).await;
-    let ended = match joining {
-        Ok(Ok((known, token))) => {
-            let leave = CancellationToken::new();
-            let mut agent =
-                tokio::spawn(limosa_agent::run(agent(given, &profile, token), leave.clone().cancelled_owned()));
-            tokio::select! {
-                ended = drive(given, &state, &profile, &client, known, ui, &mut interrupt) => {
-                    if matches!(ended, Ok(()) | Err(CliError::Failed { .. } | CliError::Expired | CliError::Cancelled)) {
-                        tokio::time::sleep(LINGER).await;
-                    }
-                    if matches!(ended, Err(CliError::Interrupted)) {
-                        ui::say("stopping; what is under way is brought to a point from which it can continue");
-                    }
-                    leave.cancel();
-                    end(agent, &mut interrupt).await?;
-                    ended
+/// A migration whose server and agent this process runs itself.
+struct Own<'a> {
+    given: &'a Migrate,
+    state: &'a State,
+    profile: &'a Profile,
+    client: &'a Client,
+}
+
+impl Own<'_> {
+    /// Follows the migration to its end while the agent carries it out, and then ends the agent.
+    async fn run(
+        &self,
+        known: Option<Detail>,
+        token: Secret,
+        ui: &mut Ui,
+        interrupt: &mut Interrupt,
+    ) -> Result<(), CliError> {
+        let leave = CancellationToken::new();
+        let agent = agent(self.given, self.profile, token);
+        let mut agent = tokio::spawn(limosa_agent::run(agent, leave.clone().cancelled_owned()));
+        tokio::select! {
+            ended = self.drive(known, ui, interrupt) => {
+                if matches!(ended, Ok(()) | Err(CliError::Failed { .. } | CliError::Expired | CliError::Cancelled)) {
+                    tokio::time::sleep(LINGER).await;
                 }
-                // Nobody told it to: without it nothing continues.
-                left = &mut agent => Err(match left {
-                    Ok(Err(error)) => error.into(),
-                    Ok(Ok(())) | Err(_) => CliError::AgentEnded,
-                }),
+                if matches!(ended, Err(CliError::Interrupted)) {
+                    ui::say("stopping; what is under way is brought to a point from which it can continue");
+                }
+                leave.cancel();
+                end(agent, interrupt).await?;
+                ended
+            }
+            // It was not asked to end: without it nothing continues.
+            left = &mut agent => Err(match left {
+                Ok(Err(error)) => error.into(),
+                Ok(Ok(())) | Err(_) => CliError::AgentEnded,
+            }),
+        }
+    }
+
+    /// Creates the migration, or continues with the one that is there, and sees it to its end.
+    async fn drive(&self, known: Option<Detail>, ui: &mut Ui, interrupt: &mut Interrupt) -> Result<(), CliError> {
+        let Self { given, state, profile, client } = *self;
+        let over = match known.as_ref().filter(|known| known.phase == PhaseKind::Complete) {
+            Some(known) => Some(rerun::completed(given, known, given.state_dir.join("agent")).await?),
+            None => None,
+        };
+        let id = match &known {
+            Some(known) => {
+                if matches!(known.phase, PhaseKind::Failed | PhaseKind::Paused) {
+                    let path = profile.own(&format!("liveMigrations/{}/resume", known.id));
+                    client.call(Method::POST, &path, Some(json!({"recopy": given.recopy}))).await?;
+                }
+                known.id
+            }
+            None => {
+                interruptible(interrupt, announced(profile, client)).await??;
+                create(given, profile, client).await?
+            }
+        };
+        ui.begin(id);
+        ui.show(Event::Started { url: &profile.url, profile: &state.profile, resumed: known.is_some() });
+        let watched =
+            MigrationHandle { profile, client, id, profile_file: &state.profile, cutover: given.cutover, is_own: true };
+        rerun::apply(given, &watched, known.as_ref()).await?;
+        interruptible(interrupt, follow_until_done(&watched, ui)).await??;
+        super::report::keep(&watched, ui).await?;
+        match watched.way_back().await? {
+            Some(back) if !back.phase.is_final() || back.phase == PhaseKind::Failed => {
+                follow_back(&watched, &back, ui, interrupt).await
+            }
+            Some(_) | None => {
+                over.iter().for_each(|line| ui::say(line));
+                Ok(())
             }
         }
-        Ok(Err(error)) | Err(error) => Err(error),
-    };
-    stop.cancel();
-    end(serving, &mut interrupt).await?;
-    ended
+    }
 }
 
 /// Shows what is only to be known; the rest stands in the way.
@@ -259,54 +321,9 @@ async fn prepare(
     Ok((known, Secret::new(token)))
 }
 
-/// Creates the migration, or continues with the one that is there, and sees it to its end.
-async fn drive(
-    given: &Migrate,
-    state: &State,
-    profile: &Profile,
-    client: &Client,
-    known: Option<Detail>,
-    ui: &mut Ui,
-    interrupt: &mut Interrupt,
-) -> Result<(), CliError> {
-    let over = match known.as_ref().filter(|known| known.phase == PhaseKind::Complete) {
-        Some(known) => Some(rerun::completed(given, known, given.state_dir.join("agent")).await?),
-        None => None,
-    };
-    let id = match &known {
-        Some(known) => {
-            if matches!(known.phase, PhaseKind::Failed | PhaseKind::Paused) {
-                let path = profile.own(&format!("liveMigrations/{}/resume", known.id));
-                client.call(Method::POST, &path, Some(json!({"recopy": given.recopy}))).await?;
-            }
-            known.id
-        }
-        None => {
-            interruptible(interrupt, announced(profile, client)).await??;
-            create(given, profile, client).await?
-        }
-    };
-    ui.begin(id);
-    ui.show(Event::Started { url: &profile.url, profile: &state.profile, resumed: known.is_some() });
-    let watched =
-        follow::Watched { profile, client, id, profile_file: &state.profile, cutover: given.cutover, is_own: true };
-    rerun::apply(given, &watched, known.as_ref()).await?;
-    interruptible(interrupt, follow::to_the_end(&watched, ui)).await??;
-    super::report::keep(&watched, ui).await?;
-    match watched.way_back().await? {
-        Some(back) if !back.phase.is_final() || back.phase == PhaseKind::Failed => {
-            follow_back(&watched, &back, ui, interrupt).await
-        }
-        Some(_) | None => {
-            over.iter().for_each(|line| ui::say(line));
-            Ok(())
-        }
-    }
-}
-
 /// Follows the way back of a migration that is complete, until someone ends it or returns by it.
 async fn follow_back(
-    forth: &follow::Watched<'_>,
+    forth: &MigrationHandle<'_>,
     back: &Detail,
     ui: &mut Ui,
     interrupt: &mut Interrupt,
@@ -323,8 +340,8 @@ async fn follow_back(
     let resumed = back.phase != PhaseKind::Scheduled;
     ui.show(Event::Started { url: &forth.profile.url, profile: forth.profile_file, resumed });
     let cutover = crate::args::Cutover::Manual;
-    let watched = follow::Watched { id, cutover, ..*forth };
-    match interruptible(interrupt, follow::to_the_end(&watched, ui)).await? {
+    let watched = MigrationHandle { id, cutover, ..*forth };
+    match interruptible(interrupt, follow_until_done(&watched, ui)).await? {
         // Closed: that is how it ends when all is well.
         Err(CliError::Cancelled) => Ok(()),
         ended => ended,

@@ -3,7 +3,8 @@
 use super::{
     Interrupt,
     call::{Call, results},
-    follow::{self, Waits, Watched},
+    migration_handle::MigrationHandle,
+    progress_loop::{Waits, follow_until_done},
     report,
 };
 use crate::{
@@ -91,7 +92,7 @@ async fn watch(which: &Which, quiet: bool) -> Result<(), CliError> {
     ui.begin(call.id);
     let watched = call.watched(which);
     tokio::select! {
-        ended = follow::to_the_end(&watched, &mut ui) => match ended {
+        ended = follow_until_done(&watched, &mut ui) => match ended {
             Err(CliError::Interrupted) => Ok(()),
             ended => ended,
         },
@@ -127,7 +128,7 @@ async fn abort_cutover(which: &Which) -> Result<(), CliError> {
     let mut waits = Waits::default();
     loop {
         let now = watched.detail().await?;
-        waits.tell(&now.progress);
+        waits.say(&now.progress);
         let ended_otherwise = match now.phase {
             PhaseKind::CuttingOver | PhaseKind::Finalizing => None,
             PhaseKind::Synced | PhaseKind::CatchingUp => break,
@@ -170,11 +171,11 @@ async fn rehearse(which: &Which) -> Result<(), CliError> {
 }
 
 /// Waits for the end of a cutover under way.
-async fn until_complete(watched: &Watched<'_>) -> Result<(), CliError> {
+async fn until_complete(watched: &MigrationHandle<'_>) -> Result<(), CliError> {
     let mut waits = Waits::default();
     loop {
         let now = watched.detail().await?;
-        waits.tell(&now.progress);
+        waits.say(&now.progress);
         match now.phase {
             PhaseKind::CuttingOver | PhaseKind::Finalizing => {}
             PhaseKind::Complete => return Ok(()),

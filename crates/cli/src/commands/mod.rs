@@ -6,18 +6,19 @@ mod check;
 mod clusters;
 mod doctor;
 mod explain;
-mod follow;
 mod link;
 mod manual;
 mod migrate;
+mod migration_handle;
 mod migrations;
 mod notify;
+mod progress_loop;
 mod report;
 mod rerun;
 mod server;
 mod verify;
 
-pub(crate) use follow::Watched;
+pub(crate) use migration_handle::MigrationHandle;
 
 use crate::{
     args::{self, Arguments, Command},

@@ -1,6 +1,6 @@
 //! `limosa migrations report`, and the copy of it that `limosa migrate` leaves: its server ends with it.
 
-use super::{call::Call, follow::Watched};
+use super::{call::Call, migration_handle::MigrationHandle};
 use crate::{
     args::Which,
     error::CliError,
@@ -22,7 +22,7 @@ fn kept_beside(profile: &Path) -> PathBuf {
 }
 
 /// Keeps the report of a migration that is complete.
-pub(super) async fn keep(watched: &Watched<'_>, ui: &Ui) -> Result<(), CliError> {
+pub(super) async fn keep(watched: &MigrationHandle<'_>, ui: &Ui) -> Result<(), CliError> {
     let path = watched.profile.own(&format!("liveMigrations/{}/report", watched.id));
     let report = watched.client.call(Method::GET, &path, None).await?;
     let file = kept_beside(watched.profile_file);

@@ -4,7 +4,7 @@
 
 use super::{
     check,
-    follow::{Detail, Watched},
+    migration_handle::{Detail, MigrationHandle},
 };
 use crate::{args::Migrate, error::CliError, ui};
 use limosa_agent::http::HttpError;
@@ -13,7 +13,11 @@ use limosa_model::{Failure, PhaseKind, cutover::CutoverOptions};
 use std::path::PathBuf;
 
 /// Makes the options hold for the migration, `known` if it was there before, as far as they still can.
-pub(super) async fn apply(given: &Migrate, watched: &Watched<'_>, known: Option<&Detail>) -> Result<(), CliError> {
+pub(super) async fn apply(
+    given: &Migrate,
+    watched: &MigrationHandle<'_>,
+    known: Option<&Detail>,
+) -> Result<(), CliError> {
     let is_over = known.is_some_and(|known| known.phase.is_final() && known.phase != PhaseKind::Failed);
     if !is_over && let Some(limits) = given.limits.change(watched.limits().await?) {
         watched.limit(limits).await?;

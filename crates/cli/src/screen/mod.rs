@@ -4,7 +4,7 @@
 mod draw;
 mod view;
 
-use crate::{args::Cutover, commands::Watched, error::CliError, terminal};
+use crate::{args::Cutover, commands::MigrationHandle, error::CliError, terminal};
 use limosa_agent::http::HttpError;
 use limosa_model::{Limits, PhaseKind, limits::LoadLevel};
 use ratatui::{
@@ -86,7 +86,7 @@ fn unfolded(event: Event) -> [Option<Event>; 2] {
 }
 
 /// Shows the migration until it is over or someone leaves.
-pub(crate) async fn follow(watched: &Watched<'_>) -> Result<Left, CliError> {
+pub(crate) async fn follow(watched: &MigrationHandle<'_>) -> Result<Left, CliError> {
     let mut view = View::default();
     let mut cutover = watched.cutover;
     let mut answered = Instant::now();
@@ -119,7 +119,7 @@ pub(crate) async fn follow(watched: &Watched<'_>) -> Result<Left, CliError> {
     }
 }
 
-async fn refresh(watched: &Watched<'_>, view: &mut View, answered: &mut Instant) -> Result<(), CliError> {
+async fn refresh(watched: &MigrationHandle<'_>, view: &mut View, answered: &mut Instant) -> Result<(), CliError> {
     let known = async { Ok::<_, HttpError>((watched.described().await?, watched.events().await?)) };
     match known.await {
         Ok((detail, events)) => {
@@ -136,7 +136,7 @@ async fn refresh(watched: &Watched<'_>, view: &mut View, answered: &mut Instant)
 }
 
 /// What a key does; how someone left, if it was by this key.
-async fn press(watched: &Watched<'_>, view: &mut View, key: KeyEvent) -> Option<Left> {
+async fn press(watched: &MigrationHandle<'_>, view: &mut View, key: KeyEvent) -> Option<Left> {
     if key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL) {
         return Some(Left::Interrupted);
     }
@@ -181,7 +181,7 @@ async fn press(watched: &Watched<'_>, view: &mut View, key: KeyEvent) -> Option<
 }
 
 /// Sets the load level to the digit that was pressed; what became of it.
-async fn set_load(watched: &Watched<'_>, view: &View, digit: char) -> String {
+async fn set_load(watched: &MigrationHandle<'_>, view: &View, digit: char) -> String {
     let level = digit.to_digit(10).and_then(|level| LoadLevel::try_from(level as u8).ok());
     let Some(load_level) = level else { return "A load level is a number from 1 to 5.".to_owned() };
     let done = watched.limit(Limits { load_level, ..view.limits() }).await;
