@@ -14,6 +14,8 @@ mod requests;
 mod revoked;
 mod roles;
 mod session;
+mod stable_metrics;
 mod steering;
 mod store;
+mod stored_rows;
 mod support;
