@@ -13,17 +13,11 @@ const NAMED: usize = 50;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Refused {
     pub name: String,
-    pub code: Option<i32>,
+    /// Whether the reason lies in the index itself, so that a cutover can't complete. Another index that is only in its way
+    /// as long as neither is unique is no such reason: the cutover builds it.
+    pub is_lasting: bool,
     /// The server's words.
     pub why: String,
-}
-
-impl Refused {
-    /// Whether it is only another index that is in its way as long as neither is unique: the cutover builds it.
-    pub fn waits_for_the_cutover(&self) -> bool {
-        // IndexAlreadyExists, IndexOptionsConflict, IndexKeySpecsConflict
-        matches!(self.code, Some(68 | 85 | 86))
-    }
 }
 
 /// Which of the destination's indexes are missing, and where some may be. Cheap to clone.
@@ -34,7 +28,7 @@ pub(crate) struct Missing(Arc<Mutex<State>>);
 struct State {
     /// Collections of which something may be missing.
     suspects: BTreeSet<Namespace>,
-    /// Why each is; `None` as code: it was dropped, and is built again.
+    /// Why each is missing.
     known: BTreeMap<(Namespace, String), Refused>,
 }
 
@@ -57,7 +51,7 @@ impl Missing {
         state.suspects.insert(ns.clone());
         for name in names {
             let why = format!("dropped, since it refused a document; it is built again soon: {why}");
-            let refused = Refused { name: name.clone(), code: None, why };
+            let refused = Refused { name: name.clone(), is_lasting: false, why };
             state.known.insert((ns.clone(), name.clone()), refused);
         }
     }
@@ -94,7 +88,7 @@ impl Missing {
     /// All that the destination refused for a reason that lies in the index itself: why a cutover can't complete.
     pub fn refusals(&self) -> Vec<Finding> {
         let state = self.state();
-        let lasting = state.known.iter().filter(|(_, one)| one.code.is_some() && !one.waits_for_the_cutover());
+        let lasting = state.known.iter().filter(|(_, one)| one.is_lasting);
         lasting
             .map(|((ns, name), one)| {
                 let evidence = format!("the destination can't build index {name} of {ns}: {}", one.why);
@@ -123,8 +117,8 @@ mod tests {
         let (missing, ns) = (Missing::default(), Namespace::new("app", "c"));
         missing.dropped(&ns, &["ab".to_owned()], "cannot index parallel arrays");
         assert!(missing.refusals().is_empty() && missing.listed().len() == 1);
-        let refused = |name: &str, code| Refused { name: name.to_owned(), code: Some(code), why: "no".to_owned() };
-        missing.found(&ns, vec![refused("twin", 85), refused("hay", 197)]);
+        let refused = |name: &str, is_lasting| Refused { name: name.to_owned(), is_lasting, why: "no".to_owned() };
+        missing.found(&ns, vec![refused("twin", false), refused("hay", true)]);
         let found = missing.refusals();
         assert!(found.len() == 1 && found[0].evidence.contains("hay of app.c"), "{found:?}");
         missing.found(&ns, Vec::new());

@@ -17,28 +17,6 @@ pub(crate) const IN_PLACE: Duration = Duration::from_secs(15);
 /// The longest pause between two tries.
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Server codes of what passes by itself: network trouble, elections, shutdowns, interruptions. An interruption may be a
-/// successor's doing, who ends what an agent left open; the fence decides that at the next try.
-pub(crate) fn passes_by_itself(code: i32) -> bool {
-    match code {
-        // HostUnreachable, HostNotFound, NetworkTimeout, SocketException, connections that were closed
-        6 | 7 | 89 | 9001 | 10058 => true,
-        // ShutdownInProgress, NotWritablePrimary and its kin, PrimarySteppedDown, InterruptedDueToReplStateChange
-        91 | 189 | 10107 | 11600 | 11602 | 13435 | 13436 => true,
-        // FailedToSatisfyReadPreference, ReadConcernMajorityNotAvailableYet, WriteConcernFailed, PooledConnectionsReset
-        133 | 134 | 64 | 202 => true,
-        // CursorNotFound, MaxTimeMSExpired, CursorKilled, Interrupted, ExceededTimeLimit, TransactionTooOld
-        43 | 50 | 237 | 11601 | 262 | 225 => true,
-        // WriteConflict, NoSuchTransaction, SnapshotUnavailable, LockTimeout, TransactionExceededLifetimeLimitSeconds
-        112 | 251 | 246 | 24 | 290 => true,
-        // `$sample` that found no random document by chance
-        28799 => true,
-        // StaleConfig and its kin, InterruptedDueToStorageChange
-        13388 | 234 | 216 | 355 | 365 => true,
-        _ => false,
-    }
-}
-
 /// Whether a failure's cause may be fixed from outside, so that waiting is right.
 pub(crate) fn may_be_mended(code: ErrorCode) -> bool {
     matches!(

@@ -12,7 +12,7 @@ use crate::{
     },
     mongo::{
         cluster::Cluster,
-        error, raw_bson,
+        codes, error, raw_bson,
         raw_builder::{RawArrayBuilder, RawDocBuilder},
         raw_value::Value,
     },
@@ -118,7 +118,11 @@ impl Slot {
                 Err(Refused::Transient(error)) if backoff.wait().await => {
                     tracing::debug!(%error, %ns, "a batch is sent again");
                     // Nothing conflicts with a copy but the size of it: a cache may be too full for so many keys at once.
-                    let most = if error::code(&error) == Some(112) { batch.len().div_ceil(2) } else { batch.len() };
+                    let most = if error::code(&error) == Some(codes::WRITE_CONFLICT) {
+                        batch.len().div_ceil(2)
+                    } else {
+                        batch.len()
+                    };
                     pending.extend(batch.chunks(most).rev().map(<[_]>::to_vec));
                 }
                 Err(Refused::Transient(error) | Refused::TooLarge(error)) => {
@@ -154,10 +158,8 @@ impl Slot {
         match error::code(&error) {
             _ if error::is_transient(&error) => Refused::Transient(error),
             None if error::is_unreadable(&error) => Refused::Unreadable(error),
-            // BSONObjectTooLarge, TransactionTooLargeForCache
-            Some(10334 | 388) => Refused::TooLarge(error),
-            // OperationNotSupportedInTransaction
-            Some(263) => Refused::NoTransaction,
+            Some(codes::BSON_OBJECT_TOO_LARGE | codes::TRANSACTION_TOO_LARGE_FOR_CACHE) => Refused::TooLarge(error),
+            Some(codes::OPERATION_NOT_SUPPORTED_IN_TRANSACTION) => Refused::NoTransaction,
             _ => Refused::Failed(self.destination.failure(&error)),
         }
     }
@@ -241,14 +243,14 @@ impl Slot {
     fn judge(&self, ns: &Namespace, reply: &Document) -> Result<Option<Term>, Refused> {
         let errors = reply.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default();
         let codes = errors.iter().filter_map(Bson::as_document);
-        let worst = codes.clone().find(|e| !e.get_i32("code").is_ok_and(|c| c == 11000));
+        let worst = codes.clone().find(|e| !e.get_i32("code").is_ok_and(|code| code == codes::DUPLICATE_KEY));
         match (worst, errors.is_empty()) {
             (None, true) => Ok(Term::of(reply)),
             (None, false) => Err(Refused::Duplicate(Term::of(reply))),
             (Some(refused), _) => {
                 let message = refused.get_str("errmsg").unwrap_or("no reason given");
                 let code = refused.get_i32("code").unwrap_or(0);
-                if code == 263 {
+                if code == codes::OPERATION_NOT_SUPPORTED_IN_TRANSACTION {
                     return Err(Refused::NoTransaction);
                 }
                 Err(Refused::Failed(error::refused(code, format!("{ns} refused a document: {message}"))))

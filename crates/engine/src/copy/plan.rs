@@ -6,7 +6,7 @@
 use crate::mongo::{
     catalog::{self, Entry, Uuid},
     cluster::Cluster,
-    error,
+    codes, error,
     raw_bson::{self, as_i64},
     raw_value::{self, Value},
 };
@@ -24,9 +24,8 @@ const SAMPLES_PER_RANGE: i64 = 10;
 /// A sample is at most one in so many documents.
 const SAMPLED_SHARE: i64 = 20;
 
-/// How often it is tried to take a sample, and what the server answers when it met the same documents again and again.
+/// How often it is tried to take a sample.
 const SAMPLES_TRIED: usize = 3;
-const NO_SAMPLE: i32 = 28_799;
 
 /// One unit of the copy.
 #[derive(Clone, Debug, PartialEq)]
@@ -165,7 +164,9 @@ async fn sample(source: &Cluster, ns: &Namespace, samples: i64) -> Result<Option
         match ids(source, ns, command.clone()).await {
             Ok(ids) => return Ok(Some(ids)),
             Err(e) if error::is_gone(&e) => return Ok(Some(Vec::new())),
-            Err(e) if error::code(&e) == Some(NO_SAMPLE) => tracing::debug!(%ns, error = %e, "no sample"),
+            Err(e) if error::code(&e) == Some(codes::SAMPLE_FOUND_NOTHING) => {
+                tracing::debug!(%ns, error = %e, "no sample");
+            }
             Err(e) => return Err(source.failure(&e)),
         }
     }

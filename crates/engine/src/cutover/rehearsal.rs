@@ -11,7 +11,7 @@ use crate::{
     mongo::{
         catalog::{self, Kind},
         cluster::Cluster,
-        definition_diff, error, index_spec,
+        codes, definition_diff, error, index_spec,
     },
     replication::{
         late_writes::{self, Recent},
@@ -207,7 +207,7 @@ async fn finalize(
                 doc! {"collMod": &entry.ns.coll, "index": {"name": name, "unique": true}, "dryRun": true};
             match destination.db(&entry.ns.db).run_command(trial).await {
                 Ok(_) => {}
-                Err(e) if matches!(error::code(&e), Some(359 | 11000)) => {
+                Err(e) if error::code(&e).is_some_and(codes::is_not_unique) => {
                     let evidence = indexes::violations(destination, &entry.ns, &index, &e).await;
                     plan.findings.push(Finding::error(
                         ErrorCode::UniqueConversionFailed,
@@ -218,8 +218,12 @@ async fn finalize(
                 // Not there yet.
                 Err(e) if error::is_gone(&e) => {}
                 // It may be made unique; 6.0 looks at the keys only once `prepareUnique` is on, which would be a change.
-                Err(e) if error::code(&e) == Some(72) && e.to_string().contains("prepareUnique=false") => {}
-                Err(e) if error::code(&e) == Some(72) => plan.findings.push(not_convertible(&entry.ns, name, &e)),
+                Err(e)
+                    if error::code(&e) == Some(codes::INVALID_OPTIONS)
+                        && e.to_string().contains("prepareUnique=false") => {}
+                Err(e) if error::code(&e) == Some(codes::INVALID_OPTIONS) => {
+                    plan.findings.push(not_convertible(&entry.ns, name, &e));
+                }
                 Err(e) => return Err(destination.failure(&e)),
             }
         }

@@ -4,7 +4,7 @@
 //! too. An open transaction holds that lock until it ends. So each try has a time limit, and there are few.
 
 use crate::{
-    mongo::{cluster::Cluster, current_op, error},
+    mongo::{cluster::Cluster, codes, current_op, error},
     retry::Backoff,
 };
 use bson::{Document, doc};
@@ -79,14 +79,18 @@ pub(crate) async fn block_writes(source: &Cluster) -> Result<(), Failure> {
         tried += 1;
         match source.db("admin").run_command(command(true)).await {
             Ok(_) => return Ok(()),
-            Err(e) if error::code(&e) == Some(13) => return Err(refused(NO_PRIVILEGE)),
-            // MaxTimeMSExpired, LockTimeout
-            Err(e) if matches!(error::code(&e), Some(50 | 24)) && tried < TRIES => tokio::time::sleep(PAUSE).await,
-            Err(e) if matches!(error::code(&e), Some(50 | 24)) => return Err(refused(&holders(source).await?)),
+            Err(e) if error::code(&e) == Some(codes::UNAUTHORIZED) => return Err(refused(NO_PRIVILEGE)),
+            Err(e) if is_held_up(&e) && tried < TRIES => tokio::time::sleep(PAUSE).await,
+            Err(e) if is_held_up(&e) => return Err(refused(&holders(source).await?)),
             Err(e) if error::code(&e).is_none() => return Err(source.failure(&e)),
             Err(e) => return Err(refused(&error::words(&e))),
         }
     }
+}
+
+/// Whether the block wasn't made because the server's global lock is held.
+fn is_held_up(error: &mongodb::error::Error) -> bool {
+    matches!(error::code(error), Some(codes::MAX_TIME_MS_EXPIRED | codes::LOCK_TIMEOUT))
 }
 
 /// What holds the server's global lock, in words.
@@ -110,8 +114,10 @@ pub(crate) async fn unblock_writes(source: &Cluster) -> Result<(), Failure> {
     loop {
         match source.db("admin").run_command(command(false)).await {
             Ok(_) => return Ok(()),
-            // IllegalOperation, CommandNotFound: nothing can be blocked here.
-            Err(e) if matches!(error::code(&e), Some(20 | 59)) => return Ok(()),
+            // Nothing can be blocked here.
+            Err(e) if matches!(error::code(&e), Some(codes::ILLEGAL_OPERATION | codes::COMMAND_NOT_FOUND)) => {
+                return Ok(());
+            }
             Err(e) if error::is_transient(&e) && pause.wait().await => {}
             Err(e) => return Err(source.failure(&e)),
         }

@@ -2,7 +2,7 @@
 //! says outlives any single server.
 
 use crate::{
-    mongo::{catalog::Uuid, cluster::Cluster, error, raw_bson::as_i64},
+    mongo::{catalog::Uuid, cluster::Cluster, codes, error, raw_bson::as_i64},
     retry::Backoff,
     source::position::Position,
 };
@@ -12,9 +12,6 @@ use mongodb::ClientSession;
 use mongodb::error::Error;
 use mongodb::options::WriteConcern;
 use std::collections::HashMap;
-
-/// The server's code where a collection is there already.
-const NAMESPACE_EXISTS: i32 = 48;
 
 /// An epoch that no holder has: what carries it is written by nobody any more.
 const CLOSED: i64 = i64::MAX;
@@ -121,7 +118,7 @@ impl Store {
             }
         };
         if let Some(Bson::Document(first)) = reply.get_array("writeErrors").ok().and_then(|errors| errors.first())
-            && first.get_i32("code").is_ok_and(|code| code != 11000)
+            && first.get_i32("code").is_ok_and(|code| code != codes::DUPLICATE_KEY)
         {
             let message = first.get_str("errmsg").unwrap_or("write refused");
             return Err(error::refused(first.get_i32("code").unwrap_or(0), format!("destination: {message}")));
@@ -220,7 +217,7 @@ impl Store {
         // Two transactions that make one collection at once would be in each other's way.
         for collection in ["ranges", "collections"] {
             match self.destination.define(DATABASE, doc! {"create": collection}).await {
-                Err(e) if error::code(&e) != Some(NAMESPACE_EXISTS) => return Err(self.destination.failure(&e)),
+                Err(e) if error::code(&e) != Some(codes::NAMESPACE_EXISTS) => return Err(self.destination.failure(&e)),
                 Ok(_) | Err(_) => {}
             }
         }
@@ -405,7 +402,7 @@ impl Store {
         match noted.get_array("writeErrors").ok().and_then(|all| all.first()).and_then(Bson::as_document) {
             None => {}
             // All of it was committed before, and that answer was lost.
-            Some(refused) if refused.get_i32("code").is_ok_and(|code| code == 11000) => return Ok(()),
+            Some(refused) if refused.get_i32("code").is_ok_and(|code| code == codes::DUPLICATE_KEY) => return Ok(()),
             Some(refused) => {
                 let message = refused.get_str("errmsg").unwrap_or("no reason given");
                 return Err(Error::custom(format!("a note of the migration was refused: {message}")));

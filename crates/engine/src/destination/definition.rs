@@ -10,7 +10,7 @@ use crate::{
     mongo::{
         catalog::{self, Uuid},
         cluster::Cluster,
-        error,
+        codes, error,
     },
     retry::Backoff,
 };
@@ -21,12 +21,6 @@ use mongodb::error::Error;
 
 /// How often a collection is followed to its new name, before somebody else must be at work.
 const TRIES: usize = 3;
-
-/// NamespaceExists: a view, or a collection that came meanwhile.
-const OCCUPIED: i32 = 48;
-
-/// Interrupted, by `killOp` for one.
-const INTERRUPTED: i32 = 11601;
 
 /// Commands that a former holder may have left running and that would do harm. An index build does none: it is joined.
 const ENDED: [&str; 5] = ["drop", "renameCollection", "create", "collMod", "dropIndexes"];
@@ -98,7 +92,7 @@ impl Cluster {
         loop {
             match self.define_once(db, command.clone()).await {
                 // A successor ends what its predecessors run; only the fence tells who that is.
-                Err(e) if error::code(&e) == Some(INTERRUPTED) => return Err(e),
+                Err(e) if error::code(&e) == Some(codes::INTERRUPTED) => return Err(e),
                 Err(e) if error::is_transient(&e) && pause.wait().await => {}
                 ended => return ended,
             }
@@ -168,7 +162,8 @@ pub(crate) async fn rename_collection(cluster: &Cluster, from: &Place, to: &Name
         place.hold(cluster, &mut command);
         match cluster.define_once("admin", command).await {
             Ok(_) => return Ok(()),
-            Err(e) if error::is_gone(&e) || error::code(&e) == Some(OCCUPIED) => {}
+            // The name is taken by a view, or by a collection that came meanwhile.
+            Err(e) if error::is_gone(&e) || error::code(&e) == Some(codes::NAMESPACE_EXISTS) => {}
             Err(e) => return Err(cluster.failure(&e)),
         }
         place = place.now(cluster).await?.ok_or_else(gone)?;
@@ -213,7 +208,7 @@ async fn former(destination: &Cluster, migration: &str, epoch: i64) -> Result<Ve
     };
     let found = match list(true).await {
         // A user may always see its own.
-        Err(e) if error::code(&e) == Some(13) => list(false).await,
+        Err(e) if error::code(&e) == Some(codes::UNAUTHORIZED) => list(false).await,
         listed => listed,
     };
     let found = found.map_err(|e| destination.failure(&e))?;

@@ -144,7 +144,7 @@ mod tests {
         let tracker = Tracker::new(tokio::sync::watch::Sender::new(EngineReport::begin()), Metrics::default());
         let mut upkeep = Upkeep::new(&tracker, Properties::Deferred);
         upkeep.all = false;
-        let hay = Refused { name: "hay".to_owned(), code: Some(197), why: "no".to_owned() };
+        let hay = Refused { name: "hay".to_owned(), is_lasting: true, why: "no".to_owned() };
         tracker.missing.found(&Namespace::new("app", "c"), vec![hay]);
         assert!(upkeep.is_done(), "it is tried again in a minute");
         upkeep.try_again();

@@ -12,7 +12,7 @@ use crate::{
     mongo::{
         catalog::{self, Entry, Kind, Uuid},
         cluster::Cluster,
-        error,
+        codes, error,
         index_spec::{Properties, list, same, wanted},
         raw_bson::as_i64,
     },
@@ -202,11 +202,15 @@ async fn build_together(
     match destination.db(&ns.db).run_command(command).await.and_then(error::confirmed) {
         Ok(_) => Ok(Vec::new()),
         // The release has the parameter, and its feature compatibility version doesn't allow it.
-        Err(e) if place.uuid.is_some() && error::code(&e) == Some(72) && e.to_string().contains("collectionUUID") => {
+        Err(e)
+            if place.uuid.is_some()
+                && error::code(&e) == Some(codes::INVALID_OPTIONS)
+                && e.to_string().contains("collectionUUID") =>
+        {
             build(destination, Place { uuid: None, ..place }, specs, properties).await
         }
         Err(e) if error::is_gone(&e) || error::is_transient(&e) => Err(destination.failure(&e)),
-        Err(e) if error::code(&e) == Some(68) => Ok(Vec::new()),
+        Err(e) if error::code(&e) == Some(codes::INDEX_ALREADY_EXISTS) => Ok(Vec::new()),
         // One that can't be built keeps none of the others back.
         Err(_) if specs.len() > 1 => {
             let mut refused = Vec::new();
@@ -219,12 +223,13 @@ async fn build_together(
         // another time are.
         Err(error) if properties == Properties::Deferred => {
             tracing::warn!(%ns, ?names, code = error::code(&error), "an index can't be built yet: {}", error::words(&error));
-            let refused = |name| Refused { name, code: error::code(&error), why: error::words(&error) };
+            let is_lasting = error::code(&error).is_some_and(|code| !codes::is_another_index(code));
+            let refused = |name| Refused { name, is_lasting, why: error::words(&error) };
             Ok(names.into_iter().map(refused).collect())
         }
         Err(e) => {
             let code = match error::code(&e) {
-                Some(11000) => ErrorCode::UniqueConversionFailed,
+                Some(codes::DUPLICATE_KEY) => ErrorCode::UniqueConversionFailed,
                 _ => ErrorCode::IndexBuildFailed,
             };
             Err(Failure::new(code, format!("index {} of {ns}: {}", names.join(", "), error::words(&e))))
@@ -248,21 +253,6 @@ fn creation(destination: &Cluster, place: &Place, specs: &[Document]) -> Documen
     };
     place.hold(destination, &mut command);
     command
-}
-
-/// Whether a write that was refused with `code` may have been refused by an index.
-pub(crate) fn may_cause(code: i32) -> bool {
-    match code {
-        // DuplicateKey, CannotCreateIndex, CannotIndexParallelArrays, an array in a text index, KeyTooLong
-        11_000 | 67 | 171 | 201 | 17_280 => true,
-        // 2d: not within its bounds, not a pair of numbers, an empty or half a location
-        13_022..=13_027 | 13_067 | 13_068 | 16_804 => true,
-        // 2dsphere, geoHaystack, a hashed array, a numeric field name that is a place in an array as well
-        16_755 | 16_775 | 16_766 | 16_746 => true,
-        // text: the language isn't a string, or not known
-        17_261 | 17_262 => true,
-        _ => false,
-    }
 }
 
 /// Drops indexes of the destination's `ns` that may refuse documents which the source accepted: at the first try those
@@ -360,7 +350,7 @@ async fn convert(destination: &Cluster, place: &Place, have: &Document, want: &D
         match destination.define(&ns.db, command).await {
             Ok(_) if unique => failpoint::reach(failpoint::UNIQUE_MADE, ns).await,
             Ok(_) => {}
-            Err(e) if unique && matches!(error::code(&e), Some(359 | 11000)) => {
+            Err(e) if unique && error::code(&e).is_some_and(codes::is_not_unique) => {
                 let mut undo = doc! {"collMod": &ns.coll, "index": {"name": name, "prepareUnique": false}};
                 place.hold(destination, &mut undo);
                 // The index stays as it was for the time until the next try; a failure here changes nothing of that.

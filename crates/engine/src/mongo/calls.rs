@@ -8,6 +8,7 @@
 use crate::{
     component::Part,
     mongo::{
+        codes,
         error::{self, Changed},
         side::Side,
     },
@@ -221,10 +222,9 @@ impl Calls {
 
     /// A server that suddenly doesn't know an option may have another feature compatibility version than before.
     async fn judge<T>(&self, done: Result<T, Error>) -> Result<T, Error> {
-        let is_unknown = |code: i32| matches!(code, 9 | 72 | 40_415) || code > 1_000_000;
         if let Err(error) = &done
             && self.0.level != UNKNOWN
-            && error::code(error).is_some_and(is_unknown)
+            && error::code(error).is_some_and(codes::is_unknown_option)
             && let Ok(Some(now)) = compatibility(&self.0.client).await
             && now.min(self.0.level) != self.0.level
         {
@@ -305,7 +305,7 @@ pub(crate) async fn compatibility(client: &Client) -> Result<Option<Release>, Er
     let asked = tokio::time::timeout(LOOK_FOR, client.database("admin").run_command(command)).await;
     let reply = match asked.map_err(|_| Error::from(std::io::Error::from(std::io::ErrorKind::TimedOut)))? {
         Ok(reply) => reply,
-        Err(e) if error::code(&e) == Some(13) => return Ok(None),
+        Err(e) if error::code(&e) == Some(codes::UNAUTHORIZED) => return Ok(None),
         Err(e) => return Err(e),
     };
     let own = reply.get_document("featureCompatibilityVersion").and_then(|own| own.get_str("version"));

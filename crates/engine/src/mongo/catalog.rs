@@ -1,6 +1,6 @@
 //! Collections, views and their options: read from either side, created on the destination, compared.
 
-use crate::mongo::{cluster::Cluster, error, raw_bson::as_i64};
+use crate::mongo::{cluster::Cluster, codes, error, raw_bson::as_i64};
 use bson::{Bson, Document, doc};
 use limosa_model::{Failure, Namespace, NamespaceFilter};
 
@@ -151,7 +151,7 @@ pub(crate) async fn create(destination: &Cluster, ns: &Namespace, options: &Docu
     }
     match destination.define(&ns.db, command).await {
         Ok(_) => {}
-        Err(e) if error::code(&e) == Some(48) => return Ok(Made::Existed),
+        Err(e) if error::code(&e) == Some(codes::NAMESPACE_EXISTS) => return Ok(Made::Existed),
         Err(e) => return Err(destination.failure(&e)),
     }
     if let Some(size) = converted {

@@ -3,7 +3,7 @@
 use crate::{
     mongo::{
         calls::{self, Calls, Db, Release},
-        connect, diagnose, error, latency,
+        codes, connect, diagnose, error, latency,
         privileges::Privileges,
         raw_bson,
         side::Side,
@@ -19,9 +19,6 @@ use mongodb::{
     options::{ClientOptions, Tls},
 };
 use std::fmt;
-
-/// A server that has no such command.
-const COMMAND_NOT_FOUND: i32 = 59;
 
 /// How long a primary has to prove that it is one.
 const PROOF_MILLIS: i32 = 10_000;
@@ -159,7 +156,7 @@ impl Cluster {
         };
         match self.db("limosa").run_command(command).await {
             Ok(_) => Ok(()),
-            Err(e) if matches!(error::code(&e), Some(50 | 262)) => {
+            Err(e) if error::code(&e).is_some_and(codes::is_time_limit) => {
                 Err(unproven("no majority of the members confirmed a read within ten seconds"))
             }
             Err(e) if error::is_not_primary(&e) => Err(unproven("it stepped down")),
@@ -227,8 +224,8 @@ async fn refuse_a_shard(side: Side, admin: &Db) -> Result<(), Failure> {
         }
         // One that was started for a shard and never added holds all of its data.
         Ok(_) => Ok(()),
-        Err(e) if error::code(&e) == Some(13) => Err(denied(side, "shardingState")),
-        Err(e) if error::code(&e) == Some(COMMAND_NOT_FOUND) => Ok(()),
+        Err(e) if error::code(&e) == Some(codes::UNAUTHORIZED) => Err(denied(side, "shardingState")),
+        Err(e) if error::code(&e) == Some(codes::COMMAND_NOT_FOUND) => Ok(()),
         Err(e) => Err(error::failure(side, &e)),
     }
 }
@@ -247,7 +244,7 @@ async fn set_id(side: Side, admin: &Db, set_name: &str) -> Result<String, Failur
             let id = settings.and_then(|settings| settings.get_object_id("replicaSetId"));
             Ok(id.map_or_else(|_| set_name.to_owned(), |id| id.to_hex()))
         }
-        Err(e) if error::code(&e) == Some(13) => Err(denied(side, "replSetGetConfig")),
+        Err(e) if error::code(&e) == Some(codes::UNAUTHORIZED) => Err(denied(side, "replSetGetConfig")),
         Err(e) => Err(error::failure(side, &e)),
     }
 }

@@ -1,6 +1,6 @@
 //! What a server is doing for its other clients, by `$currentOp`.
 
-use crate::mongo::{cluster::Cluster, error};
+use crate::mongo::{cluster::Cluster, codes, error};
 use bson::{Document, doc};
 use limosa_model::Failure;
 use std::collections::BTreeSet;
@@ -27,7 +27,7 @@ pub(crate) async fn operations(
     };
     match read.await {
         Ok(found) => Ok(Ok(found)),
-        Err(e) if error::code(&e) == Some(13) => {
+        Err(e) if error::code(&e) == Some(codes::UNAUTHORIZED) => {
             Ok(Err(format!("the user of the {} may not see it (privilege inprog, role clusterMonitor)", cluster.side)))
         }
         Err(e) if error::code(&e).is_some() => Ok(Err(format!("$currentOp answers: {}", error::words(&e)))),

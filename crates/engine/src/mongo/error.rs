@@ -1,13 +1,10 @@
 //! From a driver's error to a [`Failure`], and which errors are worth another try.
 
-use crate::{mongo::side::Side, retry};
+use crate::mongo::{codes, side::Side};
 use bson::Document;
 use limosa_model::{ErrorCode, Failure};
 use mongodb::error::{Error, ErrorKind, WriteFailure};
 use std::fmt;
-
-/// An index can't hold the value: neither can an `_id` that is looked for be in it.
-pub(crate) const CANNOT_BUILD_INDEX_KEYS: i32 = 201;
 
 /// The server's error code, if a server answered at all. The driver puts it in different places for a command that
 /// failed, a write that was refused, and a write whose concern wasn't met.
@@ -29,10 +26,9 @@ pub(crate) fn code(error: &Error) -> Option<i32> {
     }
 }
 
-/// Namespace not found, index not found, collection gone in the middle of a plan, or a view has taken its name.
+/// Whether the collection, or the index, is gone.
 pub(crate) fn is_gone(error: &Error) -> bool {
-    // 40280: `$collStats` of a collection that isn't there, before 6.0. 166: CommandNotSupportedOnView.
-    matches!(code(error), Some(26 | 27 | 166 | 175 | 361 | 40280))
+    code(error).is_some_and(codes::is_gone)
 }
 
 /// Whether the server's reply came and can't be read, since it quotes text that isn't UTF-8.
@@ -57,7 +53,7 @@ impl fmt::Display for Unconfirmed {
 pub(crate) fn confirmed(reply: Document) -> Result<Document, Error> {
     let Ok(unmet) = reply.get_document("writeConcernError") else { return Ok(reply) };
     let message = unmet.get_str("errmsg").unwrap_or("no reason given").to_owned();
-    Err(Error::custom(Unconfirmed { code: unmet.get_i32("code").unwrap_or(64), message }))
+    Err(Error::custom(Unconfirmed { code: unmet.get_i32("code").unwrap_or(codes::WRITE_CONCERN_FAILED), message }))
 }
 
 /// Whether it passes by itself.
@@ -73,7 +69,7 @@ pub(crate) fn is_transient(error: &Error) -> bool {
         | ErrorKind::ConnectionPoolCleared { .. }
         | ErrorKind::ServerSelection { .. }
         | ErrorKind::DnsResolve { .. } => true,
-        _ => code(error).is_some_and(retry::passes_by_itself),
+        _ => code(error).is_some_and(codes::is_transient),
     }
 }
 
@@ -90,7 +86,7 @@ pub(crate) fn is_connecting(error: &Error) -> bool {
 
 /// Whether the server isn't the primary, or isn't any more.
 pub(crate) fn is_not_primary(error: &Error) -> bool {
-    matches!(code(error), Some(189 | 10107 | 11602 | 13435 | 13436))
+    code(error).is_some_and(codes::is_not_primary)
 }
 
 /// Whether the driver refuses what it was given.
@@ -102,23 +98,19 @@ pub(crate) fn is_invalid_argument(error: &Error) -> bool {
 fn meaning(side: Side, code: i32) -> Option<ErrorCode> {
     let on_destination = side == Side::Destination;
     match code {
-        // ChangeStreamHistoryLost, CappedPositionLost, ChangeStreamFatalError
-        286 | 136 | 280 => Some(ErrorCode::HistoryLost),
-        10334 | 7_182_500 => Some(ErrorCode::OversizedEvent),
-        13 => Some(ErrorCode::InsufficientPrivileges),
-        18 => Some(side.authentication_failed()),
-        // CollectionUUIDMismatch: a definition was for a collection that isn't where it was noted.
-        361 if side == Side::Destination => Some(ErrorCode::CollectionLost),
-        // OutOfDiskSpace, UserWritesBlocked, and a quota of Atlas
-        14031 | 371 | 8000 if on_destination => Some(ErrorCode::DestinationNotWritable),
-        // DatabaseDifferCase
-        13297 => Some(ErrorCode::NamesDifferInCase),
-        // NamespaceExists
-        48 if on_destination => Some(ErrorCode::DestinationNotEmpty),
-        // IllegalOperation
-        20 if on_destination => Some(ErrorCode::UnsupportedCollection),
-        // InvalidOptions
-        72 => Some(ErrorCode::UnsupportedVersion),
+        code if codes::is_history_lost(code) => Some(ErrorCode::HistoryLost),
+        code if codes::is_event_too_large(code) => Some(ErrorCode::OversizedEvent),
+        codes::UNAUTHORIZED => Some(ErrorCode::InsufficientPrivileges),
+        codes::AUTHENTICATION_FAILED => Some(side.authentication_failed()),
+        // A definition was for a collection that isn't where it was noted.
+        codes::COLLECTION_UUID_MISMATCH if on_destination => Some(ErrorCode::CollectionLost),
+        codes::OUT_OF_DISK_SPACE | codes::USER_WRITES_BLOCKED | codes::ATLAS_ERROR if on_destination => {
+            Some(ErrorCode::DestinationNotWritable)
+        }
+        codes::DATABASE_DIFFER_CASE => Some(ErrorCode::NamesDifferInCase),
+        codes::NAMESPACE_EXISTS if on_destination => Some(ErrorCode::DestinationNotEmpty),
+        codes::ILLEGAL_OPERATION if on_destination => Some(ErrorCode::UnsupportedCollection),
+        codes::INVALID_OPTIONS => Some(ErrorCode::UnsupportedVersion),
         _ => None,
     }
 }
@@ -126,16 +118,16 @@ fn meaning(side: Side, code: i32) -> Option<ErrorCode> {
 /// What a code means, where the server's own words don't say what to do.
 fn hint(code: i32) -> Option<&'static str> {
     Some(match code {
-        72 => {
+        codes::INVALID_OPTIONS => {
             "the server doesn't take an option, mostly because its featureCompatibilityVersion is lower than its version"
         }
-        48 => "another collection or view has the name already",
-        20 => "this kind of collection doesn't take the operation",
-        13297 => "a database whose name differs only in case is there already",
-        8000 => "a limit of the service was reached, mostly its storage quota",
-        28799 => "the server's random sample failed by chance",
-        361 => "the collection has another name by now",
-        50 | 262 => "the server ended it for the time it took",
+        codes::NAMESPACE_EXISTS => "another collection or view has the name already",
+        codes::ILLEGAL_OPERATION => "this kind of collection doesn't take the operation",
+        codes::DATABASE_DIFFER_CASE => "a database whose name differs only in case is there already",
+        codes::ATLAS_ERROR => "a limit of the service was reached, mostly its storage quota",
+        codes::SAMPLE_FOUND_NOTHING => "the server's random sample failed by chance",
+        codes::COLLECTION_UUID_MISMATCH => "the collection has another name by now",
+        code if codes::is_time_limit(code) => "the server ended it for the time it took",
         _ => return None,
     })
 }
@@ -301,7 +293,7 @@ fn is_refused_credentials(error: &Error) -> bool {
 pub(crate) fn refused(code: i32, mut message: String) -> Failure {
     let meant = match meaning(Side::Destination, code) {
         Some(code) => code,
-        None if retry::passes_by_itself(code) => ErrorCode::DestinationUnreachable,
+        None if codes::is_transient(code) => ErrorCode::DestinationUnreachable,
         None => ErrorCode::ServerError,
     };
     if let Some(hint) = hint(code) {

@@ -4,6 +4,7 @@
 pub(crate) mod calls;
 pub(crate) mod catalog;
 pub(crate) mod cluster;
+pub(crate) mod codes;
 pub(crate) mod connect;
 pub(crate) mod current_op;
 pub(crate) mod definition_diff;

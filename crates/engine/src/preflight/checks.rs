@@ -11,7 +11,7 @@ use crate::{
     mongo::{
         catalog::{self, Entry, Kind},
         cluster::Cluster,
-        connect, error, index_spec, privileges,
+        codes, connect, error, index_spec, privileges,
         raw_bson::as_i64,
         side::Side,
     },
@@ -189,7 +189,7 @@ fn compatibility(source: &Cluster, destination: &Cluster) -> Vec<Finding> {
 
 fn denied(cluster: &Cluster, e: &mongodb::error::Error, needs: &str) -> Failure {
     match error::code(e) {
-        Some(13) => {
+        Some(codes::UNAUTHORIZED) => {
             Failure::new(ErrorCode::InsufficientPrivileges, format!("the user of the {} {needs}", cluster.side))
         }
         _ => cluster.failure(e),

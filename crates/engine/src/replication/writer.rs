@@ -16,7 +16,7 @@ use crate::{
     mongo::{
         catalog,
         cluster::Cluster,
-        error,
+        codes, error,
         incidents::{self, Standing, Trouble},
         raw_bson::as_i64,
         raw_builder::RawDocBuilder,
@@ -35,9 +35,6 @@ const TRANSACTION_OPS: usize = 2000;
 
 /// Bytes a transaction, and a command.
 const TRANSACTION_BYTES: usize = 12 * 1024 * 1024;
-
-/// The server's code where a document of a capped collection would change its size.
-const CANNOT_GROW_CAPPED: i32 = 10_003;
 
 /// One of several; each writes its own documents.
 #[derive(Clone)]
@@ -163,10 +160,10 @@ impl Writer {
                 }
                 Err(Refused::Operation(code, message)) => {
                     let (_, op) = &ops[0];
-                    if code == 26 && !matches!(op.change, Change::Put { .. }) {
+                    if code == codes::NAMESPACE_NOT_FOUND && !matches!(op.change, Change::Put { .. }) {
                         return Ok(()); // the collection is gone
                     }
-                    if code == error::CANNOT_BUILD_INDEX_KEYS && op.change == Change::Delete {
+                    if code == codes::CANNOT_BUILD_INDEX_KEYS && op.change == Change::Delete {
                         return Ok(()); // it can't have such a document
                     }
                     if !mixed_allowed
@@ -182,13 +179,19 @@ impl Writer {
                         }
                         // The destination has a document whose `_id` is equal but not the same; or, before 5.0, it takes a
                         // name that begins with a dollar from an insert and not from a replacement.
-                        Change::Put { document, .. } if matches!(code, 66 | 52 | 55) => {
+                        Change::Put { document, .. }
+                            if matches!(
+                                code,
+                                codes::IMMUTABLE_FIELD | codes::DOLLAR_PREFIXED_FIELD_NAME | codes::INVALID_DB_REF
+                            ) =>
+                        {
                             let change = Change::Remake { document: document.clone() };
                             let again = (0, Op { change, ..op.clone() });
                             return Box::pin(self.write_transaction(vec![again], refetch, until)).await;
                         }
                         Change::Put { .. } | Change::Remake { .. }
-                            if indexes::may_cause(code) && self.make_way(&op.target, made_way, &message).await? =>
+                            if codes::is_refused_by_index(code)
+                                && self.make_way(&op.target, made_way, &message).await? =>
                         {
                             made_way += 1;
                             continue;
@@ -328,10 +331,12 @@ impl Writer {
                     Answer::Refused(code, message) => match (&first.change, code) {
                         (Change::Update(_), _) => refetch.push(Op { change: Change::Refetch, ..first.clone() }),
                         // Before 5.0 a capped collection's documents can't be deleted, on the source neither.
-                        (Change::Delete, 20) => {}
+                        (Change::Delete, codes::ILLEGAL_OPERATION) => {}
                         // Another collection's document is here under the same name and `_id`. Before a cutover the whole
                         // collection is compared, and copied again.
-                        (Change::Put { .. }, CANNOT_GROW_CAPPED) if self.source.level < (6, 0) => {
+                        (Change::Put { .. }, codes::CANNOT_GROW_DOCUMENT_IN_CAPPED_NAMESPACE)
+                            if self.source.level < (6, 0) =>
+                        {
                             tracing::warn!(%ns, message, "a document of a capped collection stays as it is for now");
                         }
                         (change, _) if self.may_be_anothers(change) => {
@@ -395,8 +400,8 @@ fn answer(reply: &Document) -> Answer {
     let mut found = Answer::Written;
     for error in errors.iter().filter_map(Bson::as_document) {
         match told(error) {
-            (11000, _) if is_there(error) => {}
-            (11000, _) => found = Answer::Taken,
+            (codes::DUPLICATE_KEY, _) if is_there(error) => {}
+            (codes::DUPLICATE_KEY, _) => found = Answer::Taken,
             (code, message) => return Answer::Refused(code, message),
         }
     }

@@ -6,7 +6,7 @@
 //! a write that a majority had is in the oplog for good, until it falls out at its beginning.
 
 use crate::{
-    mongo::{cluster::Cluster, error, raw_bson::as_i64},
+    mongo::{cluster::Cluster, codes, error, raw_bson::as_i64},
     progress::Tracker,
     source::spool::Spool,
 };
@@ -16,9 +16,6 @@ use std::{convert::Infallible, time::Duration};
 
 /// How long a look into the oplog may take on the server.
 const LOOK_MILLIS: i32 = 5_000;
-
-/// The server's code for a user who may not.
-const UNAUTHORIZED: i32 = 13;
 
 /// What the source says of its oplog.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,7 +55,7 @@ pub(crate) async fn still_has(source: &Cluster, seen: Timestamp) -> Result<Optio
     // By its time an entry is found at once, without a sort.
     let found = match find(doc! {"ts": {"$gte": seen, "$lte": seen}}, doc! {}).await {
         Ok(found) => found,
-        Err(error) if error::code(&error) == Some(UNAUTHORIZED) => {
+        Err(error) if error::code(&error) == Some(codes::UNAUTHORIZED) => {
             tracing::debug!(%error, "the source's oplog can't be read");
             return Ok(None);
         }

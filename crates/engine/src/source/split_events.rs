@@ -8,7 +8,7 @@
 use crate::{
     mongo::{
         cluster::Cluster,
-        error,
+        codes, error,
         raw_builder::{RawArrayBuilder, RawDocBuilder},
     },
     source::event,
@@ -21,10 +21,10 @@ pub(crate) fn can_split(source: &Cluster) -> bool {
     source.level >= (6, 0) && source.version >= (6, 0, 9)
 }
 
-/// Whether the server can't send the next event as it is: all of it (BSONObjectTooLarge), or one field of it, which it
-/// can't split.
+/// Whether the server can't send the next event as it is: all of it, or one field of it, which it can't
+/// split.
 pub(crate) fn is_too_large(error: &Error) -> bool {
-    matches!(error::code(error), Some(10334 | 7_182_500))
+    error::code(error).is_some_and(codes::is_event_too_large)
 }
 
 /// The stage with which no event is too large, at the price of the documents in them.

@@ -4,7 +4,7 @@
 use crate::{
     mongo::{
         cluster::Cluster,
-        error, raw_bson,
+        codes, error, raw_bson,
         raw_builder::{RawArrayBuilder, RawDocBuilder},
         raw_value,
     },
@@ -98,7 +98,7 @@ pub(crate) async fn each_of(
 ) -> Result<(), Error> {
     for chunk in raw_bson::runs(ids, IDS, |id| id.as_bytes().len()) {
         match read_chunk(cluster, place, query, chunk, &mut see).await {
-            Err(e) if error::code(&e) == Some(error::CANNOT_BUILD_INDEX_KEYS) => {
+            Err(e) if error::code(&e) == Some(codes::CANNOT_BUILD_INDEX_KEYS) => {
                 // One of them is an `_id` that a collated collection can't have, and the server refuses to look for it.
                 let possible = |id: &&RawDocumentBuf| raw_value::id_of(id).is_some_and(|id| !id.has_symbol());
                 let possible: Vec<RawDocumentBuf> = chunk.iter().filter(possible).cloned().collect();
