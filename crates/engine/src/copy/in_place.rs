@@ -130,7 +130,7 @@ async fn still_there(
     ids: &[Value<'_>],
 ) -> Result<Option<HashMap<Vec<u8>, RawDocumentBuf>>, Failure> {
     let mut options = doc! {"projection": {"_id": 1}, "readConcern": {"level": "majority"}};
-    let by_uuid = range.uuid.filter(|_| source.level >= (6, 0));
+    let by_uuid = range.uuid.filter(|_| source.can().hold_to_uuid());
     if let Some(uuid) = by_uuid {
         let bytes = uuid.to_vec();
         options.insert("collectionUUID", Binary { subtype: BinarySubtype::Uuid, bytes });

@@ -207,7 +207,7 @@ impl Copier {
 
     /// Before 6.0 a read can't hold to a UUID: under the range's name there may be another collection by now, or none.
     async fn hold_to_uuid(&self, range: &CopyRange) -> Result<(), Interrupted> {
-        if self.source.level < (6, 0) {
+        if !self.source.can().hold_to_uuid() {
             let now = catalog::find(&self.source, &range.source_ns).await?;
             if now.and_then(|entry| entry.uuid) != range.uuid {
                 return Err(Interrupted::Moved);
@@ -223,7 +223,7 @@ impl Copier {
 
     fn find(&self, range: &CopyRange) -> Document {
         let mut command = doc! {"find": &range.source_ns.coll, "batchSize": self.batch(range), "readConcern": {"level": "majority", "afterClusterTime": self.t0}};
-        if let (Some(uuid), true) = (range.uuid, self.source.level >= (6, 0)) {
+        if let (Some(uuid), true) = (range.uuid, self.source.can().hold_to_uuid()) {
             command.insert(
                 "collectionUUID",
                 bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: uuid.to_vec() },

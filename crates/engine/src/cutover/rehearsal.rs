@@ -199,7 +199,7 @@ async fn finalize(
             }
             unique += 1;
             let name = index.get_str("name").unwrap_or_default();
-            if destination.level < (6, 0) {
+            if !destination.can().make_an_index_unique() {
                 built.push(format!("{} of {}", name, entry.ns));
                 continue;
             }

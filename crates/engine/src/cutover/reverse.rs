@@ -116,7 +116,7 @@ pub(crate) async fn prove(
 
 /// Lets the former source take writes again, if the cutover blocked them.
 pub(crate) async fn let_writes_in(destination: &Cluster) {
-    if destination.level >= (6, 0)
+    if destination.can().block_user_writes()
         && let Err(failure) = write_block::unblock_writes(destination).await
     {
         // Without the privilege it can't have been blocked by this user either.

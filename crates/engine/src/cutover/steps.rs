@@ -288,8 +288,8 @@ async fn verify(replicator: &mut Replicator, source: &Cluster) -> Result<(), Fai
         let verifier = verifier.clone();
         async move {
             // Before 5.0 each side ends a capped collection's oldest documents in its own time.
-            let comparable = !pair.is_capped || source.level >= (5, 0);
-            let unseen = source.level < (6, 0) && pair.source.coll.starts_with(catalog::BUCKETS);
+            let comparable = !pair.is_capped || source.can().replicate_capped_deletions();
+            let unseen = !source.can().show_time_series_events() && pair.source.coll.starts_with(catalog::BUCKETS);
             let suspicious = unseen || comparable && !verifier.counts_are_equal(&pair).await?;
             Ok::<_, Failure>(suspicious.then_some(pair))
         }
@@ -302,7 +302,7 @@ async fn verify(replicator: &mut Replicator, source: &Cluster) -> Result<(), Fai
         drain(replicator, now).await?;
     }
     for pair in suspicious.into_iter().flatten() {
-        let unseen = source.level < (6, 0) && pair.source.coll.starts_with(catalog::BUCKETS);
+        let unseen = !source.can().show_time_series_events() && pair.source.coll.starts_with(catalog::BUCKETS);
         if !unseen && verifier.counts_are_equal(&pair).await? {
             continue;
         }

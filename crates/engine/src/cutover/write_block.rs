@@ -32,7 +32,7 @@ const NO_PRIVILEGE: &str = "its user may not; grant it a role with the privilege
 /// Why the source's writes can never be blocked, if so; nothing is tried.
 pub(crate) async fn write_block_refusal(source: &Cluster) -> Result<Option<Finding>, Failure> {
     let found = |why| Some(Finding::error(ErrorCode::WriteBlockRefused, "source", refused(why).message));
-    if source.level < (6, 0) {
+    if !source.can().block_user_writes() {
         return Ok(found(TOO_OLD));
     }
     let privileges = source.privileges().await?;
@@ -71,7 +71,7 @@ fn command(block: bool) -> Document {
 
 /// Makes the source refuse writes of its users. Where that fails nothing is blocked, or [`unblock_writes`] lifts it.
 pub(crate) async fn block_writes(source: &Cluster) -> Result<(), Failure> {
-    if source.level < (6, 0) {
+    if !source.can().block_user_writes() {
         return Err(refused(TOO_OLD));
     }
     let mut tried = 0;

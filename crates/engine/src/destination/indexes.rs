@@ -50,8 +50,7 @@ async fn bring_to(
     place: &Place,
     properties: Properties,
 ) -> Result<Vec<Refused>, Failure> {
-    let want: Vec<Document> =
-        listed.iter().filter_map(|i| wanted(i, properties, destination.level, destination.version)).collect();
+    let want: Vec<Document> = listed.iter().filter_map(|i| wanted(i, properties, destination.can())).collect();
     let have = list(destination, &place.ns).await?;
     let name = |d: &Document| d.get_str("name").unwrap_or_default().to_owned();
     for index in &have {
@@ -111,7 +110,7 @@ pub(crate) async fn pairings(registry: &Registry, only: Option<&BTreeSet<Namespa
     // Under whatever name, also outside of the filter.
     let have = catalog::list(destination, &NamespaceFilter::default()).await?;
     let have: HashMap<Namespace, Entry> = have.into_iter().map(|entry| (entry.ns.clone(), entry)).collect();
-    let by_name = source.level < (6, 0);
+    let by_name = !source.can().show_expanded_events();
     let paired = entries.into_iter().filter(|e| e.kind != Kind::View && !e.ns.coll.starts_with(catalog::BUCKETS));
     let paired = paired.filter_map(|entry| {
         let target = match entry.kind {
@@ -321,7 +320,7 @@ async fn convert(destination: &Cluster, place: &Place, have: &Document, want: &D
         steps.push(doc! {"hidden": flag(want, "hidden")});
     }
     if let Some(seconds) = want.get("expireAfterSeconds") {
-        if destination.level < (5, 1) && !have.contains_key("expireAfterSeconds") {
+        if !destination.can().give_an_index_an_expiry() && !have.contains_key("expireAfterSeconds") {
             return Ok(false); // they change an expiry, and don't give one
         }
         if as_i64(Some(seconds)) != as_i64(have.get("expireAfterSeconds")) {
@@ -332,7 +331,7 @@ async fn convert(destination: &Cluster, place: &Place, have: &Document, want: &D
     }
     match (flag(have, "unique"), flag(want, "unique")) {
         (true, false) => return Ok(false),
-        (false, true) if destination.level < (6, 0) => return Ok(false),
+        (false, true) if !destination.can().make_an_index_unique() => return Ok(false),
         (false, true) => steps.extend([doc! {"prepareUnique": true}, doc! {"unique": true}]),
         _ if flag(want, "prepareUnique") != flag(have, "prepareUnique") => {
             steps.push(doc! {"prepareUnique": flag(want, "prepareUnique")});

@@ -1,6 +1,7 @@
 //! What the servers since 7.1 want for the buckets of a time-series collection, and what they no longer take from 9.0 on.
 
 use crate::mongo::{
+    capabilities::Capabilities,
     catalog::{self, Entry, Kind},
     cluster::Cluster,
 };
@@ -9,9 +10,6 @@ use limosa_model::{ErrorCode, Failure, Finding, Namespace};
 
 /// The server's name for the setting, in `collMod` and in the message with which it asks for it.
 const MIXED_SCHEMA: &str = "timeseriesBucketsMayHaveMixedSchemaData";
-
-/// From this release on a time-series collection has no buckets that could be read or written under a name of their own.
-const VIEWLESS: (u32, u32, u32) = (9, 0, 0);
 
 /// The `collMod` that a refusal of a bucket asks for: from 7.1 on a bucket whose measurements have fields of different
 /// types, as 5.0 made them, is taken only once its collection is marked so.
@@ -31,12 +29,12 @@ pub(crate) async fn allow_mixed_schema(destination: &Cluster, ns: &Namespace, re
 }
 
 /// Why a time-series collection can't be migrated between these releases; `None` if it can.
-pub(crate) fn refusal(entry: &Entry, source: (u32, u32, u32), destination: (u32, u32, u32)) -> Option<Finding> {
+pub(crate) fn refusal(entry: &Entry, source: Capabilities, destination: Capabilities) -> Option<Finding> {
     let is_series = entry.kind == Kind::TimeSeries || entry.ns.coll.starts_with(catalog::BUCKETS);
     let side = match () {
         // Only a collection that has no buckets of its own has a UUID of its own.
-        () if entry.kind == Kind::TimeSeries && (entry.uuid.is_some() || source >= VIEWLESS) => "source",
-        () if is_series && destination >= VIEWLESS => "destination",
+        () if entry.kind == Kind::TimeSeries && (entry.uuid.is_some() || !source.have_bucket_collections()) => "source",
+        () if is_series && !destination.have_bucket_collections() => "destination",
         () => return None,
     };
     let evidence = format!(
@@ -68,7 +66,8 @@ mod tests {
     #[test]
     fn time_series_without_buckets_are_refused_on_either_side() {
         let of = |entry: &Entry, source, destination| {
-            refusal(entry, source, destination).map(|finding| (finding.code, finding.subject))
+            refusal(entry, Capabilities::of(source), Capabilities::of(destination))
+                .map(|finding| (finding.code, finding.subject))
         };
         let refused = Some((ErrorCode::UnsupportedCollection, "d.series".to_owned()));
         let with_buckets = entry(Kind::TimeSeries, "series", None);

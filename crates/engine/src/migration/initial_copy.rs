@@ -97,7 +97,7 @@ pub(crate) async fn plan(source: &Cluster, registry: &mut Registry, store: &Stor
     store.clear_plan().await?;
     let filter = registry.filter().clone();
     let entries = catalog::list(source, &filter).await?;
-    let (from, to) = (source.version, registry.destination().version);
+    let (from, to) = (source.can(), registry.destination().can());
     if let Some(refusal) = entries.iter().find_map(|entry| time_series::refusal(entry, from, to)) {
         return Err(refusal.failure());
     }

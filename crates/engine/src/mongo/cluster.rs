@@ -3,6 +3,7 @@
 use crate::{
     mongo::{
         calls::{self, Calls, Db, Release},
+        capabilities::{Capabilities, Version},
         codes, connect, diagnose, error, latency,
         privileges::Privileges,
         raw_bson,
@@ -31,7 +32,7 @@ pub(crate) struct Cluster {
     calls: Calls,
     options: ClientOptions,
     /// Major, minor, patch of the server's program.
-    pub version: (u32, u32, u32),
+    pub version: Version,
     /// Major and minor of what it can do: the feature compatibility version, which is lower than the program's while an
     /// upgrade isn't finished. It stays what it was when it was connected to: when it changes, the run begins again.
     pub level: Release,
@@ -98,6 +99,11 @@ impl Cluster {
     pub fn read_as(mut self, reads: Reads) -> Self {
         self.reads = reads;
         self
+    }
+
+    /// What it can do: questions about its release.
+    pub fn can(&self) -> Capabilities {
+        Capabilities { version: self.version, level: self.level }
     }
 
     pub fn db(&self, name: &str) -> Db {
@@ -230,7 +236,7 @@ async fn refuse_a_shard(side: Side, admin: &Db) -> Result<(), Failure> {
     }
 }
 
-async fn version(side: Side, admin: &Db) -> Result<(u32, u32, u32), Failure> {
+async fn version(side: Side, admin: &Db) -> Result<Version, Failure> {
     let info = admin.run_command(doc! {"buildInfo": 1}).await.map_err(|e| error::failure(side, &e))?;
     let mut parts = info.get_str("version").unwrap_or("").split(['.', '-']).map(|part| part.parse().unwrap_or(0));
     let mut next = || parts.next().unwrap_or(0);

@@ -73,10 +73,8 @@ async fn of_both(
     let mut found = Departures { options: options(want, have), indexes: Vec::new() };
     if want.kind != Kind::View && have.kind != Kind::View && !ns.coll.starts_with(catalog::BUCKETS) {
         let (listed, own) = tokio::try_join!(index_spec::list(source, ns), index_spec::list(destination, ns))?;
-        let wanted: Vec<Document> = listed
-            .iter()
-            .filter_map(|i| index_spec::wanted(i, properties, destination.level, destination.version))
-            .collect();
+        let wanted: Vec<Document> =
+            listed.iter().filter_map(|i| index_spec::wanted(i, properties, destination.can())).collect();
         found.indexes = index_departures(&wanted, &own);
     }
     Ok((ns.clone(), found))

@@ -4,20 +4,17 @@
 //! Expiry is deferred as the longest that the destination's release takes: before 5.1 no index becomes one that expires
 //! without being built again.
 
-use crate::mongo::{cluster::Cluster, error, raw_bson::as_i64};
+use crate::mongo::{capabilities::Capabilities, cluster::Cluster, error, raw_bson::as_i64};
 use bson::doc;
 use bson::{Bson, Document};
 use limosa_model::Failure;
 use limosa_model::Namespace;
 use std::collections::BTreeMap;
 
-/// The longest expiry, in seconds, that an index of `version` takes; who sets it means never. Measured: 4.4.2 and 5.0.4
-/// refuse one that is longer than the time since 1970, 6.0.5 takes 68 years. The releases that read NaN as 68 years
-/// (5.0.14, 6.0.2) take them too.
-pub(crate) fn longest_expiry(version: (u32, u32, u32)) -> i32 {
-    let takes_any = version >= (6, 0, 2) || ((5, 0, 14)..(5, 1, 0)).contains(&version);
+/// The longest expiry, in seconds, that an index of `destination` takes; who sets it means never.
+pub(crate) fn longest_expiry(destination: Capabilities) -> i32 {
     // Since 1970 there are more than that from November 2023 on; it is 53 years.
-    if takes_any { i32::MAX } else { 1_700_000_000 }
+    if destination.take_any_expiry() { i32::MAX } else { 1_700_000_000 }
 }
 
 /// Options of indexes made before 3.4 that no later release takes, and that never changed what an index holds.
@@ -50,17 +47,17 @@ const KNOWN_OPTIONS: &[&str] = &[
     "wildcardProjection",
 ];
 
-/// Why a destination of `version` can't build `index`, as far as its definition says.
-pub(crate) fn unbuildable(index: &Document, version: (u32, u32, u32)) -> Option<String> {
+/// Why `destination` can't build `index`, as far as its definition says.
+pub(crate) fn unbuildable(index: &Document, destination: Capabilities) -> Option<String> {
     let name = index.get_str("name").unwrap_or_default();
     let kinds = || index.get_document("key").into_iter().flatten().filter_map(|(_, kind)| kind.as_str());
-    if version >= (5, 0, 0) && kinds().any(|kind| kind == "geoHaystack") {
+    if !destination.build_geo_haystack() && kinds().any(|kind| kind == "geoHaystack") {
         return Some(format!("index {name} is a geoHaystack index, which no release from 5.0 on has"));
     }
     let unknown = index
         .keys()
         .find(|option| !KNOWN_OPTIONS.contains(&option.as_str()) && !DEAD_OPTIONS.contains(&option.as_str()));
-    let unknown = unknown.filter(|_| version < (8, 1, 0))?;
+    let unknown = unknown.filter(|_| destination.have_only_known_index_options())?;
     Some(format!("index {name} has the option {unknown}, which the destination doesn't take"))
 }
 
@@ -75,13 +72,8 @@ pub(crate) enum Properties {
     Final,
 }
 
-/// What the destination of `level` and `version` should have for the source's `index`; `None`: nothing yet.
-pub(crate) fn wanted(
-    index: &Document,
-    properties: Properties,
-    level: (u32, u32),
-    version: (u32, u32, u32),
-) -> Option<Document> {
+/// What `destination` should have for the source's `index`; `None`: nothing yet.
+pub(crate) fn wanted(index: &Document, properties: Properties, destination: Capabilities) -> Option<Document> {
     let mut spec = index.clone();
     for flag in ["unique", "sparse"] {
         // Before 5.0 they are listed as they were written, be it as a number.
@@ -92,7 +84,7 @@ pub(crate) fn wanted(
     DEAD_OPTIONS.iter().for_each(|option| drop(spec.remove(option)));
     if let Some(seconds) = spec.get("expireAfterSeconds") {
         // 4.4 takes NaN and never expires anything by it; 5.0.4 reads it as 0, and releases since 6.0.2 as the longest.
-        let longest = longest_expiry(version);
+        let longest = longest_expiry(destination);
         let is_never = seconds.as_f64().is_some_and(f64::is_nan) || as_i64(Some(seconds)) > Some(i64::from(longest));
         if is_never || properties != Properties::Final {
             spec.insert("expireAfterSeconds", longest);
@@ -100,7 +92,7 @@ pub(crate) fn wanted(
     }
     if properties == Properties::Deferred {
         if spec.get_bool("unique").unwrap_or(false) {
-            if level < (6, 0) {
+            if !destination.make_an_index_unique() {
                 return None;
             }
             spec.remove("unique");
@@ -187,23 +179,23 @@ mod tests {
     #[test]
     fn uniqueness_and_expiry_wait_for_the_cutover() {
         let index = doc! {"v": 2, "key": {"a": 1}, "name": "a_1", "unique": true, "expireAfterSeconds": 60};
-        let deferred = wanted(&index, Properties::Deferred, (6, 0), (6, 0, 5));
+        let deferred = wanted(&index, Properties::Deferred, Capabilities::of((6, 0, 5)));
         assert_eq!(deferred, Some(doc! {"v": 2, "key": {"a": 1}, "name": "a_1", "expireAfterSeconds": i32::MAX}));
-        assert_eq!(wanted(&index, Properties::Deferred, (5, 0), (5, 0, 4)), None);
-        assert_eq!(wanted(&index, Properties::Final, (5, 0), (5, 0, 4)), Some(index));
+        assert_eq!(wanted(&index, Properties::Deferred, Capabilities::of((5, 0, 4))), None);
+        assert_eq!(wanted(&index, Properties::Final, Capabilities::of((5, 0, 4))), Some(index));
         let written = doc! {"v": 2, "key": {"a": 1}, "name": "a_1", "unique": 1, "sparse": 0.0};
         let read = doc! {"v": 2, "key": {"a": 1}, "name": "a_1", "unique": true, "sparse": false};
-        assert_eq!(wanted(&written, Properties::Final, (6, 0), (6, 0, 5)), Some(read));
-        assert_eq!(wanted(&written, Properties::Deferred, (5, 0), (5, 0, 4)), None);
+        assert_eq!(wanted(&written, Properties::Final, Capabilities::of((6, 0, 5))), Some(read));
+        assert_eq!(wanted(&written, Properties::Deferred, Capabilities::of((5, 0, 4))), None);
         let never = doc! {"v": 2, "key": {"a": 1}, "name": "a_1", "expireAfterSeconds": f64::NAN};
-        let told = wanted(&never, Properties::Final, (6, 0), (6, 0, 5))
+        let told = wanted(&never, Properties::Final, Capabilities::of((6, 0, 5)))
             .and_then(|index| index.get_i32("expireAfterSeconds").ok());
         assert_eq!(told, Some(i32::MAX));
         // A release that refuses the longest, or reads NaN as 0, gets the longest that it takes.
-        let expiry = |seconds: Bson, properties, version: (u32, u32, u32)| {
+        let expiry = |seconds: Bson, properties, version| {
             let mut index = doc! {"v": 2, "key": {"a": 1}, "name": "a_1"};
             index.insert("expireAfterSeconds", seconds);
-            wanted(&index, properties, (version.0, version.1), version)
+            wanted(&index, properties, Capabilities::of(version))
                 .and_then(|index| as_i64(index.get("expireAfterSeconds")))
         };
         for version in [(4, 4, 2), (5, 0, 4), (6, 0, 1)] {
@@ -218,16 +210,16 @@ mod tests {
     #[test]
     fn what_a_definition_says_can_not_be_built_is_known() {
         let hay = doc! {"v": 2, "key": {"at": "geoHaystack", "b": 1}, "name": "hay", "bucketSize": 1};
-        assert_eq!(unbuildable(&hay, (4, 4, 2)), None);
-        assert!(unbuildable(&hay, (5, 0, 4)).is_some_and(|why| why.contains("hay")));
+        assert_eq!(unbuildable(&hay, Capabilities::of((4, 4, 2))), None);
+        assert!(unbuildable(&hay, Capabilities::of((5, 0, 4))).is_some_and(|why| why.contains("hay")));
         let old = doc! {"v": 1, "key": {"a": 1}, "name": "a", "dropDups": true, "safe": true};
-        assert_eq!(unbuildable(&old, (6, 0, 5)), None);
+        assert_eq!(unbuildable(&old, Capabilities::of((6, 0, 5))), None);
         assert_eq!(
-            wanted(&old, Properties::Final, (6, 0), (6, 0, 5)),
+            wanted(&old, Properties::Final, Capabilities::of((6, 0, 5))),
             Some(doc! {"v": 1, "key": {"a": 1}, "name": "a"})
         );
         let odd = doc! {"v": 1, "key": {"a": 1}, "name": "a", "fancy": 1};
-        assert!(unbuildable(&odd, (6, 0, 5)).is_some_and(|why| why.contains("fancy")));
+        assert!(unbuildable(&odd, Capabilities::of((6, 0, 5))).is_some_and(|why| why.contains("fancy")));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! as bytes. Nothing here knows of a migration.
 
 pub(crate) mod calls;
+pub(crate) mod capabilities;
 pub(crate) mod catalog;
 pub(crate) mod cluster;
 pub(crate) mod codes;

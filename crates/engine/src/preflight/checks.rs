@@ -9,6 +9,8 @@ use crate::{
         claims, time_series,
     },
     mongo::{
+        calls::Release,
+        capabilities::Capabilities,
         catalog::{self, Entry, Kind},
         cluster::Cluster,
         codes, connect, error, index_spec, privileges,
@@ -22,12 +24,6 @@ use bson::{Document, Timestamp, doc};
 use limosa_model::filter::OWN_DATABASE;
 use limosa_model::{ErrorCode, Failure, Finding, Secret, Uri};
 use std::collections::BTreeMap;
-
-/// The oldest version that a change stream of this engine can be opened on.
-const OLDEST: (u32, u32, u32) = (4, 4, 0);
-
-/// The newest major version that the format of what is copied was held against.
-const NEWEST_MAJOR: u32 = 8;
 
 /// An oplog that covers less than this can be lost in a restart of the migration host that takes a while.
 const SHORT_OPLOG_SECONDS: i64 = 3600;
@@ -63,7 +59,7 @@ pub(crate) async fn preflight(settings: &Settings) -> Vec<Finding> {
     for (side, uri) in [(Side::Source, &settings.source_uri), (Side::Destination, &settings.destination_uri)] {
         findings.extend(overridden(side, uri));
     }
-    findings.extend(versions(source.version, destination.version));
+    findings.extend(versions(source.can(), destination.can()));
     findings.extend(source_readable(&source).await.err().map(about(Side::Source)));
     findings.extend(destination_writable(&destination).await.err().map(about(Side::Destination)));
     if findings.iter().any(Finding::is_error) {
@@ -99,9 +95,9 @@ async fn everything_else(
     findings.extend(names(&entries, destination).await?);
     findings.extend(space(source, destination, &entries).await?);
     findings.extend(entries.iter().filter_map(unsupported));
-    findings.extend(entries.iter().flat_map(|entry| unknown_options(entry, destination.level)));
+    findings.extend(entries.iter().flat_map(|entry| unknown_options(entry, destination.can())));
     findings.extend(time_series(source, &entries));
-    findings.extend(entries.iter().filter_map(|e| time_series::refusal(e, source.version, destination.version)));
+    findings.extend(entries.iter().filter_map(|e| time_series::refusal(e, source.can(), destination.can())));
     for entry in entries.iter().filter(|e| e.kind != Kind::View && !e.ns.coll.starts_with(catalog::BUCKETS)) {
         findings.extend(index_findings(source, destination, entry).await?);
         findings.extend(unbuildable_indexes(source, destination, entry).await?);
@@ -135,22 +131,20 @@ fn overridden(side: Side, uri: &Secret) -> Option<Finding> {
     Some(Finding::warning(ErrorCode::UriOptionOverridden, side.to_string(), evidence))
 }
 
-type Version = (u32, u32, u32);
-
-fn versions(source: Version, destination: Version) -> Vec<Finding> {
-    let show = |v: Version| format!("{}.{}.{}", v.0, v.1, v.2);
+fn versions(source: Capabilities, destination: Capabilities) -> Vec<Finding> {
+    let show = |Capabilities { version: (major, minor, patch), .. }| format!("{major}.{minor}.{patch}");
     let mut findings = Vec::new();
-    for (side, version) in [(Side::Source, source), (Side::Destination, destination)] {
-        if version < OLDEST {
-            let evidence = format!("the {side} is MongoDB {}; the oldest supported is 4.4", show(version));
+    for (side, server) in [(Side::Source, source), (Side::Destination, destination)] {
+        if server.is_too_old() {
+            let evidence = format!("the {side} is MongoDB {}; the oldest supported is 4.4", show(server));
             findings.push(Finding::error(ErrorCode::UnsupportedVersion, side.to_string(), evidence));
         }
-        if version.0 > NEWEST_MAJOR {
-            let evidence = format!("the {side} is MongoDB {}, which this program was not held against", show(version));
+        if server.is_untested() {
+            let evidence = format!("the {side} is MongoDB {}, which this program was not held against", show(server));
             findings.push(Finding::warning(ErrorCode::UnsupportedVersion, side.to_string(), evidence));
         }
     }
-    if (destination.0, destination.1) < (source.0, source.1) {
+    if destination.is_older_than(source) {
         let evidence = format!("the destination ({}) is older than the source ({})", show(destination), show(source));
         findings.push(Finding::error(ErrorCode::UnsupportedVersion, "destination", evidence));
     }
@@ -162,7 +156,7 @@ fn versions(source: Version, destination: Version) -> Vec<Finding> {
 fn compatibility(source: &Cluster, destination: &Cluster) -> Vec<Finding> {
     let show = |release: Release| format!("{}.{}", release.0, release.1);
     let mut findings = Vec::new();
-    if destination.level < source.level {
+    if destination.can().allow_less_than(source.can()) {
         let evidence = format!(
             "the destination's featureCompatibilityVersion is {}, the source's is {}: collections may not be creatable",
             show(destination.level),
@@ -171,13 +165,12 @@ fn compatibility(source: &Cluster, destination: &Cluster) -> Vec<Finding> {
         findings.push(Finding::error(ErrorCode::UnsupportedVersion, "destination", evidence));
     }
     for cluster in [source, destination] {
-        let binary = (cluster.version.0, cluster.version.1);
-        if cluster.level < binary {
+        if cluster.can().is_upgrading() {
             let evidence = format!(
                 "the {} is MongoDB {} with the featureCompatibilityVersion {}: it is treated as a server of {}; don't change it \
                  while the migration runs",
                 cluster.side,
-                show(binary),
+                show(cluster.can().release()),
                 show(cluster.level),
                 show(cluster.level)
             );
@@ -335,9 +328,6 @@ fn unsupported(entry: &Entry) -> Option<Finding> {
     })
 }
 
-/// Major and minor.
-type Release = (u32, u32);
-
 /// The options of collections and views, with the release that brought each, and the one that no longer takes it.
 const OPTIONS: &[(&str, Release, Option<Release>)] = &[
     ("autoIndexId", (2, 2), None),
@@ -365,20 +355,18 @@ const OPTIONS: &[(&str, Release, Option<Release>)] = &[
 ];
 
 /// Options that the destination's release doesn't take, or that nobody here has heard of; what is off needs no place.
-fn unknown_options(entry: &Entry, release: Release) -> Vec<Finding> {
+fn unknown_options(entry: &Entry, destination: Capabilities) -> Vec<Finding> {
     if entry.ns.coll.starts_with(catalog::BUCKETS) {
         return Vec::new(); // the destination makes its own
     }
     let takes = |name: &str| {
-        OPTIONS
-            .iter()
-            .any(|(known, from, until)| *known == name && *from <= release && until.is_none_or(|until| release < until))
+        OPTIONS.iter().any(|(known, from, until)| *known == name && destination.take_option(*from, *until))
     };
     let unknown = entry.options.iter().filter(|(name, value)| !takes(name) && value.as_bool() != Some(false));
     let told = unknown.map(|(name, _)| {
         let evidence = format!(
             "{} has the option {name}, which MongoDB {}.{} on the destination doesn't take",
-            entry.ns, release.0, release.1
+            entry.ns, destination.level.0, destination.level.1
         );
         Finding::error(ErrorCode::UnsupportedCollection, entry.ns.to_string(), evidence)
     });
@@ -388,7 +376,7 @@ fn unknown_options(entry: &Entry, release: Release) -> Vec<Finding> {
 /// Before 6.0 no change stream tells of what is written to a time-series collection.
 fn time_series(source: &Cluster, entries: &[Entry]) -> Option<Finding> {
     let mut series = entries.iter().filter(|e| e.kind == Kind::TimeSeries);
-    let first = series.next().filter(|_| source.level < (6, 0))?;
+    let first = series.next().filter(|_| !source.can().show_time_series_events())?;
     let evidence = format!(
         "{} time-series collections, {} for one, are compared whole at the cutover, since a source before 6.0 doesn't tell \
          of writes to them: the write pause grows with their size",
@@ -401,10 +389,10 @@ fn time_series(source: &Cluster, entries: &[Entry]) -> Option<Finding> {
 /// Indexes that the destination's release doesn't take: every cutover would be refused because of them. An expiry that it
 /// doesn't take is shortened.
 async fn unbuildable_indexes(source: &Cluster, destination: &Cluster, entry: &Entry) -> Result<Vec<Finding>, Failure> {
-    let (longest, subject) = (index_spec::longest_expiry(destination.version), entry.ns.to_string());
+    let (longest, subject) = (index_spec::longest_expiry(destination.can()), entry.ns.to_string());
     let mut findings = Vec::new();
     for index in index_spec::list(source, &entry.ns).await? {
-        if let Some(why) = index_spec::unbuildable(&index, destination.version) {
+        if let Some(why) = index_spec::unbuildable(&index, destination.can()) {
             let evidence = format!("{} can't be carried over whole: {why}; drop that index on the source", entry.ns);
             findings.push(Finding::error(ErrorCode::IndexBuildFailed, &subject, evidence));
         }
@@ -437,7 +425,7 @@ async fn index_findings(source: &Cluster, destination: &Cluster, entry: &Entry) 
         findings.push(Finding::warning(ErrorCode::SameIndexKeys, entry.ns.to_string(), evidence));
     }
     let unique: Vec<String> = listed.iter().filter(|i| i.get_bool("unique").unwrap_or(false)).map(name).collect();
-    if !unique.is_empty() && destination.level < (6, 0) {
+    if !unique.is_empty() && !destination.can().make_an_index_unique() {
         let documents = plan::size(source, &entry.ns).await?.documents;
         let evidence = format!(
             "the unique indexes {} of {} are built in the write pause, over about {documents} documents, since the destination \
@@ -482,26 +470,27 @@ mod tests {
     #[test]
     fn versions_are_refused_or_warned_about() {
         let refused = (ErrorCode::UnsupportedVersion, Severity::Error);
-        assert_eq!(codes(&versions((4, 4, 2), (6, 0, 5))), []);
-        assert_eq!(codes(&versions((4, 2, 9), (6, 0, 5))), [refused]);
-        assert_eq!(codes(&versions((6, 0, 5), (5, 0, 4))), [refused]);
-        assert_eq!(codes(&versions((8, 0, 1), (9, 0, 0))), [(ErrorCode::UnsupportedVersion, Severity::Warning)]);
+        let told = |source, destination| codes(&versions(Capabilities::of(source), Capabilities::of(destination)));
+        assert_eq!(told((4, 4, 2), (6, 0, 5)), []);
+        assert_eq!(told((4, 2, 9), (6, 0, 5)), [refused]);
+        assert_eq!(told((6, 0, 5), (5, 0, 4)), [refused]);
+        assert_eq!(told((8, 0, 1), (9, 0, 0)), [(ErrorCode::UnsupportedVersion, Severity::Warning)]);
     }
 
     #[test]
     fn options_that_the_destination_does_not_take_are_named() {
-        let told = |options: Document, release| -> Vec<String> {
+        let told = |options: Document, version| -> Vec<String> {
             let entry = Entry { ns: Namespace::new("app", "c"), kind: Kind::Collection, uuid: None, options };
-            unknown_options(&entry, release).into_iter().map(|finding| finding.evidence).collect()
+            unknown_options(&entry, Capabilities::of(version)).into_iter().map(|finding| finding.evidence).collect()
         };
         let options = doc! {"capped": true, "size": 4096, "recordIdsReplicated": true};
         let unheard = "app.c has the option recordIdsReplicated, which MongoDB 6.0 on the destination doesn't take";
-        assert_eq!(told(options, (6, 0)), [unheard]);
+        assert_eq!(told(options, (6, 0, 0)), [unheard]);
         let images = doc! {"recordPreImages": true, "validator": {"a": 1}};
-        assert!(told(images.clone(), (5, 0)).is_empty());
+        assert!(told(images.clone(), (5, 0, 0)).is_empty());
         let gone = "app.c has the option recordPreImages, which MongoDB 6.0 on the destination doesn't take";
-        assert_eq!(told(images, (6, 0)), [gone]);
-        assert!(told(doc! {"recordPreImages": false}, (6, 0)).is_empty());
+        assert_eq!(told(images, (6, 0, 0)), [gone]);
+        assert!(told(doc! {"recordPreImages": false}, (6, 0, 0)).is_empty());
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub(crate) async fn apply(
         "modify" => modify(event, &ns, registry).await,
         "dropDatabase" => {
             for target in registry.of_database(event.db) {
-                if target.uuid.is_none() || registry.source().level < (6, 0) {
+                if target.uuid.is_none() || !registry.source().can().show_expanded_events() {
                     drop_on_destination(&target, registry).await?;
                 }
             }
@@ -265,7 +265,7 @@ async fn create_indexes(event: &Event<'_>, ns: &Namespace, registry: &Registry) 
     let specs = specs.into_iter().flat_map(|all| all.into_iter().flatten()).filter_map(|spec| spec.as_document());
     for spec in specs {
         let (spec, to) = (crate::mongo::raw_bson::to_document(spec), registry.destination());
-        let Some(wanted) = index_spec::wanted(&spec, Properties::Deferred, to.level, to.version) else {
+        let Some(wanted) = index_spec::wanted(&spec, Properties::Deferred, to.can()) else {
             continue;
         };
         let place = target.place();

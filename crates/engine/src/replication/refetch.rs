@@ -173,7 +173,7 @@ impl Reading {
     async fn is_own(&mut self, writer: &Writer) -> Result<bool, Failure> {
         if !self.proven {
             let now = match self.uuid {
-                Some(_) if writer.source.level < (6, 0) => {
+                Some(_) if !writer.source.can().hold_to_uuid() => {
                     catalog::find(&writer.source, &self.ns).await?.and_then(|entry| entry.uuid)
                 }
                 own => own,
@@ -202,7 +202,7 @@ impl Reading {
                 doc! {"find": &self.ns.coll, "readConcern": {"level": "majority", "afterClusterTime": self.until}};
             // Or a default of the server, which may be shorter than the wait for that time, would end each try.
             head.insert("maxTimeMS", MOST_MILLIS);
-            if let (Some(uuid), true) = (self.uuid, writer.source.level >= (6, 0)) {
+            if let (Some(uuid), true) = (self.uuid, writer.source.can().hold_to_uuid()) {
                 let bytes = uuid.to_vec();
                 head.insert("collectionUUID", bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes });
             }

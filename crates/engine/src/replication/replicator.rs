@@ -213,7 +213,7 @@ impl Replicator {
             definition::drop_collection(self.registry.destination(), &place).await?;
         }
         let slot = self.slot();
-        let named = self.registry.source().level < (6, 0);
+        let named = !self.registry.source().can().show_expanded_events();
         for entry in self.registry.lost().await? {
             let name = match self.registry.by_name(&entry.ns) {
                 None => entry.ns.clone(),

@@ -86,7 +86,7 @@ pub(crate) struct Renewed {
 pub(crate) async fn renew_unequal(registry: &mut Registry, slot: &Slot, tracker: &Tracker) -> Result<Renewed, Failure> {
     let (source, destination, filter) =
         (registry.source().clone(), registry.destination().clone(), registry.filter().clone());
-    let silent = source.level < (6, 0);
+    let silent = !source.can().show_expanded_events();
     let have: HashMap<Namespace, Entry> =
         catalog::list(&destination, &filter).await?.into_iter().map(|e| (e.ns.clone(), e)).collect();
     let mut renewed = Renewed::default();

@@ -227,7 +227,7 @@ impl Writer {
     /// nor its options: it is made with those of the one that has its name by now, which need not take its documents.
     fn may_be_anothers(&self, change: &Change) -> bool {
         let from_event = matches!(change, Change::Put { origin: Origin::Insert | Origin::Replacement, .. });
-        from_event && self.source.level < (6, 0)
+        from_event && !self.source.can().show_expanded_events()
     }
 
     /// Whether the process ended to which `error`'s connection was, so that one by one is right; unknown counts as not.
@@ -335,7 +335,7 @@ impl Writer {
                         // Another collection's document is here under the same name and `_id`. Before a cutover the whole
                         // collection is compared, and copied again.
                         (Change::Put { .. }, codes::CANNOT_GROW_DOCUMENT_IN_CAPPED_NAMESPACE)
-                            if self.source.level < (6, 0) =>
+                            if !self.source.can().show_expanded_events() =>
                         {
                             tracing::warn!(%ns, message, "a document of a capped collection stays as it is for now");
                         }

@@ -115,7 +115,7 @@ impl Reader {
 
     async fn read_on(&self, place: &mut Place, hearing: &mut Hearing) -> Result<(), Broken> {
         let mut stream = doc! {"allChangesForCluster": true};
-        if self.source.level >= (6, 0) {
+        if self.source.can().show_expanded_events() {
             stream.extend(doc! {"showExpandedEvents": true, "showSystemEvents": true});
         }
         match (place.from, place.token.as_ref()) {
@@ -127,7 +127,7 @@ impl Reader {
         let mut pipeline = vec![doc! {"$changeStream": stream}];
         if place.oversized {
             pipeline.push(split_events::without_documents());
-        } else if split_events::can_split(&self.source) {
+        } else if self.source.can().split_large_events() {
             pipeline.push(doc! {"$changeStreamSplitLargeEvent": {}});
         }
         let command = doc! {

@@ -7,7 +7,6 @@
 
 use crate::{
     mongo::{
-        cluster::Cluster,
         codes, error,
         raw_builder::{RawArrayBuilder, RawDocBuilder},
     },
@@ -15,11 +14,6 @@ use crate::{
 };
 use bson::{Document, RawBsonRef, RawDocument, RawDocumentBuf, doc};
 use mongodb::error::Error;
-
-/// Whether `source` can split events.
-pub(crate) fn can_split(source: &Cluster) -> bool {
-    source.level >= (6, 0) && source.version >= (6, 0, 9)
-}
 
 /// Whether the server can't send the next event as it is: all of it, or one field of it, which it can't
 /// split.

@@ -41,7 +41,7 @@ pub(crate) async fn replaced(
     let changes = changes_of(&entry)?;
     let mut events = RawArrayBuilder::with_capacity(256);
     for change in &changes {
-        events.push_document(&change.event(time, source.level >= (6, 0)));
+        events.push_document(&change.event(time, source.can().show_expanded_events()));
         let named = format!(
             "{} _id {}: the source couldn't tell its change ($v); it was read again",
             change.namespace,

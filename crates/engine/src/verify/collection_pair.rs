@@ -157,7 +157,7 @@ impl Ends {
 
     /// The UUID to read the source under, where the source can be asked to hold to it.
     pub fn collection_uuid(&self, pair: &Pair) -> Option<catalog::Uuid> {
-        pair.uuid.filter(|_| self.source.level >= (6, 0))
+        pair.uuid.filter(|_| self.source.can().hold_to_uuid())
     }
 }
 

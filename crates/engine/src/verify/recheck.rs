@@ -253,7 +253,9 @@ impl Verifier {
         if pair.is_capped && departure == Departure::Value && look != Look::AtRest {
             return self.is_put_off(pair);
         }
-        let capped = pair.is_capped && departure == Departure::Extra && self.inner.ends.source.level < (5, 0);
+        let capped = pair.is_capped
+            && departure == Departure::Extra
+            && !self.inner.ends.source.can().replicate_capped_deletions();
         let expired = matches!(departure, Departure::Missing | Departure::Extra);
         capped || expired && self.state().expiring.contains(&pair.destination)
     }
@@ -261,7 +263,7 @@ impl Verifier {
     /// Before 6.0 a capped collection may have been made where another collection's documents came, which can't change
     /// their size. The cutover compares it as a whole and copies it again; until then it is known to differ.
     fn is_put_off(&self, pair: &Pair) -> bool {
-        let is_put_off = self.inner.ends.source.level < (6, 0);
+        let is_put_off = !self.inner.ends.source.can().show_expanded_events();
         if is_put_off && self.state().differing.insert(pair.destination.clone()) {
             tracing::warn!(ns = %pair.destination, "a capped collection differs; a cutover copies it again");
         }
@@ -280,7 +282,8 @@ impl Verifier {
             difference: bson::serialize_to_document(&told).unwrap_or_default(),
         };
         // Before 6.0 what is written to a time-series collection isn't in the stream: it comes this way alone.
-        let unseen = self.inner.ends.source.level < (6, 0) && pair.source.coll.starts_with(catalog::BUCKETS);
+        let unseen =
+            !self.inner.ends.source.can().show_time_series_events() && pair.source.coll.starts_with(catalog::BUCKETS);
         if !self.inner.notes.repair(&entry.key, &repaired)? && !unseen {
             self.inner.notes.fail()?;
             return Err(Failure::new(
