@@ -12,9 +12,9 @@ use crate::{
     },
     mongo::{
         cluster::Cluster,
-        codes, error, raw_bson,
+        codes, error, find_by_id, raw_bson,
         raw_builder::{RawArrayBuilder, RawDocBuilder},
-        raw_value::Value,
+        raw_value::id_of,
     },
     retry::Backoff,
 };
@@ -280,60 +280,12 @@ impl Slot {
     /// Those of `batch` whose `_id` isn't on the destination.
     async fn missing<'a>(&self, ns: &Namespace, batch: &[&'a RawDocument]) -> Result<Vec<&'a RawDocument>, Failure> {
         let ids = batch.iter().filter_map(|d| id_of(d));
-        let present = found(&self.destination, ns, ids, doc! {"projection": {"_id": 1}}).await?;
+        let present = find_by_id::found(&self.destination, ns, ids, doc! {"projection": {"_id": 1}}).await?;
         let is_absent = |document: &RawDocument| {
             id_of(document).is_none_or(|id| !present.contains_key(&raw_bson::canonical_id(id, false)))
         };
         Ok(batch.iter().copied().filter(|document| is_absent(document)).collect())
     }
-}
-
-pub(super) use crate::mongo::raw_value::id_of;
-
-/// Which of `ids` the collection has, by canonical bytes.
-pub(super) async fn found<'a>(
-    cluster: &Cluster,
-    ns: &Namespace,
-    ids: impl Iterator<Item = Value<'a>>,
-    options: Document,
-) -> Result<HashMap<Vec<u8>, RawDocumentBuf>, Failure> {
-    let mut backoff = Backoff::default();
-    let ids: Vec<Value<'a>> = ids.collect();
-    loop {
-        match try_found(cluster, ns, &ids, &options).await {
-            Ok(found) => return Ok(found),
-            Err(e) if error::is_transient(&e) && backoff.wait().await => {}
-            Err(e) => return Err(cluster.failure(&e)),
-        }
-    }
-}
-
-/// The same, once.
-pub(super) async fn try_found(
-    cluster: &Cluster,
-    ns: &Namespace,
-    ids: &[Value<'_>],
-    options: &Document,
-) -> Result<HashMap<Vec<u8>, RawDocumentBuf>, Error> {
-    let mut wanted = RawArrayBuilder::with_capacity(1024);
-    ids.iter().for_each(|id| wanted.push_value(*id));
-    let filter =
-        RawDocBuilder::new().document("_id", &RawDocBuilder::new().array("$in", wanted).into_bytes()).into_bytes();
-    let mut head = doc! {"find": &ns.coll};
-    head.extend(options.clone());
-    let command = RawDocBuilder::new().extend(&head)?.document("filter", &filter).build()?;
-    let (db, reads) = (cluster.db(&ns.db), &cluster.reads);
-    let mut cursor = db.run_raw_cursor_command(command).selection_criteria(reads.from.criteria()).batch().await?;
-    let mut found = HashMap::new();
-    while let Some(batch) = cursor.next().await {
-        let batch = batch?;
-        let documents = batch.doc_slices()?;
-        reads.throttle.has_read(documents.as_bytes().len()).await;
-        for document in documents.into_iter().flatten().filter_map(RawBsonRef::as_document) {
-            found.extend(id_of(document).map(|id| (raw_bson::canonical_id(id, false), document.to_owned())));
-        }
-    }
-    Ok(found)
 }
 
 fn command(ns: &Namespace, batch: &[&RawDocument], options: Document) -> Result<RawDocumentBuf, Error> {

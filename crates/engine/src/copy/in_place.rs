@@ -6,7 +6,7 @@
 
 use crate::{
     copy::{
-        batch_writer::{Slot, Written, found, id_of, try_found},
+        batch_writer::{Slot, Written},
         plan::CopyRange,
     },
     destination::{
@@ -17,9 +17,11 @@ use crate::{
     mongo::{
         catalog::{self, Entry},
         cluster::Cluster,
-        error, raw_bson,
+        error,
+        find_by_id::{self, IDS},
+        range_read, raw_bson,
         raw_builder::{RawArrayBuilder, RawDocBuilder},
-        raw_value::Value,
+        raw_value::{Value, id_of},
     },
     retry::Backoff,
     throttle::Reads,
@@ -27,9 +29,6 @@ use crate::{
 use bson::{Binary, Document, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, doc, spec::BinarySubtype};
 use limosa_model::{Failure, Namespace, NamespaceFilter};
 use std::collections::{HashMap, HashSet};
-
-/// `_id`s looked up at a time.
-const IDS: usize = 1000;
 
 /// Whether a collection of the destination can be brought up to date document by document.
 pub(super) fn in_place(own: Option<&Entry>) -> bool {
@@ -64,7 +63,8 @@ impl Slot {
     pub(super) async fn refresh(&self, ns: &Namespace, documents: &RawArrayBuf) -> Result<Written, Failure> {
         let all: Vec<&RawDocument> = documents.into_iter().flatten().filter_map(|v| v.as_document()).collect();
         let bytes = all.iter().map(|d| d.as_bytes().len() as u64).sum();
-        let own = found(&self.destination, ns, all.iter().filter_map(|d| id_of(d)), Document::new()).await?;
+        let own =
+            find_by_id::found(&self.destination, ns, all.iter().filter_map(|d| id_of(d)), Document::new()).await?;
         let differs = |document: &RawDocument| {
             let own = id_of(document).and_then(|id| own.get(&raw_bson::canonical_id(id, false)));
             own.is_none_or(|own| own.as_bytes() != document.as_bytes())
@@ -84,10 +84,8 @@ impl Slot {
         source: &Cluster,
         range: &CopyRange,
     ) -> Result<Option<HashSet<Term>>, Failure> {
-        let mut command =
-            doc! {"find": &range.ns.coll, "projection": {"_id": 1}, "batchSize": IDS as i32, "hint": {"_id": 1}};
-        command.extend(range.min.clone().map(|id| ("min".to_owned(), doc! {"_id": id}.into())));
-        command.extend(range.max.clone().map(|id| ("max".to_owned(), doc! {"_id": id}.into())));
+        let mut command = doc! {"find": &range.ns.coll, "projection": {"_id": 1}, "batchSize": IDS as i32};
+        command.extend(range_read::bounded(Some(doc! {"_id": 1}), range.min.as_ref(), range.max.as_ref()));
         let failed = |e: mongodb::error::Error| self.destination.failure(&e);
         let db = self.destination.db(&range.ns.db);
         let mut cursor = db.run_cursor_command(command).batch_size(IDS as u32).batch().await.map_err(failed)?;
@@ -139,7 +137,7 @@ async fn still_there(
     let primary = source.clone().read_as(Reads { throttle: source.reads.throttle.clone(), ..Reads::default() });
     let mut backoff = Backoff::default();
     let found = loop {
-        match try_found(&primary, &range.source_ns, ids, &options).await {
+        match find_by_id::try_found(&primary, &range.source_ns, ids, &options).await {
             Ok(found) => break found,
             Err(e) if error::is_gone(&e) => return Ok(None),
             Err(e) if error::is_transient(&e) && backoff.wait().await => {}

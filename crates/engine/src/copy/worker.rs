@@ -10,13 +10,13 @@ use crate::{
     destination::checkpoint::{Store, Term},
     failpoint,
     metrics::COPY,
-    mongo::{catalog, cluster::Cluster, error},
+    mongo::{catalog, cluster::Cluster, error, range_read},
     progress::Tracker,
     retry::Backoff,
     throttle::Throttle,
     tuning::ReadFrom,
 };
-use bson::{Bson, Document, Timestamp, doc};
+use bson::{Document, Timestamp, doc};
 use limosa_model::{ErrorCode, Failure, Namespace};
 use std::{
     collections::HashSet,
@@ -187,15 +187,12 @@ impl Copier {
             Some(slot) if self.again => in_place::in_place(catalog::find(&slot.destination, &range.ns).await?.as_ref()),
             _ => false,
         };
-        self.pump(range, self.find(range), slots, again, sum).await?;
-        if range.min.is_some() && range.max.is_none() {
-            // `min` without `max` leaves out the one document whose `_id` is MaxKey.
-            let mut equality = self.find(range);
-            for bound in ["min", "max", "hint"] {
-                equality.remove(bound);
-            }
-            equality.insert("filter", doc! {"_id": Bson::MaxKey});
-            self.pump(range, equality, slots, again, sum).await?;
+        let (min, max) = (range.min.as_ref(), range.max.as_ref());
+        let hint = min.or(max).map(|_| doc! {"_id": 1});
+        for query in range_read::queries(hint, min, max) {
+            let mut command = self.find(range);
+            command.extend(query);
+            self.pump(range, command, slots, again, sum).await?;
         }
         if let (true, Some(slot)) = (again, slots.first()) {
             let removed = slot.remove_extra(&self.source, range).await?;
@@ -221,6 +218,7 @@ impl Copier {
         documents_in(if self.store.destination().is_far { BATCH_BYTES_FAR } else { BATCH_BYTES }, range)
     }
 
+    /// A `find` of the range's whole collection.
     fn find(&self, range: &CopyRange) -> Document {
         let mut command = doc! {"find": &range.source_ns.coll, "batchSize": self.batch(range), "readConcern": {"level": "majority", "afterClusterTime": self.t0}};
         if let (Some(uuid), true) = (range.uuid, self.source.can().hold_to_uuid()) {
@@ -229,11 +227,6 @@ impl Copier {
                 bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: uuid.to_vec() },
             );
         }
-        if range.min.is_some() || range.max.is_some() {
-            command.insert("hint", doc! {"_id": 1});
-        }
-        command.extend(range.min.clone().map(|id| ("min".to_owned(), Bson::Document(doc! {"_id": id}))));
-        command.extend(range.max.clone().map(|id| ("max".to_owned(), Bson::Document(doc! {"_id": id}))));
         command
     }
 

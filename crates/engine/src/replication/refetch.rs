@@ -6,8 +6,7 @@ use crate::{
         collection_map::Target,
     },
     mongo::{
-        catalog, error, raw_bson,
-        raw_builder::{RawArrayBuilder, RawDocBuilder},
+        catalog, error, find_by_id, raw_bson,
         raw_value::{self, Value},
     },
     replication::writer::{Writer, id_document},
@@ -21,7 +20,7 @@ use std::{
     sync::Arc,
 };
 
-/// `_id`s in one read of documents from the source.
+/// `_id`s in one read of documents from the source; fewer than a look needs, since what is read is also written.
 const IDS: usize = 500;
 
 /// How long the server may work at one read.
@@ -109,15 +108,12 @@ impl Writer {
     }
 
     fn reading(&self, target: &Target, ids: &[&RawDocumentBuf], until: Timestamp) -> Reading {
-        let mut array = RawArrayBuilder::with_capacity(ids.iter().map(|id| id.as_bytes().len()).sum());
         // The server refuses to look for what a collated collection can't have.
         let possible = |id: &Value<'_>| !(target.folds && id.has_symbol());
-        ids.iter().filter_map(|id| raw_value::id_of(id)).filter(possible).for_each(|id| array.push_value(id));
-        let filter = RawDocBuilder::new().document("_id", &RawDocBuilder::new().array("$in", array).into_bytes());
         Reading {
             ns: target.ns.clone(),
             uuid: target.uuid,
-            filter: filter.into_bytes(),
+            filter: find_by_id::filter(ids.iter().filter_map(|id| raw_value::id_of(id)).filter(possible)),
             until,
             cursor: None,
             backoff: Backoff::default(),
@@ -206,9 +202,7 @@ impl Reading {
                 let bytes = uuid.to_vec();
                 head.insert("collectionUUID", bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes });
             }
-            let command = RawDocBuilder::new().extend(&head)?.document("filter", &self.filter).build()?;
-            let (db, member) = (writer.source.db(&self.ns.db), writer.source.reads.from.criteria());
-            self.cursor = Some(db.run_raw_cursor_command(command).selection_criteria(member).batch().await?);
+            self.cursor = Some(find_by_id::open(&writer.source, &self.ns.db, &head, &self.filter).await?);
             self.proven = false;
         }
         let Some(cursor) = self.cursor.as_mut() else { return Ok(None) };

@@ -4,8 +4,10 @@
 use crate::{
     mongo::{
         cluster::Cluster,
-        codes, error, raw_bson,
-        raw_builder::{RawArrayBuilder, RawDocBuilder},
+        codes, error,
+        find_by_id::{self, IDS},
+        raw_bson,
+        raw_builder::RawDocBuilder,
         raw_value,
     },
     verify::{
@@ -23,9 +25,6 @@ use limosa_model::{
 use mongodb::error::Error;
 use std::collections::HashMap;
 use xxhash_rust::xxh3::xxh3_128;
-
-/// `_id`s in one read.
-pub(crate) const IDS: usize = 1000;
 
 /// What is known of one `_id`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,16 +117,8 @@ async fn read_chunk(
     ids: &[RawDocumentBuf],
     see: &mut impl FnMut(&RawDocument),
 ) -> Result<(), Error> {
-    let mut wanted = RawArrayBuilder::with_capacity(ids.iter().map(|id| id.as_bytes().len()).sum());
-    ids.iter().filter_map(|id| raw_value::id_of(id)).for_each(|id| wanted.push_value(id));
-    let filter =
-        RawDocBuilder::new().document("_id", &RawDocBuilder::new().array("$in", wanted).into_bytes()).into_bytes();
-    let head = find_command(place, query);
-    let command = RawDocBuilder::new().extend(&head)?.document("filter", &filter).build()?;
-    let reads = &cluster.reads;
-    let db = cluster.db(&place.ns.db);
-    let opened = db.run_raw_cursor_command(command).selection_criteria(reads.from.criteria());
-    let mut cursor = match opened.batch().await {
+    let filter = find_by_id::filter(ids.iter().filter_map(|id| raw_value::id_of(id)));
+    let mut cursor = match find_by_id::open(cluster, &place.ns.db, &find_command(place, query), &filter).await {
         Ok(cursor) => cursor,
         Err(e) if error::is_gone(&e) => return Ok(()),
         Err(e) => return Err(e),
@@ -135,7 +126,7 @@ async fn read_chunk(
     while let Some(batch) = cursor.next().await {
         let batch = batch?;
         let documents = batch.doc_slices()?;
-        reads.throttle.note_read(documents.as_bytes().len());
+        cluster.reads.throttle.note_read(documents.as_bytes().len());
         for document in documents.into_iter().flatten().filter_map(|value| value.as_document()) {
             see(document);
         }

@@ -6,14 +6,14 @@
 //! streamed from each side and looked up on the other.
 
 use crate::{
-    mongo::{id_order, raw_builder::RawDocBuilder, raw_value::Value},
+    mongo::{id_order, range_read, raw_builder::RawDocBuilder, raw_value::Value},
     verify::{
         collection_pair::{Broken, Counted, Ends, IdOrder, Interval, Pair, Place},
         document_stream::{Stream, id_of},
         id_lookup,
     },
 };
-use bson::{Bson, Document, RawDocumentBuf, doc};
+use bson::{RawDocumentBuf, doc};
 use limosa_model::Failure;
 use std::cmp::Ordering;
 
@@ -30,13 +30,12 @@ impl Ends {
         if pair.order == IdOrder::Collated {
             return id_lookup::both_ways(self, pair, None, suspect, go_on).await;
         }
+        let hint = match pair.order {
+            IdOrder::Natural => doc! {"$natural": 1},
+            IdOrder::Index | IdOrder::Collated => doc! {"_id": 1},
+        };
         let mut counted = Counted::default();
-        let mut queries = vec![find(interval, pair.order)];
-        if interval.min.is_some() && interval.max.is_none() {
-            // `min` without `max` leaves out the one document whose `_id` is MaxKey.
-            queries.push(doc! {"filter": {"_id": Bson::MaxKey}});
-        }
-        for query in queries {
+        for query in range_read::queries(Some(hint), interval.min.as_ref(), interval.max.as_ref()) {
             let mut left = Stream::open(&self.source, &self.source_of(pair), &query);
             let mut right = Stream::open(&self.destination, &Place::of(&pair.destination), &query);
             loop {
@@ -46,37 +45,11 @@ impl Ends {
                     a.map_err(Broken::Source)?;
                     b.map_err(Broken::Destination)?;
                 }
-                match (left.current(), right.current()) {
-                    (None, None) => break,
-                    (Some(x), Some(y)) if x == y => {
-                        counted.equal(x);
-                        left.advance();
-                        right.advance();
-                    }
-                    (x, y) => {
-                        // A side that has ended has nothing to pass over: each turn passes over a document.
-                        let order = match (x, y) {
-                            (Some(_), None) => Ordering::Less,
-                            (None, _) => Ordering::Greater,
-                            (Some(x), Some(y)) => match (id_of(x), id_of(y)) {
-                                (Some(x), Some(y)) => id_order::compare(x, y),
-                                (None, _) => Ordering::Less,
-                                (Some(_), None) => Ordering::Greater,
-                            },
-                        };
-                        let id = if order.is_le() { x } else { y };
-                        if let Some(id) = id.and_then(id_of).and_then(id_document) {
-                            suspect(id).map_err(Broken::Noting)?;
-                        }
-                        if order.is_le() {
-                            counted.compared += 1;
-                            counted.bytes += left.current().map_or(0, |d| d.len() as u64);
-                            left.advance();
-                        }
-                        if order.is_ge() {
-                            right.advance();
-                        }
-                    }
+                if left.current().is_none() && right.current().is_none() {
+                    break;
+                }
+                if let Some(id) = compare_next(&mut left, &mut right, &mut counted) {
+                    suspect(id).map_err(Broken::Noting)?;
                 }
             }
         }
@@ -84,14 +57,38 @@ impl Ends {
     }
 }
 
-fn find(interval: &Interval, order: IdOrder) -> Document {
-    let mut query = match order {
-        IdOrder::Natural => doc! {"hint": {"$natural": 1}},
-        IdOrder::Index | IdOrder::Collated => doc! {"hint": {"_id": 1}},
+/// Passes over the next document of the side that is behind, or of both; returns `{_id: …}` of one that isn't the same on
+/// both. A side that has ended has nothing to pass over, so that each turn passes over a document.
+fn compare_next(left: &mut Stream, right: &mut Stream, counted: &mut Counted) -> Option<RawDocumentBuf> {
+    let (x, y) = (left.current(), right.current());
+    if let (Some(x), Some(y)) = (x, y)
+        && x == y
+    {
+        counted.equal(x);
+        left.advance();
+        right.advance();
+        return None;
+    }
+    let order = match (x, y) {
+        (Some(_), None) => Ordering::Less,
+        (None, _) => Ordering::Greater,
+        (Some(x), Some(y)) => match (id_of(x), id_of(y)) {
+            (Some(x), Some(y)) => id_order::compare(x, y),
+            (None, _) => Ordering::Less,
+            (Some(_), None) => Ordering::Greater,
+        },
     };
-    query.extend(interval.min.clone().map(|id| ("min".to_owned(), Bson::Document(doc! {"_id": id}))));
-    query.extend(interval.max.clone().map(|id| ("max".to_owned(), Bson::Document(doc! {"_id": id}))));
-    query
+    let id = if order.is_le() { x } else { y };
+    let id = id.and_then(id_of).and_then(id_document);
+    if order.is_le() {
+        counted.compared += 1;
+        counted.bytes += x.map_or(0, |document| document.len() as u64);
+        left.advance();
+    }
+    if order.is_ge() {
+        right.advance();
+    }
+    id
 }
 
 fn id_document(id: Value<'_>) -> Option<RawDocumentBuf> {
