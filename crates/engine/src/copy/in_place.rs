@@ -64,14 +64,14 @@ impl Slot {
         let all: Vec<&RawDocument> = documents.into_iter().flatten().filter_map(|v| v.as_document()).collect();
         let bytes = all.iter().map(|d| d.as_bytes().len() as u64).sum();
         let own =
-            find_by_id::found(&self.destination, ns, all.iter().filter_map(|d| id_of(d)), Document::new()).await?;
+            find_by_id::found(self.destination(), ns, all.iter().filter_map(|d| id_of(d)), Document::new()).await?;
         let differs = |document: &RawDocument| {
             let own = id_of(document).and_then(|id| own.get(&raw_bson::canonical_id(id, false)));
             own.is_none_or(|own| own.as_bytes() != document.as_bytes())
         };
         let differing: Vec<&RawDocument> = all.iter().copied().filter(|document| differs(document)).collect();
         let mut terms = HashSet::new();
-        for (_, command) in puts(ns, &differing).map_err(|e| self.destination.failure(&e))? {
+        for (_, command) in puts(ns, &differing).map_err(|e| self.destination().failure(&e))? {
             terms.extend(self.write(ns, command).await?);
         }
         Ok(Written { documents: all.len() as u64, bytes, terms, in_transaction: true })
@@ -86,8 +86,8 @@ impl Slot {
     ) -> Result<Option<HashSet<Term>>, Failure> {
         let mut command = doc! {"find": &range.ns.coll, "projection": {"_id": 1}, "batchSize": IDS as i32};
         command.extend(range_read::bounded(Some(doc! {"_id": 1}), range.min.as_ref(), range.max.as_ref()));
-        let failed = |e: mongodb::error::Error| self.destination.failure(&e);
-        let db = self.destination.db(&range.ns.db);
+        let failed = |e: mongodb::error::Error| self.destination().failure(&e);
+        let db = self.destination().db(&range.ns.db);
         let mut cursor = db.run_cursor_command(command).batch_size(IDS as u32).batch().await.map_err(failed)?;
         let mut terms = HashSet::new();
         while let Some(batch) = cursor.next().await {

@@ -184,7 +184,9 @@ impl Copier {
 
     async fn read_and_write(&self, range: &CopyRange, slots: &[Slot], sum: &mut Sum) -> Result<(), Interrupted> {
         let again = match slots.first() {
-            Some(slot) if self.again => in_place::in_place(catalog::find(&slot.destination, &range.ns).await?.as_ref()),
+            Some(slot) if self.again => {
+                in_place::in_place(catalog::find(slot.destination(), &range.ns).await?.as_ref())
+            }
             _ => false,
         };
         let (min, max) = (range.min.as_ref(), range.max.as_ref());

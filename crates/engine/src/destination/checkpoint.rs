@@ -2,11 +2,11 @@
 //! says outlives any single server.
 
 use crate::{
-    mongo::{catalog::Uuid, cluster::Cluster, codes, error, raw_bson::as_i64},
+    mongo::{catalog::Uuid, cluster::Cluster, codes, error, raw_bson::as_i64, refused_writes::refused_writes},
     retry::Backoff,
     source::position::Position,
 };
-use bson::{Binary, Bson, Document, Timestamp, doc, oid::ObjectId, spec::BinarySubtype};
+use bson::{Binary, Document, Timestamp, doc, oid::ObjectId, spec::BinarySubtype};
 use limosa_model::{Epoch, ErrorCode, Failure, MigrationId};
 use mongodb::ClientSession;
 use mongodb::error::Error;
@@ -117,11 +117,10 @@ impl Store {
                 Err(e) => return Err(self.destination.failure(&e)),
             }
         };
-        if let Some(Bson::Document(first)) = reply.get_array("writeErrors").ok().and_then(|errors| errors.first())
-            && first.get_i32("code").is_ok_and(|code| code != codes::DUPLICATE_KEY)
+        if let Some(first) = refused_writes(&reply).next()
+            && first.code != codes::DUPLICATE_KEY
         {
-            let message = first.get_str("errmsg").unwrap_or("write refused");
-            return Err(error::refused(first.get_i32("code").unwrap_or(0), format!("destination: {message}")));
+            return Err(error::refused(first.code, format!("destination: {}", first.message)));
         }
         Ok(reply)
     }
@@ -399,13 +398,12 @@ impl Store {
             return Err(Error::custom(error::Fenced));
         }
         let noted = db.run_command(command.clone()).session(&mut *session).await?;
-        match noted.get_array("writeErrors").ok().and_then(|all| all.first()).and_then(Bson::as_document) {
+        match refused_writes(&noted).next() {
             None => {}
             // All of it was committed before, and that answer was lost.
-            Some(refused) if refused.get_i32("code").is_ok_and(|code| code == codes::DUPLICATE_KEY) => return Ok(()),
+            Some(refused) if refused.code == codes::DUPLICATE_KEY => return Ok(()),
             Some(refused) => {
-                let message = refused.get_str("errmsg").unwrap_or("no reason given");
-                return Err(Error::custom(format!("a note of the migration was refused: {message}")));
+                return Err(Error::custom(format!("a note of the migration was refused: {}", refused.message)));
             }
         }
         self.destination.calls().commit(session).await

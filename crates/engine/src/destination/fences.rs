@@ -2,17 +2,16 @@
 //! of an older epoch can commit nothing.
 
 use crate::{
-    destination::{checkpoint::Store, claims, definition},
+    destination::{checkpoint::Store, claims, definition, fenced_session::FencedSession},
     failpoint,
 };
 use bson::doc;
 use limosa_model::{AgentId, Failure};
-use mongodb::ClientSession;
 
 /// Raises the epoch: from here on no holder of an older one can change the checkpoint, nor, by the fences, the data.
 /// All fences first, also of workers that only an earlier holder had; then what the earlier ones left open is ended.
 /// Returns the sessions in which the workers are to write.
-pub(crate) async fn take_over(store: &Store, agent: AgentId, workers: usize) -> Result<Vec<ClientSession>, Failure> {
+pub(crate) async fn take_over(store: &Store, agent: AgentId, workers: usize) -> Result<Vec<FencedSession>, Failure> {
     let mine = doc! {"_id.migration": store.id(), "epoch": {"$lt": store.epoch()}};
     let former = store.read("fences", mine.clone()).await?;
     let raise = doc! {"q": mine, "u": {"$set": {"epoch": store.epoch()}}, "multi": true};
@@ -32,7 +31,7 @@ pub(crate) async fn take_over(store: &Store, agent: AgentId, workers: usize) -> 
         updates.push(doc! {
             "q": {"_id": store.fence(worker), "epoch": {"$lte": store.epoch()}}, "u": {"$set": set}, "upsert": true,
         });
-        sessions.push(session);
+        sessions.push(FencedSession::new(store, worker, session));
     }
     let reply = store.run(doc! {"update": "fences", "updates": updates, "ordered": false}).await?;
     if reply.contains_key("writeErrors") {

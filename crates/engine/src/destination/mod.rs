@@ -9,6 +9,7 @@ pub(crate) mod definition;
 pub(crate) mod delta;
 pub(crate) mod document_shape;
 pub(crate) mod expiry;
+pub(crate) mod fenced_session;
 pub(crate) mod fences;
 pub(crate) mod index_upkeep;
 pub(crate) mod indexes;

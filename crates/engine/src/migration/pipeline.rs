@@ -35,7 +35,6 @@ use crate::{
 };
 use bson::Timestamp;
 use limosa_model::{ErrorCode, Failure, PhaseKind, protocol::Directive};
-use mongodb::ClientSession;
 use std::{
     collections::VecDeque,
     sync::{
@@ -44,7 +43,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 
 /// See [`crate::run`].
 pub(crate) async fn run(
@@ -181,8 +180,7 @@ async fn migrate(
     let seen = meter::same_history(&source, &checkpoint).await?;
     tracker.measure_again();
     let workers = WORKERS + Throttle::most_workers(settings.tuning.copy_workers) * IN_FLIGHT;
-    let sessions: Vec<_> =
-        fences::take_over(&store, settings.agent_id, workers).await?.into_iter().map(shared).collect();
+    let sessions = fences::take_over(&store, settings.agent_id, workers).await?;
 
     // Read the stream from T0, or from where it was left, whatever else continues.
     let dir = local_state::make(local_state::spool(settings))?;
@@ -219,13 +217,8 @@ async fn migrate(
             failpoint::reach(failpoint::PLANNED, &store.id()).await;
             store.set_stage(Stage::Planned).await?;
         }
-        let slots = sessions.iter().enumerate().skip(WORKERS).map(|(worker, session)| Slot {
-            destination: destination.clone(),
-            store: store.clone(),
-            worker,
-            session: Arc::clone(session),
-        });
-        initial_copy::copy(settings, &source, tracker, &spool, &checkpoint, &store, &slots.collect::<Vec<_>>()).await?;
+        let slots: Vec<Slot> = sessions.iter().skip(WORKERS).cloned().map(Slot).collect();
+        initial_copy::copy(settings, &source, tracker, &spool, &checkpoint, &store, &slots).await?;
         if checkpoint.stage < Stage::Copied {
             failpoint::reach(failpoint::COPIED, &store.id()).await;
             store.set_stage(Stage::Copied).await?;
@@ -239,13 +232,10 @@ async fn migrate(
         if settings.reversal_from.is_some() {
             verifier.excuse(reverse::prepare(&destination, &mut registry).await?);
         }
-        let writers = sessions.iter().enumerate().take(WORKERS).map(|(worker, session)| Writer {
+        let writers = sessions.iter().take(WORKERS).map(|session| Writer {
             source: source.clone(),
-            destination: destination.clone(),
-            store: store.clone(),
+            session: session.clone(),
             tracker: tracker.clone(),
-            worker,
-            session: Arc::clone(session),
             trouble: trouble.clone(),
             taken: Arc::default(),
         });
@@ -330,10 +320,6 @@ async fn migrate(
     local_state::forget(&settings.data_dir, settings.migration_id).await;
     tracker.enter(PhaseKind::Complete, None);
     Ok(())
-}
-
-fn shared(session: ClientSession) -> Arc<Mutex<ClientSession>> {
-    Arc::new(Mutex::new(session))
 }
 
 /// The reader ends with the migration, however that ends.

@@ -161,6 +161,11 @@ pub(crate) fn is_unknown_option(code: i32) -> bool {
     matches!(code, FAILED_TO_PARSE | INVALID_OPTIONS | UNKNOWN_FIELD) || code > LAST_LISTED
 }
 
+/// The destination has a document that a replacement can't become, and an insert may.
+pub(crate) fn is_refused_replacement(code: i32) -> bool {
+    matches!(code, IMMUTABLE_FIELD | DOLLAR_PREFIXED_FIELD_NAME | INVALID_DB_REF)
+}
+
 /// An index may have refused the write.
 pub(crate) fn is_refused_by_index(code: i32) -> bool {
     match code {

@@ -21,4 +21,5 @@ pub(crate) mod range_read;
 pub(crate) mod raw_bson;
 pub(crate) mod raw_builder;
 pub(crate) mod raw_value;
+pub(crate) mod refused_writes;
 pub(crate) mod side;

@@ -19,7 +19,6 @@ use crate::{
         late_writes::{Deletions, LateWrites, Recent, Written},
         resync,
         worker_pool::{Lanes, Writing},
-        writer::Writer,
     },
     source::{
         event::{self, Event, Kind},
@@ -185,8 +184,7 @@ impl Replicator {
 
     /// Writes whole collections in the first lane's session; used while nothing is being written.
     fn slot(&self) -> Slot {
-        let Writer { destination, store, worker, session, .. } = self.lanes.first().clone();
-        Slot { destination, store, worker, session }
+        Slot(self.lanes.first().session.clone())
     }
 
     /// Before a cutover: copies again what differs and can't be changed in place. Tells what, in words.

@@ -6,9 +6,9 @@
 
 use crate::{
     destination::{
-        checkpoint::{DATABASE, Store},
         coalesce::{Change, Op, Origin},
         collection_map::Target,
+        fenced_session::{FencedSession, WriteError},
         indexes, time_series,
         write_commands::{commands, inserts},
     },
@@ -18,17 +18,16 @@ use crate::{
         cluster::Cluster,
         codes, error,
         incidents::{self, Standing, Trouble},
-        raw_bson::as_i64,
         raw_builder::RawDocBuilder,
+        refused_writes::refused_writes,
     },
     progress::Tracker,
     retry::Backoff,
 };
-use bson::{Bson, Document, RawDocument, RawDocumentBuf, Timestamp, doc, raw::cstr, rawdoc};
+use bson::{Document, RawDocument, RawDocumentBuf, Timestamp, raw::cstr, rawdoc};
 use limosa_model::{Failure, Namespace};
-use mongodb::{ClientSession, error::Error, options::WriteConcern};
+use mongodb::{error::Error, options::WriteConcern};
 use std::{sync::Arc, time::Instant};
-use tokio::sync::Mutex;
 
 /// Operations a transaction; measured to be past the knee.
 const TRANSACTION_OPS: usize = 2000;
@@ -40,24 +39,30 @@ const TRANSACTION_BYTES: usize = 12 * 1024 * 1024;
 #[derive(Clone)]
 pub(crate) struct Writer {
     pub source: Cluster,
-    pub destination: Cluster,
-    pub store: Store,
+    pub session: FencedSession,
     pub tracker: Tracker,
-    /// Which fence is its own.
-    pub worker: usize,
-    /// Noted at the fence, so that a successor can end what this one left open.
-    pub session: Arc<Mutex<ClientSession>>,
     pub trouble: Trouble,
     /// Documents whose unique value another one still had when they were written: read again with the next window.
     pub taken: Arc<std::sync::Mutex<Vec<Op>>>,
 }
 
-enum Refused {
-    /// Try the whole again.
-    Transient(Error),
-    /// One operation at a time shows which.
-    Operation(i32, String),
-    Failed(Failure),
+/// What is next after a write that the destination refused.
+enum Next {
+    /// Nothing: it needn't be done, or is put off.
+    Done,
+    /// The same again: its cause was removed.
+    Again,
+    /// This instead.
+    Instead(Op),
+}
+
+/// What was done about refusals of one write.
+#[derive(Default)]
+struct Remedies {
+    /// Its collection is marked as one whose buckets have mixed schemas.
+    mixed_allowed: bool,
+    /// How often indexes were dropped for it.
+    made_way: u32,
 }
 
 impl Writer {
@@ -143,84 +148,93 @@ impl Writer {
             return Ok(());
         }
         let careful = self.trouble.is_careful(until);
-        let mut mixed_allowed = false;
-        let mut backoff = Backoff::default();
-        let mut made_way = 0;
+        let (mut backoff, mut remedies) = (Backoff::default(), Remedies::default());
         loop {
             let began = Instant::now();
-            match self.try_transaction(&ops).await {
+            let (code, message) = match self.try_transaction(&ops).await {
                 Ok(()) => {
                     self.tracker.metrics.written(APPLY, began.elapsed());
                     return Ok(());
                 }
-                Err(Refused::Failed(failure)) => return Err(failure),
-                Err(Refused::Operation(code, message)) if ops.len() > 1 => {
-                    tracing::debug!(code, message, "a transaction was refused; going one by one");
-                    break;
-                }
-                Err(Refused::Operation(code, message)) => {
-                    let (_, op) = &ops[0];
-                    if code == codes::NAMESPACE_NOT_FOUND && !matches!(op.change, Change::Put { .. }) {
-                        return Ok(()); // the collection is gone
-                    }
-                    if code == codes::CANNOT_BUILD_INDEX_KEYS && op.change == Change::Delete {
-                        return Ok(()); // it can't have such a document
-                    }
-                    if !mixed_allowed
-                        && time_series::allow_mixed_schema(&self.destination, &op.target.ns, &message).await?
-                    {
-                        mixed_allowed = true;
-                        continue;
-                    }
-                    match &op.change {
-                        Change::Update(_) => {
-                            refetch.push(Op { change: Change::Refetch, ..op.clone() });
-                            return Ok(());
-                        }
-                        // The destination has a document whose `_id` is equal but not the same; or, before 5.0, it takes a
-                        // name that begins with a dollar from an insert and not from a replacement.
-                        Change::Put { document, .. }
-                            if matches!(
-                                code,
-                                codes::IMMUTABLE_FIELD | codes::DOLLAR_PREFIXED_FIELD_NAME | codes::INVALID_DB_REF
-                            ) =>
-                        {
-                            let change = Change::Remake { document: document.clone() };
-                            let again = (0, Op { change, ..op.clone() });
-                            return Box::pin(self.write_transaction(vec![again], refetch, until)).await;
-                        }
-                        Change::Put { .. } | Change::Remake { .. }
-                            if codes::is_refused_by_index(code)
-                                && self.make_way(&op.target, made_way, &message).await? =>
-                        {
-                            made_way += 1;
-                            continue;
-                        }
-                        change if self.may_be_anothers(change) => {
-                            refetch.push(Op { change: Change::Refetch, ..op.clone() });
-                            return Ok(());
-                        }
-                        _ => {}
-                    }
-                    return Err(error::refused(code, format!("{} refused a write: {message}", op.target.ns)));
-                }
-                Err(Refused::Transient(error)) => {
+                Err(WriteError::Failed(failure)) => return Err(failure),
+                Err(WriteError::Unreadable(error)) => return Err(self.destination().failure(&error)),
+                Err(WriteError::Transient(error)) => {
                     self.note_break(&error, until)?;
                     if !backoff.wait().await {
-                        return Err(self.destination.failure(&error));
+                        return Err(self.destination().failure(&error));
                     }
                     self.tracker.metrics.retried(APPLY);
                     tracing::debug!(%error, "a transaction is tried again");
                     if self.judge(&error, until).await? && !careful {
                         return Box::pin(self.write_one_by_one(ops, refetch, until)).await;
                     }
+                    continue;
                 }
+                Err(WriteError::Command(code, error)) => (code, error::words(&error)),
+                Err(WriteError::Writes(reply)) => first_refusal(&reply),
+            };
+            if ops.len() > 1 {
+                tracing::debug!(code, message, "a transaction was refused; going one by one");
+                break;
+            }
+            match self.answer_refusal(&ops[0].1, code, &message, &mut remedies, refetch).await? {
+                Next::Done => return Ok(()),
+                Next::Again => {}
+                Next::Instead(op) => return Box::pin(self.write_transaction(vec![(0, op)], refetch, until)).await,
             }
         }
         for op in ops {
             Box::pin(self.write_transaction(vec![op], refetch, until)).await?;
         }
         Ok(())
+    }
+
+    /// What to do about the one write `op`, which the destination refused with `code`. An error if nothing can be done.
+    async fn answer_refusal(
+        &self,
+        op: &Op,
+        code: i32,
+        message: &str,
+        remedies: &mut Remedies,
+        refetch: &mut Vec<Op>,
+    ) -> Result<Next, Failure> {
+        if code == codes::NAMESPACE_NOT_FOUND && !matches!(op.change, Change::Put { .. }) {
+            return Ok(Next::Done); // the collection is gone
+        }
+        if code == codes::CANNOT_BUILD_INDEX_KEYS && op.change == Change::Delete {
+            return Ok(Next::Done); // it can't have such a document
+        }
+        if !remedies.mixed_allowed
+            && time_series::allow_mixed_schema(self.destination(), &op.target.ns, message).await?
+        {
+            remedies.mixed_allowed = true;
+            return Ok(Next::Again);
+        }
+        match &op.change {
+            Change::Update(_) => {
+                refetch.push(Op { change: Change::Refetch, ..op.clone() });
+                return Ok(Next::Done);
+            }
+            // The destination has a document whose `_id` is equal but not the same; or, before 5.0, it takes a name that
+            // begins with a dollar from an insert and not from a replacement.
+            Change::Put { document, .. } if codes::is_refused_replacement(code) => {
+                let change = Change::Remake { document: document.clone() };
+                return Ok(Next::Instead(Op { change, ..op.clone() }));
+            }
+            Change::Put { .. } | Change::Remake { .. }
+                if codes::is_refused_by_index(code)
+                    && self.make_way(&op.target, remedies.made_way, message).await? =>
+            {
+                remedies.made_way += 1;
+                return Ok(Next::Again);
+            }
+            change if self.may_be_anothers(change) => {
+                refetch.push(Op { change: Change::Refetch, ..op.clone() });
+                return Ok(Next::Done);
+            }
+            _ => {}
+        }
+        Err(error::refused(code, format!("{} refused a write: {message}", op.target.ns)))
     }
 
     /// Whether what is refused may belong to a collection that is gone. Before 6.0 events show neither a collection's UUID
@@ -232,63 +246,19 @@ impl Writer {
 
     /// Whether the process ended to which `error`'s connection was, so that one by one is right; unknown counts as not.
     async fn judge(&self, error: &Error, until: Timestamp) -> Result<bool, Failure> {
-        match self.trouble.judge(&self.destination, until).await {
-            Err(failure) if failure.code == self.destination.failure(error).code => Ok(false),
+        match self.trouble.judge(self.destination(), until).await {
+            Err(failure) if failure.code == self.destination().failure(error).code => Ok(false),
             told => told,
         }
     }
 
-    async fn try_transaction(&self, ops: &[(u32, Op)]) -> Result<(), Refused> {
-        let sort = |e: Error| match error::code(&e) {
-            _ if error::is_transient(&e) => Refused::Transient(e),
-            Some(code) => Refused::Operation(code, error::words(&e)),
-            None => Refused::Failed(self.destination.failure(&e)),
-        };
-        let mut session = self.session.lock().await;
-        // A run that was ended in the middle of a transaction left it open.
-        let _ = self.destination.calls().abort(&mut session).await;
-        session.start_transaction().write_concern(WriteConcern::majority()).await.map_err(sort)?;
-        let written = self.send_all(ops, &mut session).await;
-        match written {
-            Ok(()) => self.destination.calls().commit(&mut session).await.map_err(sort),
-            Err(refused) => {
-                // The server ends a transaction that failed by itself; asking for it is a courtesy.
-                let _ = self.destination.calls().abort(&mut session).await;
-                Err(refused)
-            }
-        }
+    async fn try_transaction(&self, ops: &[(u32, Op)]) -> Result<(), WriteError> {
+        let commands = commands(ops).map_err(|e| WriteError::Failed(self.destination().failure(&e)))?;
+        self.session.transact(commands, WriteConcern::majority()).await.map(drop)
     }
 
-    async fn send_all(&self, ops: &[(u32, Op)], session: &mut ClientSession) -> Result<(), Refused> {
-        let fence = doc! {"update": "fences", "updates": [{
-            "q": {"_id": self.store.fence(self.worker), "epoch": self.store.epoch()}, "u": {"$inc": {"writes": 1_i64}},
-        }]};
-        let fence = RawDocumentBuf::try_from(&fence)
-            .map_err(|e| Refused::Failed(self.destination.failure(&Error::custom(e))))?;
-        let reply = self.send(DATABASE, fence, session).await?;
-        if as_i64(reply.get("n")) != Some(1) {
-            return Err(Refused::Failed(self.store.fenced()));
-        }
-        for (ns, command) in commands(ops).map_err(|e| Refused::Failed(self.destination.failure(&e)))? {
-            self.send(&ns.db, command, session).await?;
-        }
-        Ok(())
-    }
-
-    async fn send(&self, db: &str, command: RawDocumentBuf, session: &mut ClientSession) -> Result<Document, Refused> {
-        let reply = self.destination.db(db).run_raw_command(command).session(session).await;
-        let reply = reply.map_err(|e| match error::code(&e) {
-            _ if error::is_transient(&e) => Refused::Transient(e),
-            Some(code) => Refused::Operation(code, error::words(&e)),
-            None => Refused::Failed(self.destination.failure(&e)),
-        })?;
-        match reply.get_array("writeErrors").ok().and_then(|errors| errors.first()).and_then(Bson::as_document) {
-            None => Ok(reply),
-            Some(e) => Err(Refused::Operation(
-                e.get_i32("code").unwrap_or(0),
-                e.get_str("errmsg").unwrap_or_default().to_owned(),
-            )),
-        }
+    fn destination(&self) -> &Cluster {
+        self.session.destination()
     }
 
     /// A document that the source has may not fit an index that the destination has: one that the source has dropped
@@ -299,7 +269,7 @@ impl Writer {
             Some(uuid) => catalog::find_by_uuid(&self.source, &target.ns, uuid).await?.map(|entry| entry.ns),
             None => Some(target.ns.clone()),
         };
-        let dropped = indexes::make_way(&self.source, source.as_ref(), &self.destination, &target.ns, tries).await?;
+        let dropped = indexes::make_way(&self.source, source.as_ref(), self.destination(), &target.ns, tries).await?;
         self.tracker.missing.dropped(&target.ns, &dropped, why);
         // Even if there was nothing at first: another worker may have made way since the write was refused.
         Ok(tries == 0 || !dropped.is_empty())
@@ -308,8 +278,8 @@ impl Writer {
     /// Capped collections: no transaction can write to them, and their order is part of what is copied.
     async fn write_in_order(&self, ops: Vec<Op>, refetch: &mut Vec<Op>, until: Timestamp) -> Result<(), Failure> {
         // The fence can't be touched with them; it is asked for instead.
-        if !ops.is_empty() && !self.store.holds(self.worker).await? {
-            return Err(self.store.fenced());
+        if !ops.is_empty() {
+            self.session.check().await?;
         }
         let mut rest = ops.as_slice();
         while let Some(first) = rest.first() {
@@ -323,7 +293,7 @@ impl Writer {
             let (ns, one) = (&first.target.ns, documents.is_empty());
             let built = if one { commands(&[(0, first.clone())]) } else { inserts(ns, &documents) };
             let run = &rest[..documents.len().max(1)];
-            for (_, command) in built.map_err(|e| self.destination.failure(&e))? {
+            for (_, command) in built.map_err(|e| self.destination().failure(&e))? {
                 match self.send_alone(ns, command, until).await? {
                     Answer::Written => {}
                     // Read again after the others: one of them may free the value.
@@ -369,13 +339,13 @@ impl Writer {
         command.append(cstr!("writeConcern"), rawdoc! {"w": "majority"});
         let mut backoff = Backoff::default();
         loop {
-            let reply = self.destination.db(&ns.db).run_raw_command(command.clone()).await;
+            let reply = self.destination().db(&ns.db).run_raw_command(command.clone()).await;
             match reply.and_then(error::confirmed) {
                 Ok(reply) => return Ok(answer(&reply)),
                 Err(e) => {
                     self.note_break(&e, until)?;
                     if !error::is_transient(&e) || !backoff.wait().await {
-                        return Err(self.destination.failure(&e));
+                        return Err(self.destination().failure(&e));
                     }
                     self.judge(&e, until).await?;
                 }
@@ -393,19 +363,20 @@ enum Answer {
 }
 
 fn answer(reply: &Document) -> Answer {
-    let errors = reply.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default();
-    let told = |e: &Document| (e.get_i32("code").unwrap_or(0), e.get_str("errmsg").unwrap_or_default().to_owned());
-    let is_there =
-        |e: &Document| e.get_document("keyPattern").is_ok_and(|keys| keys.len() == 1 && keys.contains_key("_id"));
     let mut found = Answer::Written;
-    for error in errors.iter().filter_map(Bson::as_document) {
-        match told(error) {
-            (codes::DUPLICATE_KEY, _) if is_there(error) => {}
-            (codes::DUPLICATE_KEY, _) => found = Answer::Taken,
-            (code, message) => return Answer::Refused(code, message),
+    for refused in refused_writes(reply) {
+        match refused.code {
+            codes::DUPLICATE_KEY if refused.is_of_id() => {}
+            codes::DUPLICATE_KEY => found = Answer::Taken,
+            code => return Answer::Refused(code, refused.message.to_owned()),
         }
     }
     found
+}
+
+/// The code and the words of the first write that `reply` says was refused.
+fn first_refusal(reply: &Document) -> (i32, String) {
+    refused_writes(reply).next().map_or_else(Default::default, |first| (first.code, first.message.to_owned()))
 }
 
 /// `{_id: …}` of a document.
