@@ -1,7 +1,7 @@
 //! The first organization, group, owner's key and service account, written down once.
 
 use crate::{
-    ServerError, auth, seal,
+    ServerError, auth, encryption,
     store::{AccountSecret, ApiKey, ServiceAccount, Store},
 };
 use limosa_model::{
@@ -47,7 +47,7 @@ fn write_new(file: &Path) -> Result<Bootstrap, ServerError> {
         client_secret: auth::bearer::new_client_secret(),
     };
     let text = serde_json::to_string_pretty(&made).map_err(|e| ServerError::Corrupt(e.to_string()))?;
-    seal::write_private(file, text.as_bytes()).map_err(|e| ServerError::File(file.to_owned(), e))?;
+    encryption::write_private(file, text.as_bytes()).map_err(|e| ServerError::File(file.to_owned(), e))?;
     Ok(made)
 }
 

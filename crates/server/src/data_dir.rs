@@ -5,7 +5,7 @@
 
 use crate::{
     ServerError,
-    seal::{Seal, next_of},
+    encryption::{Seal, next_of},
     store::Store,
 };
 use std::{

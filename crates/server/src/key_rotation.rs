@@ -6,7 +6,7 @@
 
 use crate::{
     ServerError, data_dir,
-    seal::{Seal, next_of},
+    encryption::{Seal, next_of},
 };
 use std::{fs, path::Path};
 
@@ -23,7 +23,7 @@ pub fn rotate_key(dir: &Path) -> Result<usize, ServerError> {
     let _lock = data_dir::lock(dir)?;
     let mut store = data_dir::open(dir)?;
     let next = next_of(&key);
-    let sealed = store.seal_anew(Seal::open(&next)?)?;
+    let sealed = store.reencrypt(Seal::open(&next)?)?;
     fs::rename(&next, &key).map_err(|e| ServerError::File(key, e))?;
     Ok(sealed)
 }
@@ -34,7 +34,7 @@ mod tests {
     use crate::{
         bootstrap::{self, Bootstrap},
         data_dir::{lock, open},
-        seal::Place,
+        encryption::Place,
         store::{ApiKey, Uris, Validation, tests::migration},
     };
     use limosa_model::{Migration, Secret, Timestamp, wire::live_migration::ValidationStatus};
@@ -148,7 +148,7 @@ mod tests {
         assert!(!next.exists());
         // After it, before the key took its place.
         let mut store = open(dir).expect("opens");
-        store.seal_anew(Seal::open(&next).expect("is made")).expect("seals");
+        store.reencrypt(Seal::open(&next).expect("is made")).expect("seals");
         drop(store);
         assert_eq!(opened(dir, &filled), before);
         assert!(!next.exists());

@@ -1,4 +1,4 @@
-//! The control plane: the Atlas-compatible API, the agents' API, the store and the scheduler.
+//! The control plane: the Atlas-compatible API, the agents' API, the store and the timer.
 
 mod auth;
 #[cfg(feature = "bench")]
@@ -7,6 +7,8 @@ mod blocking;
 mod bootstrap;
 mod dashboard;
 mod data_dir;
+mod deadlines;
+mod encryption;
 mod error;
 #[cfg(test)]
 mod fuzz;
@@ -16,8 +18,7 @@ mod key_rotation;
 mod metrics;
 mod notify;
 mod rate_limits;
-mod scheduler;
-mod seal;
+mod service;
 mod store;
 mod tls;
 
@@ -190,7 +191,7 @@ impl Server {
 
     /// Serves until `shutdown`; requests under way are finished, and people are told of what happened until then.
     pub async fn serve_until(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), ServerError> {
-        let ticking = tokio::spawn(scheduler::tick(Arc::clone(&self.app)));
+        let ticking = tokio::spawn(deadlines::tick(Arc::clone(&self.app)));
         let telling = self.notify.map(|config| tokio::spawn(notify::tell(Arc::clone(&self.app), config)));
         let app = Arc::clone(&self.app);
         let handle = Handle::new();

@@ -1,21 +1,10 @@
-//! The handlers, one file a resource.
+//! The handlers: a folder for each API, a file for each resource. What several of them need is here and beside.
 
-pub(crate) mod account;
-pub(crate) mod agents;
-pub(crate) mod audit;
-pub(crate) mod clusters;
-pub(crate) mod cutover;
-pub(crate) mod events;
-pub(crate) mod jobs;
-pub(crate) mod keys;
-pub(crate) mod link_tokens;
-pub(crate) mod live_migrations;
-pub(crate) mod oauth;
-pub(crate) mod reports;
-pub(crate) mod service_accounts;
-pub(crate) mod surroundings;
-pub(crate) mod telemetry;
-pub(crate) mod validations;
+pub(crate) mod agent;
+pub(crate) mod atlas;
+pub(crate) mod limosa;
+mod link_keys;
+mod new_migration;
 
 use crate::{
     auth::roles::denied,
@@ -23,9 +12,14 @@ use crate::{
         context::Call,
         render::{ApiError, Reply},
     },
-    store::Group,
+    service::migrations::{self, NewMigration, NotChanged, NotCreated},
+    store::{Cluster, Group, Validation},
 };
-use limosa_model::{GroupId, Migration, MigrationId, OrgId, wire::live_migration::Link};
+use limosa_model::{
+    GroupId, Migration, MigrationId, OrgId, Timestamp,
+    transition::{Event, IllegalTransition},
+    wire::live_migration::Link,
+};
 
 /// The link to `path` itself, as Atlas gives one with each resource.
 fn self_link(call: &Call, path: &str) -> Vec<Link> {
@@ -86,4 +80,57 @@ fn no_cluster(name: &str, group: GroupId) -> ApiError {
     let group = group.to_string();
     let detail = format!("No cluster named {name} exists in group {group}.");
     ApiError::not_found("CLUSTER_NOT_FOUND", detail, &[name, &group])
+}
+
+/// A group's cluster.
+fn cluster(call: &Call, group: GroupId, name: &str) -> Result<Cluster, ApiError> {
+    call.app.store.cluster(group, name)?.ok_or_else(|| no_cluster(name, group))
+}
+
+/// The path's validation, if it is the path's group's.
+fn validation(call: &Call) -> Result<Validation, ApiError> {
+    let group = group(call)?;
+    call.principal.owns_org()?;
+    let id = call.param("validationId");
+    let found = call.app.store.validation(id)?.filter(|v| v.group_id == group.id);
+    found.ok_or_else(|| ApiError::resource(id))
+}
+
+fn unreadable_validation(validation: &Validation) -> ApiError {
+    crate::ServerError::Corrupt(format!("validation {}", validation.id)).into()
+}
+
+/// Creates the migration that was asked for.
+fn created(call: &Call, group: GroupId, wanted: NewMigration) -> Result<Migration, ApiError> {
+    let name = wanted.destination.cluster_name.clone();
+    let created = migrations::create(&call.app.store, call.principal.org_id, group, wanted, Timestamp::now());
+    created.map_err(|error| match error {
+        NotCreated::InUse(active) => {
+            let detail =
+                format!("Cluster {name} is already the destination of live migration {active}, which is not over.");
+            ApiError::conflict("DESTINATION_CLUSTER_ALREADY_MIGRATING", detail, &[&name, &active.to_string()])
+        }
+        NotCreated::Store(error) => error.into(),
+    })
+}
+
+/// Changes a migration as its operator wants it.
+fn change(call: &Call, migration: &Migration, event: Event) -> Result<Migration, ApiError> {
+    let changed = migrations::apply(&call.app.store, migration.id, event, Timestamp::now());
+    changed.map_err(|error| refused(migration, error))
+}
+
+/// A request that the migration's phase doesn't allow, or worse.
+fn refused(migration: &Migration, error: NotChanged) -> ApiError {
+    let id = migration.id.to_string();
+    match error {
+        NotChanged::Illegal(why @ IllegalTransition::HostSilent { .. }) => {
+            ApiError::conflict("LIVE_MIGRATION_HOST_SILENT", format!("Live migration {id}: {why}."), &[&id])
+        }
+        NotChanged::Illegal(why) => {
+            ApiError::conflict("LIVE_MIGRATION_NOT_READY", format!("Live migration {id}: {why}."), &[&id])
+        }
+        NotChanged::Unknown => ApiError::resource(&id),
+        NotChanged::Store(error) => error.into(),
+    }
 }

@@ -30,6 +30,8 @@ pub(crate) struct Call {
     /// The body as it came, where it has no documented shape.
     pub raw: HeldBody,
     pub query: Vec<(String, String)>,
+    /// Where all of the request is logged; a stream outlives it.
+    pub span: tracing::Span,
 }
 
 impl Call {

@@ -101,6 +101,7 @@ fn call(
         body: Value::Null,
         raw: HeldBody::default(),
         query: query.into_owned().collect(),
+        span: tracing::Span::current(),
     };
     let done = handle(route, &mut call, request, held);
     if request.method() != Method::GET && route.audited {

@@ -10,11 +10,10 @@ mod reading;
 
 pub use config::{NotifyConfig, NotifyError};
 
-use crate::App;
+use crate::{App, store::Waiting};
 use channel::Channel;
 use limosa_model::Timestamp;
-pub(crate) use message::Message;
-use message::Occasion;
+use message::{Message, Occasion};
 use std::{sync::Arc, time::Duration};
 
 /// How often it is looked whether there is something to tell.
@@ -32,25 +31,16 @@ const AT_ONCE: usize = 16;
 /// How long the last messages may take after the server's end: as long as one receiver may.
 pub(crate) const LAST_WORDS: Duration = channel::PATIENCE;
 
-/// A message that waits, for one channel.
-pub(crate) struct Waiting {
-    pub n: i64,
-    pub channel: String,
-    pub body: String,
-    pub attempts: i64,
-    pub since: Timestamp,
-}
-
 /// Until nothing changes any more; what happened until then is told once.
 pub(crate) async fn tell(app: Arc<App>, config: NotifyConfig) {
     let channels = match channel::all(&config) {
         Ok(channels) => channels,
         Err(error) => {
-            tracing::error!(%error, "nobody can be told of anything");
+            tracing::error!(%error, "notifications are disabled: no channel could be configured");
             return;
         }
     };
-    let names: Vec<String> = channels.iter().map(Channel::name).collect();
+    let (config, names) = (Arc::new(config), Arc::new(channels.iter().map(Channel::name).collect::<Vec<_>>()));
     let mut interval = tokio::time::interval(LOOK_EVERY);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut changes = app.store.changes().follow();
@@ -61,7 +51,11 @@ pub(crate) async fn tell(app: Arc<App>, config: NotifyConfig) {
             _ = changes.wait_for(Option::is_none) => is_last = true,
         }
         let now = Timestamp::now();
-        if let Err(error) = gather(&app, &config, &names, now) {
+        let gathered = {
+            let (config, names) = (Arc::clone(&config), Arc::clone(&names));
+            app.blocking(move |app| gather(app, &config, &names, now)).await
+        };
+        if let Err(error) = gathered {
             tracing::error!(%error, "what happened could not be read");
         }
         if let Err(error) = deliver(&app, &channels, now).await {
@@ -76,13 +70,13 @@ fn gather(app: &App, config: &NotifyConfig, channels: &[String], now: Timestamp)
         let occasion = Occasion::of_event(event)?;
         let is_news = now.seconds_since(at) < TRY_FOR_SECONDS;
         (is_news && config.wants(occasion))
-            .then(|| Message::new(occasion, migration, at, &event.to_string(), config.page.as_deref()))
+            .then(|| Message::new(occasion, migration, at, &event.to_string(), config.page.as_deref()).to_json())
     })
 }
 
 /// Tries what is due.
-async fn deliver(app: &App, channels: &[Channel], now: Timestamp) -> Result<(), crate::ServerError> {
-    let due = app.store.outbox(now, AT_ONCE)?;
+async fn deliver(app: &Arc<App>, channels: &[Channel], now: Timestamp) -> Result<(), crate::ServerError> {
+    let due = app.blocking(move |app| app.store.outbox(now, AT_ONCE)).await?;
     let tries = due.iter().map(async |waiting| {
         let channel = channels.iter().find(|channel| channel.name() == waiting.channel);
         match channel {
@@ -92,22 +86,30 @@ async fn deliver(app: &App, channels: &[Channel], now: Timestamp) -> Result<(), 
         }
     });
     let done = futures::future::join_all(tries).await;
-    for (waiting, done) in due.iter().zip(done) {
-        match done {
-            Ok(()) => app.store.outbox_done(waiting.n)?,
-            Err(error) if now.seconds_since(waiting.since) >= TRY_FOR_SECONDS => {
-                tracing::error!(channel = waiting.channel, %error, "a message was given up after a day");
-                app.store.outbox_done(waiting.n)?;
-            }
-            Err(error) => {
-                let pause = 1_i64.checked_shl(waiting.attempts.min(20) as u32).unwrap_or(LONGEST_PAUSE_SECONDS);
-                let pause = pause.min(LONGEST_PAUSE_SECONDS);
-                tracing::warn!(channel = waiting.channel, %error, pause, "a message was not taken; it is tried again");
-                app.store.outbox_later(waiting.n, Timestamp::now().plus_seconds(pause))?;
-            }
+    let done: Vec<_> = due.into_iter().zip(done).collect();
+    app.blocking(move |app| done.iter().try_for_each(|(waiting, done)| settle(app, waiting, done, now))).await
+}
+
+/// Notes what became of a try.
+fn settle(
+    app: &App,
+    waiting: &Waiting,
+    done: &Result<(), NotifyError>,
+    now: Timestamp,
+) -> Result<(), crate::ServerError> {
+    match done {
+        Ok(()) => app.store.outbox_done(waiting.n),
+        Err(error) if now.seconds_since(waiting.since) >= TRY_FOR_SECONDS => {
+            tracing::error!(channel = waiting.channel, %error, "a message was given up after a day");
+            app.store.outbox_done(waiting.n)
+        }
+        Err(error) => {
+            let pause = 1_i64.checked_shl(waiting.attempts.min(20) as u32).unwrap_or(LONGEST_PAUSE_SECONDS);
+            let pause = pause.min(LONGEST_PAUSE_SECONDS);
+            tracing::warn!(channel = waiting.channel, %error, pause, "a message was not taken; it is tried again");
+            app.store.outbox_later(waiting.n, Timestamp::now().plus_seconds(pause))
         }
     }
-    Ok(())
 }
 
 /// Sends a message to every channel at once: the channel's name, and what became of it.

@@ -3,7 +3,7 @@
 use crate::{
     ServerError,
     auth::Principal,
-    store::{Store, jobs::offset},
+    store::{Store, offset},
 };
 use limosa_model::{OrgId, Timestamp, wire::own::Outcome};
 use rusqlite::params;

@@ -2,7 +2,7 @@
 
 use crate::{
     ServerError,
-    seal::Place,
+    encryption::Place,
     store::{Store, id, read, text, uri},
 };
 use limosa_model::{DeploymentId, GroupId, Secret, protocol::ClusterFacts, wire::live_migration::HostnameSchemaType};

@@ -1,31 +1,37 @@
 //! The store: SQLite, one file. A migration is written only over the version that was read, its events in the same
 //! transaction; secrets are sealed, or hashed where that is enough, before they are written.
 
-mod accounts;
+mod agents;
+mod api_keys;
 mod audit;
 mod clusters;
-mod history;
-mod jobs;
-mod keys;
+mod events;
+mod links;
+mod migrations;
+mod orgs;
 mod outbox;
+mod reencrypt;
 mod reports;
-mod sealed;
-mod steps;
+mod samples;
+mod schema;
+mod service_accounts;
+mod tokens;
 mod uri;
+mod validations;
 
-pub(crate) use accounts::{AccountSecret, ServiceAccount};
+pub(crate) use agents::Agent;
+pub(crate) use api_keys::{Allowed, ApiKey};
 pub(crate) use audit::Audit;
 pub(crate) use clusters::{Cluster, Uris};
-pub(crate) use jobs::{Agent, EventRow, NotChanged, Validation};
-pub(crate) use keys::{Allowed, ApiKey};
+pub(crate) use events::EventRow;
+pub(crate) use orgs::{Group, GroupSettings};
+pub(crate) use outbox::Waiting;
+pub(crate) use service_accounts::{AccountSecret, ServiceAccount};
+pub(crate) use validations::Validation;
 
-use crate::{ServerError, seal::Seal};
-use limosa_model::{
-    GroupId, OrgId, Timestamp,
-    wire::account::{RegionUsageRestrictions, ResourceTag},
-};
-use rusqlite::{Connection, OptionalExtension, Row, params};
-use serde::{Deserialize, Serialize};
+use crate::{ServerError, encryption::Seal};
+use rusqlite::Connection;
+use serde::Serialize;
 use std::{
     fs::{self, OpenOptions},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
@@ -75,57 +81,23 @@ impl Changes {
     }
 }
 
-/// As long as it lives, the connection's writes don't wait for the disk: for what may be lost with the machine's power,
-/// since whoever told it tells it again. The next write that does wait takes them along.
-struct Lightly<'a>(&'a Connection);
+/// While it lives, commits on this connection don't wait for the disk. Only for what agents send again, such as progress:
+/// it may be lost with the machine's power. The next commit that waits takes these along.
+struct RelaxedDurability<'a>(&'a Connection);
 
-impl<'a> Lightly<'a> {
+impl<'a> RelaxedDurability<'a> {
     fn begin(connection: &'a Connection) -> Result<Self, ServerError> {
         connection.pragma_update(None, "synchronous", "NORMAL")?;
         Ok(Self(connection))
     }
 }
 
-impl Drop for Lightly<'_> {
+impl Drop for RelaxedDurability<'_> {
     fn drop(&mut self) {
         if let Err(error) = self.0.pragma_update(None, "synchronous", "FULL") {
             tracing::error!(%error, "the store no longer waits for the disk");
         }
     }
-}
-
-/// A group.
-#[derive(Clone, Debug)]
-pub(crate) struct Group {
-    pub id: GroupId,
-    pub org_id: OrgId,
-    pub name: String,
-    pub created_at: Timestamp,
-    pub clusters: i64,
-    pub settings: GroupSettings,
-}
-
-/// What was said at a group's creation, to be read again.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct GroupSettings {
-    pub region_usage_restrictions: Option<RegionUsageRestrictions>,
-    pub tags: Vec<ResourceTag>,
-    pub with_default_alerts_settings: bool,
-}
-
-const GROUP: &str = "SELECT id, org_id, name, created_at, (SELECT count(*) FROM clusters WHERE group_id = groups.id),
-    settings FROM groups";
-
-fn read_group(r: &Row<'_>) -> rusqlite::Result<Group> {
-    Ok(Group {
-        id: id(&r.get::<_, String>(0)?)?,
-        org_id: id(&r.get::<_, String>(1)?)?,
-        name: r.get(2)?,
-        created_at: Timestamp(r.get(3)?),
-        clusters: r.get(4)?,
-        settings: serde_json::from_str(&r.get::<_, String>(5)?).unwrap_or_default(),
-    })
 }
 
 fn id<T: FromStr>(text: &str) -> Result<T, rusqlite::Error> {
@@ -163,9 +135,9 @@ impl Store {
         };
         let mut writer = open()?;
         writer.execute_batch(SETTINGS)?;
-        steps::upgrade(&mut writer)?;
+        schema::upgrade(&mut writer)?;
         writer.execute("INSERT OR IGNORE INTO sealed_by VALUES (1, ?1)", [&seal.fingerprint])?;
-        sealed::bind(&mut writer, &seal)?;
+        reencrypt::bind(&mut writer, &seal)?;
         let reader = open()?;
         reader.pragma_update(None, "query_only", true)?;
         Ok(Self { writer: Mutex::new(writer), reader: Mutex::new(reader), seal, changes: Changes::default() })
@@ -192,57 +164,19 @@ impl Store {
     fn reader(&self) -> MutexGuard<'_, Connection> {
         self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    /// Whether it has an organization.
-    pub fn has_org(&self) -> Result<bool, ServerError> {
-        Ok(self.reader().query_row("SELECT EXISTS (SELECT 1 FROM orgs)", [], |r| r.get(0))?)
-    }
-
-    pub fn org_name(&self, org: OrgId) -> Result<Option<String>, ServerError> {
-        let connection = self.reader();
-        let mut query = connection.prepare_cached("SELECT name FROM orgs WHERE id = ?1")?;
-        Ok(query.query_row([org.to_string()], |r| r.get(0)).optional()?)
-    }
-
-    /// Adds a group; `false` if the organization has one of that name.
-    pub fn create_group(
-        &self,
-        group: GroupId,
-        org: OrgId,
-        name: &str,
-        settings: &GroupSettings,
-        now: Timestamp,
-    ) -> Result<bool, ServerError> {
-        let row = params![group.to_string(), org.to_string(), name, now.0, text(settings)?];
-        let insert =
-            "INSERT OR IGNORE INTO groups (id, org_id, name, created_at, settings) VALUES (?1, ?2, ?3, ?4, ?5)";
-        Ok(self.lock().execute(insert, row)? == 1)
-    }
-
-    pub fn group_by_name(&self, org: OrgId, name: &str) -> Result<Option<Group>, ServerError> {
-        let connection = self.reader();
-        let mut query = connection.prepare_cached(&format!("{GROUP} WHERE org_id = ?1 AND name = ?2"))?;
-        Ok(query.query_row(params![org.to_string(), name], read_group).optional()?)
-    }
-
-    pub fn group(&self, group: GroupId) -> Result<Option<Group>, ServerError> {
-        let connection = self.reader();
-        let mut query = connection.prepare_cached(&format!("{GROUP} WHERE id = ?1"))?;
-        Ok(query.query_row([group.to_string()], read_group).optional()?)
-    }
-
-    /// All groups of an organization, by name.
-    pub fn groups(&self, org: OrgId) -> Result<Vec<Group>, ServerError> {
-        let connection = self.reader();
-        let mut query = connection.prepare(&format!("{GROUP} WHERE org_id = ?1 ORDER BY name"))?;
-        Ok(query.query_map([org.to_string()], read_group)?.collect::<Result<_, _>>()?)
-    }
+/// A number of rows to leave out, as SQLite takes it.
+fn offset(first: usize) -> i64 {
+    i64::try_from(first).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use limosa_model::{Migration, MigrationId, Secret, wire::live_migration::ValidationStatus};
+    use limosa_model::{
+        GroupId, Migration, MigrationId, OrgId, Secret, Timestamp, wire::live_migration::ValidationStatus,
+    };
     use serde_json::json;
 
     /// As it is stored, with what every version of it has.
@@ -378,7 +312,7 @@ pub(crate) mod tests {
         let connection = store.lock();
         let waits = || connection.query_row("PRAGMA synchronous", [], |r| r.get::<_, i64>(0)).expect("is told") == 2;
         assert!(waits());
-        let lightly = Lightly::begin(&connection).expect("begins");
+        let lightly = RelaxedDurability::begin(&connection).expect("begins");
         assert!(!waits());
         drop(lightly);
         assert!(waits());
@@ -389,7 +323,7 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("limosa.db");
         let connection = Connection::open(&file).expect("opens");
-        connection.execute_batch(steps::TABLES).expect("makes tables");
+        connection.execute_batch(schema::TABLES).expect("makes tables");
         connection.execute("INSERT INTO orgs VALUES (?1, 'old')", ["0123456789abcdef01234567"]).expect("inserts");
         for phase in ["complete", "cancelled", "expired", "failed"] {
             let insert = "INSERT INTO migrations VALUES (?1, 'o', 'g', 'sealed', 0, 1, json_object('phase', json_object('kind', ?1)))";

@@ -2,11 +2,20 @@
 
 use crate::{
     ServerError,
-    notify::{Message, Waiting},
-    store::{EventRow, Store, jobs::read_event, unreadable},
+    store::{EventRow, Store, events::read_event, unreadable},
 };
 use limosa_model::{Migration, Timestamp, history::HistoryEvent};
 use rusqlite::{Connection, params};
+
+/// A message that waits, for one channel.
+pub(crate) struct Waiting {
+    pub n: i64,
+    pub channel: String,
+    /// JSON.
+    pub body: String,
+    pub attempts: i64,
+    pub since: Timestamp,
+}
 
 /// Events read in one go.
 const EVENTS: i64 = 500;
@@ -29,7 +38,7 @@ impl Store {
         &self,
         channels: &[String],
         now: Timestamp,
-        message: impl Fn(&Migration, Timestamp, &HistoryEvent) -> Option<Message>,
+        message: impl Fn(&Migration, Timestamp, &HistoryEvent) -> Option<String>,
     ) -> Result<(), ServerError> {
         let mut connection = self.lock();
         let transaction = connection.transaction()?;
@@ -46,7 +55,7 @@ impl Store {
                 let (EventRow { number, at, event }, body) = row?;
                 let migration: Migration = serde_json::from_str(&body).map_err(|e| unreadable(&e))?;
                 if let Some(message) = message(&migration, at, &event) {
-                    put(&transaction, channels, &message.to_json(), now)?;
+                    put(&transaction, channels, &message, now)?;
                 }
                 last = number;
             }

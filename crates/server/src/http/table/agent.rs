@@ -2,7 +2,7 @@
 
 use crate::{
     auth::Principal,
-    handlers::agents,
+    handlers::agent::{heartbeat, join, report},
     http::{
         route::{Handler, Route},
         shape::Shape,
@@ -23,19 +23,19 @@ pub(super) fn routes() -> Vec<Route> {
         route.bodies.push((ApiVersion::V2023_01_01, Shape::any()));
         route
     };
-    let join = protocol("/api/limosa/v1/agents", "joinAgent", agents::join).body::<protocol::Join>();
+    let join = protocol("/api/limosa/v1/agents", "joinAgent", join::join).body::<protocol::Join>();
     vec![
         Route { audited: true, ..join },
-        any(protocol("/api/limosa/v1/agents/{agentId}/heartbeat", "agentHeartbeat", agents::heartbeat)),
+        any(protocol("/api/limosa/v1/agents/{agentId}/heartbeat", "agentHeartbeat", heartbeat::take)),
         any(protocol(
             "/api/limosa/v1/agents/{agentId}/migrations/{liveMigrationId}/report",
             "agentReport",
-            agents::report,
+            report::migration,
         )),
         any(protocol(
             "/api/limosa/v1/agents/{agentId}/validations/{validationId}/report",
             "agentValidationReport",
-            agents::report_validation,
+            report::validation,
         )),
     ]
 }

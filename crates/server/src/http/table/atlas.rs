@@ -3,9 +3,9 @@
 use super::{GROUP_OWNER, GROUP_READER, MEMBER, OWNER, unset_what_is_empty};
 use crate::{
     App,
-    handlers::{
-        account, agents, clusters, keys, link_tokens, live_migrations, oauth, service_accounts, surroundings,
-        telemetry, validations,
+    handlers::atlas::{
+        account, api_keys, available_projects, clusters, link_tokens, live_migrations, oauth, service_accounts,
+        surroundings, telemetry, validations,
     },
     http::{
         route::{Handler, Route},
@@ -121,7 +121,7 @@ fn migrations() -> Vec<Route> {
             .versions(V1)
             .role(OWNER)
             .responds(Answer::nothing(StatusCode::NO_CONTENT)),
-        Route::new(Method::GET, PROJECTS, "listOrgLiveMigrationAvailableProjects", agents::available_projects)
+        Route::new(Method::GET, PROJECTS, "listOrgLiveMigrationAvailableProjects", available_projects::list)
             .summary("Return what agents announce")
             .versions(V1)
             .role(OWNER)
@@ -175,7 +175,7 @@ fn administration() -> Vec<Route> {
             .versions(V1)
             .role(GROUP_READER)
             .responds(Answer::one::<Group>(StatusCode::OK)),
-        Route::new(Method::GET, "/api/atlas/v2/groups/{groupId}/clusters", "listGroupClusters", clusters::described)
+        Route::new(Method::GET, "/api/atlas/v2/groups/{groupId}/clusters", "listGroupClusters", clusters::list)
             .summary("Return the group's destinations as clusters")
             .versions(CLUSTERS)
             .role(GROUP_READER)
@@ -184,7 +184,7 @@ fn administration() -> Vec<Route> {
             Method::GET,
             "/api/atlas/v2/groups/{groupId}/clusters/{clusterName}",
             "getGroupCluster",
-            clusters::describe,
+            clusters::get,
         )
         .summary("Return one destination as a cluster")
         .versions(CLUSTERS)
@@ -243,73 +243,73 @@ fn surroundings() -> Vec<Route> {
 /// Keys and service accounts.
 fn keys() -> Vec<Route> {
     vec![
-        Route::new(Method::GET, KEYS, "listOrgApiKeys", keys::list)
+        Route::new(Method::GET, KEYS, "listOrgApiKeys", api_keys::list)
             .summary("Return the organization's API keys")
             .versions(V1)
             .role(MEMBER)
             .responds(Answer::page::<ApiKeyUserDetails>()),
-        Route::new(Method::POST, KEYS, "createOrgApiKey", keys::create)
+        Route::new(Method::POST, KEYS, "createOrgApiKey", api_keys::create)
             .summary("Create an API key")
             .versions(V1)
             .role(OWNER)
             .body::<CreateApiKey>()
             .responds(Answer::one::<ApiKeyUserDetails>(StatusCode::OK)),
-        Route::new(Method::GET, KEY, "getOrgApiKey", keys::get)
+        Route::new(Method::GET, KEY, "getOrgApiKey", api_keys::get)
             .summary("Return one API key")
             .versions(V1)
             .role(MEMBER)
             .responds(Answer::one::<ApiKeyUserDetails>(StatusCode::OK)),
-        Route::new(Method::PATCH, KEY, "updateOrgApiKey", keys::update)
+        Route::new(Method::PATCH, KEY, "updateOrgApiKey", api_keys::update)
             .summary("Change an API key's description or roles in the organization")
             .versions(V1)
             .role(OWNER)
             .body::<UpdateApiKey>()
             .responds(Answer::one::<ApiKeyUserDetails>(StatusCode::OK)),
-        Route::new(Method::DELETE, KEY, "deleteOrgApiKey", keys::delete)
+        Route::new(Method::DELETE, KEY, "deleteOrgApiKey", api_keys::delete)
             .summary("Revoke an API key")
             .versions(V1)
             .role(OWNER)
             .responds(Answer::nothing(StatusCode::NO_CONTENT)),
-        Route::new(Method::GET, GROUP_KEYS, "listGroupApiKeys", keys::list_of_group)
+        Route::new(Method::GET, GROUP_KEYS, "listGroupApiKeys", api_keys::list_of_group)
             .summary("Return the API keys that have a role in the group")
             .versions(V1)
             .role(GROUP_READER)
             .responds(Answer::page::<ApiKeyUserDetails>()),
-        Route::new(Method::POST, GROUP_KEYS, "createGroupApiKey", keys::create_in_group)
+        Route::new(Method::POST, GROUP_KEYS, "createGroupApiKey", api_keys::create_in_group)
             .summary("Create an API key for the group")
             .versions(V1)
             .role(GROUP_OWNER)
             .body::<CreateGroupApiKey>()
             .responds(Answer::one::<ApiKeyUserDetails>(StatusCode::OK)),
-        Route::new(Method::POST, GROUP_KEY, "addGroupApiKey", keys::assign_in_group)
+        Route::new(Method::POST, GROUP_KEY, "addGroupApiKey", api_keys::assign_in_group)
             .summary("Give an API key of the organization roles in the group")
             .versions(V1)
             .role(GROUP_OWNER)
             .body_list::<GroupRoleAssignment>()
             .responds(Answer::one::<ApiKeyUserDetails>(StatusCode::OK)),
-        Route::new(Method::PATCH, GROUP_KEY, "updateGroupApiKey", keys::update_in_group)
+        Route::new(Method::PATCH, GROUP_KEY, "updateGroupApiKey", api_keys::update_in_group)
             .summary("Change an API key's description or roles in the group")
             .versions(V1)
             .role(GROUP_OWNER)
             .body::<UpdateGroupApiKey>()
             .responds(Answer::one::<ApiKeyUserDetails>(StatusCode::OK)),
-        Route::new(Method::DELETE, GROUP_KEY, "removeGroupApiKey", keys::remove_from_group)
+        Route::new(Method::DELETE, GROUP_KEY, "removeGroupApiKey", api_keys::remove_from_group)
             .summary("Take an API key out of the group")
             .versions(V1)
             .role(GROUP_OWNER)
             .responds(Answer::nothing(StatusCode::NO_CONTENT)),
-        Route::new(Method::GET, ACCESS, "listOrgAccessEntries", keys::access_list)
+        Route::new(Method::GET, ACCESS, "listOrgAccessEntries", api_keys::access_list)
             .summary("Return from where an API key works")
             .versions(V1)
             .role(MEMBER)
             .responds(Answer::page::<AccessListEntry>()),
-        Route::new(Method::POST, ACCESS, "createOrgAccessEntry", keys::add_access)
+        Route::new(Method::POST, ACCESS, "createOrgAccessEntry", api_keys::add_access)
             .summary("Add to the addresses from which an API key works")
             .versions(V1)
             .role(OWNER)
             .body_list::<AccessListRequest>()
             .responds(Answer::page::<AccessListEntry>()),
-        Route::new(Method::DELETE, ACCESS_ENTRY, "deleteOrgAccessEntry", keys::remove_access)
+        Route::new(Method::DELETE, ACCESS_ENTRY, "deleteOrgAccessEntry", api_keys::remove_access)
             .summary("Remove one of the addresses from which an API key works")
             .versions(V1)
             .role(OWNER)

@@ -2,7 +2,7 @@
 
 use super::{GROUP_OWNER, GROUP_READER, MEMBER, OWNER, unset_what_is_empty};
 use crate::{
-    handlers::{audit, clusters, cutover, events, jobs, link_tokens, reports, validations},
+    handlers::limosa::{audit, clusters, cutover, events, link_tokens, migrations, reports, validations},
     http::{
         route::{Handler, Route},
         shape::Answer,
@@ -65,28 +65,28 @@ pub(super) fn routes() -> Vec<Route> {
             .summary("Forget a destination")
             .role(OWNER)
             .responds(Answer::nothing(StatusCode::NO_CONTENT)),
-        Route::new(Method::GET, MIGRATIONS, "listLiveMigrations", jobs::list)
+        Route::new(Method::GET, MIGRATIONS, "listLiveMigrations", migrations::list)
             .summary("Return the group's migrations, newest first")
             .role(MEMBER)
             .query(&["phase", "status"])
             .responds(Answer::page::<MigrationDetail>()),
-        Route::new(Method::POST, MIGRATIONS, "createLiveMigration", jobs::create)
+        Route::new(Method::POST, MIGRATIONS, "createLiveMigration", migrations::create)
             .summary("Create a migration of chosen namespaces")
             .role(OWNER)
             .body::<MigrationRequest>()
             .normalize(unset_what_is_empty)
             .responds(Answer::one::<MigrationDetail>(StatusCode::CREATED)),
-        Route::new(Method::POST, VALIDATE, "validateLiveMigration", validations::create_own)
+        Route::new(Method::POST, VALIDATE, "validateLiveMigration", validations::create)
             .summary("Ask whether a migration of chosen namespaces could start")
             .role(OWNER)
             .body::<MigrationRequest>()
             .normalize(unset_what_is_empty)
             .responds(Answer::one::<MigrationValidation>(StatusCode::OK)),
-        Route::new(Method::GET, VALIDATION, "getLiveMigrationValidation", validations::get_own)
+        Route::new(Method::GET, VALIDATION, "getLiveMigrationValidation", validations::get)
             .summary("Return one validation with all its findings")
             .role(OWNER)
             .responds(Answer::one::<MigrationValidation>(StatusCode::OK)),
-        Route::new(Method::GET, MIGRATION, "getLiveMigration", jobs::describe)
+        Route::new(Method::GET, MIGRATION, "getLiveMigration", migrations::describe)
             .summary("Return one migration in full")
             .role(MEMBER)
             .responds(Answer::one::<MigrationDetail>(StatusCode::OK)),
@@ -103,19 +103,21 @@ pub(super) fn routes() -> Vec<Route> {
                 .summary("Return how often migrations were changed, or be woken by it as text/event-stream")
                 .responds(Answer::one::<Changes>(StatusCode::OK))
         },
-        Route::new(Method::GET, HISTORY, "listLiveMigrationHistory", jobs::history)
+        Route::new(Method::GET, HISTORY, "listLiveMigrationHistory", migrations::history)
             .summary("Return how far a migration was over time, oldest first")
             .role(MEMBER)
             .responds(Answer::array::<MigrationSample>(StatusCode::OK)),
-        steer(PAUSE, "pauseLiveMigration", jobs::pause).summary("Stop, to continue later").optional_body::<Empty>(),
-        steer(RESUME, "resumeLiveMigration", jobs::resume)
+        steer(PAUSE, "pauseLiveMigration", migrations::pause)
+            .summary("Stop, to continue later")
+            .optional_body::<Empty>(),
+        steer(RESUME, "resumeLiveMigration", migrations::resume)
             .summary("Continue after a pause or a failure")
             .optional_body::<ResumeRequest>(),
-        steer(CANCEL, "cancelLiveMigration", jobs::cancel).summary("Give up").optional_body::<CancelRequest>(),
-        steer(EXTEND, "extendLiveMigration", jobs::extend)
+        steer(CANCEL, "cancelLiveMigration", migrations::cancel).summary("Give up").optional_body::<CancelRequest>(),
+        steer(EXTEND, "extendLiveMigration", migrations::extend)
             .summary("Give more time for the cutover")
             .optional_body::<ExtendRequest>(),
-        steer(ABORT, "abortLiveMigrationCutover", jobs::abort_cutover)
+        steer(ABORT, "abortLiveMigrationCutover", migrations::abort_cutover)
             .summary("End the cutover under way: back to ready")
             .optional_body::<Empty>(),
         Route::new(Method::GET, OPTIONS, "getLiveMigrationCutoverOptions", cutover::options)
@@ -140,7 +142,7 @@ pub(super) fn routes() -> Vec<Route> {
             .summary("Return the report of a migration that is over")
             .role(MEMBER)
             .responds(Answer::one::<MigrationReport>(StatusCode::OK)),
-        steer(LIMITS, "limitLiveMigration", jobs::limit)
+        steer(LIMITS, "limitLiveMigration", migrations::limit)
             .summary("Change how much it may take of its clusters; what is left out is as by default")
             .body::<Limits>(),
         Route::new(Method::POST, LINK_ROTATE, "rotateLinkToken", link_tokens::rotate)

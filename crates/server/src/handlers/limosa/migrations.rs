@@ -1,11 +1,7 @@
 //! `/api/limosa/v1/groups/{groupId}/liveMigrations`: migrations in full, and the verbs that Atlas's API lacks.
 
 use crate::{
-    handlers::{
-        group,
-        live_migrations::{self, Request, refused},
-        migration, reply,
-    },
+    handlers::{change, created, group, migration, new_migration, reply},
     http::{
         context::Call,
         paging::Window,
@@ -37,7 +33,7 @@ pub(crate) fn list(call: &Call) -> Result<Reply, ApiError> {
 pub(crate) fn create(call: &Call) -> Result<Reply, ApiError> {
     let group = group(call)?;
     call.principal.owns_org()?;
-    let migration = live_migrations::begin(call, group.id, Request::read_own(call, group.id)?)?;
+    let migration = created(call, group.id, new_migration::read_with_namespaces(call, group.id)?)?;
     Ok(Reply { status: StatusCode::CREATED, ..reply(&detail(call, &migration)?) })
 }
 
@@ -145,8 +141,5 @@ pub(crate) fn limit(call: &Call) -> Result<Reply, ApiError> {
 fn act(call: &Call, event: Event) -> Result<Reply, ApiError> {
     let migration = migration(call)?;
     call.principal.owns_group(migration.group_id)?;
-    match call.app.store.change(migration.id, event, Timestamp::now()) {
-        Ok(migration) => Ok(reply(&detail(call, &migration)?)),
-        Err(error) => Err(refused(&migration, error)),
-    }
+    Ok(reply(&detail(call, &change(call, &migration, event)?)?))
 }

@@ -1,12 +1,12 @@
-//! Keys for digest authentication, and the organization's link.
+//! Keys for digest authentication.
 
 use crate::{
     ServerError,
     auth::{Credential, Principal, digest::REALM},
-    seal::{Place, Seal},
-    store::{Store, accounts, id, read, text},
+    encryption::{Place, Seal},
+    store::{Store, id, read, text},
 };
-use limosa_model::{GroupId, OrgId, Secret, Timestamp, digest, ids::ApiKeyId, wire::account::Role};
+use limosa_model::{OrgId, Secret, Timestamp, digest, ids::ApiKeyId, wire::account::Role};
 use rusqlite::params;
 use serde::{Deserialize, Serialize};
 
@@ -81,32 +81,13 @@ impl ApiKey {
 
 const KEY: &str =
     "SELECT id, public_key, org_id, ha1, tail, description, roles, is_link, access_list, ends_at FROM api_keys";
+
 impl Store {
-    /// Makes the owner's organization, a group of the same name and the owner's keys; all of it, or nothing.
-    pub fn create_first_org(
-        &self,
-        name: &str,
-        group: GroupId,
-        account: &accounts::ServiceAccount,
-        key: &ApiKey,
-        now: Timestamp,
-    ) -> Result<(), ServerError> {
-        let mut connection = self.lock();
-        let transaction = connection.transaction()?;
-        let org = key.org_id.to_string();
-        transaction.execute("INSERT INTO orgs VALUES (?1, ?2)", params![org, name])?;
-        let row = params![group.to_string(), org, name, now.0];
-        transaction.execute("INSERT INTO groups (id, org_id, name, created_at) VALUES (?1, ?2, ?3, ?4)", row)?;
-        accounts::insert(&transaction, account)?;
-        insert_key(&transaction, key, &sealed_ha1(&self.seal, key))?;
-        Ok(transaction.commit()?)
-    }
-
     pub fn create_api_key(&self, key: &ApiKey) -> Result<(), ServerError> {
-        insert_key(&self.lock(), key, &sealed_ha1(&self.seal, key))
+        insert(&self.lock(), key, &self.seal)
     }
 
-    fn keys(&self, condition: &str, value: &str) -> Result<Vec<ApiKey>, ServerError> {
+    pub(super) fn keys(&self, condition: &str, value: &str) -> Result<Vec<ApiKey>, ServerError> {
         let connection = self.reader();
         let mut query = connection.prepare_cached(&format!("{KEY} WHERE {condition}"))?;
         let rows = query.query_map([value], |r| {
@@ -184,59 +165,11 @@ impl Store {
         self.lock().execute("UPDATE api_keys SET access_list = ?2 WHERE id = ?1", row)?;
         Ok(())
     }
-
-    /// Links the organization with a key for its agents; `false` if it is linked already.
-    pub fn create_link(&self, key: &ApiKey) -> Result<bool, ServerError> {
-        let mut connection = self.lock();
-        let transaction = connection.transaction()?;
-        let row = params![key.org_id.to_string(), key.public_key];
-        if transaction.execute("INSERT OR IGNORE INTO links VALUES (?1, ?2)", row)? == 0 {
-            return Ok(false);
-        }
-        insert_key(&transaction, key, &sealed_ha1(&self.seal, key))?;
-        transaction.commit()?;
-        Ok(true)
-    }
-
-    /// The link's key, if the organization is linked.
-    pub fn link(&self, org: OrgId) -> Result<Option<ApiKey>, ServerError> {
-        let condition = "public_key = (SELECT public_key FROM links WHERE org_id = ?1)";
-        Ok(self.keys(condition, &org.to_string())?.pop())
-    }
-
-    /// Links the organization with another key. The one before lives until `until`, all earlier ones end now.
-    pub fn replace_link(&self, key: &ApiKey, until: Timestamp, now: Timestamp) -> Result<(), ServerError> {
-        let mut connection = self.lock();
-        let transaction = connection.transaction()?;
-        let org = key.org_id.to_string();
-        transaction
-            .execute("DELETE FROM api_keys WHERE is_link = 1 AND org_id = ?1 AND ends_at IS NOT NULL", [&org])?;
-        let ended = "UPDATE api_keys SET ends_at = ?2 WHERE is_link = 1 AND org_id = ?1";
-        transaction.execute(ended, params![org, until.0])?;
-        transaction.execute("DELETE FROM api_keys WHERE is_link = 1 AND ends_at <= ?1", [now.0])?;
-        transaction.execute("UPDATE links SET public_key = ?2 WHERE org_id = ?1", params![org, key.public_key])?;
-        insert_key(&transaction, key, &sealed_ha1(&self.seal, key))?;
-        Ok(transaction.commit()?)
-    }
-
-    /// Revokes the link, and what is left of those before it; `false` if there is none.
-    pub fn delete_link(&self, org: OrgId) -> Result<bool, ServerError> {
-        let mut connection = self.lock();
-        let transaction = connection.transaction()?;
-        transaction.execute("DELETE FROM api_keys WHERE is_link = 1 AND org_id = ?1", [org.to_string()])?;
-        let deleted = transaction.execute("DELETE FROM links WHERE org_id = ?1", [org.to_string()])?;
-        transaction.commit()?;
-        drop(connection);
-        self.wipe();
-        Ok(deleted == 1)
-    }
 }
 
-fn sealed_ha1(seal: &Seal, key: &ApiKey) -> String {
-    seal.seal(key.ha1.expose(), &Place { table: "api_keys", column: "ha1", id: &key.id.to_string() })
-}
-
-fn insert_key(connection: &rusqlite::Connection, key: &ApiKey, sealed: &str) -> Result<(), ServerError> {
+/// Adds a key; its HA1 is sealed.
+pub(super) fn insert(connection: &rusqlite::Connection, key: &ApiKey, seal: &Seal) -> Result<(), ServerError> {
+    let sealed = seal.seal(key.ha1.expose(), &Place { table: "api_keys", column: "ha1", id: &key.id.to_string() });
     let row = params![
         key.id.to_string(),
         key.public_key,

@@ -1,4 +1,4 @@
-//! How far a migration was over time: close by for the last hour, thinned out before, so that a month fits.
+//! How far a migration was over time, close by for the last hour and thinned out before, so that a month fits; and its lag.
 
 use crate::{
     ServerError,
@@ -19,8 +19,29 @@ const FAR_MILLIS: i64 = 600_000;
 /// What is older goes: at most 360 close samples and 4320 far ones are kept.
 const KEPT_MILLIS: i64 = 30 * 86_400_000;
 
-/// Keeps a sample now and then.
-pub(super) fn sample(connection: &Connection, migration: &Migration, now: Timestamp) -> Result<(), ServerError> {
+/// Lag samples are this far apart at least, and so many are kept.
+const LAG_EVERY_MILLIS: i64 = 10_000;
+const LAGS: i64 = 360;
+
+/// Keeps a sample of both now and then.
+pub(super) fn keep(connection: &Connection, migration: &Migration, now: Timestamp) -> Result<(), ServerError> {
+    sample_lag(connection, migration, now)?;
+    sample(connection, migration, now)
+}
+
+fn sample_lag(connection: &Connection, migration: &Migration, now: Timestamp) -> Result<(), rusqlite::Error> {
+    let Some(seconds) = migration.lag_time_seconds(now) else { return Ok(()) };
+    let slot = now.0 / LAG_EVERY_MILLIS * LAG_EVERY_MILLIS;
+    let id = migration.id.to_string();
+    let insert = "INSERT OR IGNORE INTO lags VALUES (?1, ?2, ?3)";
+    if connection.prepare_cached(insert)?.execute(params![id, slot, seconds])? == 1 {
+        let thin = "DELETE FROM lags WHERE migration_id = ?1 AND at <= ?2";
+        connection.prepare_cached(thin)?.execute(params![id, slot - LAGS * LAG_EVERY_MILLIS])?;
+    }
+    Ok(())
+}
+
+fn sample(connection: &Connection, migration: &Migration, now: Timestamp) -> Result<(), ServerError> {
     let slot = now.0 / CLOSE_MILLIS * CLOSE_MILLIS;
     let progress = &migration.progress;
     let sample = MigrationSample {
@@ -48,7 +69,16 @@ pub(super) fn sample(connection: &Connection, migration: &Migration, now: Timest
 }
 
 impl Store {
-    /// Oldest first.
+    /// Samples of the lag, oldest first.
+    pub fn lags(&self, migration: MigrationId) -> Result<Vec<(Timestamp, i64)>, ServerError> {
+        let connection = self.reader();
+        let mut query =
+            connection.prepare_cached("SELECT at, seconds FROM lags WHERE migration_id = ?1 ORDER BY at")?;
+        let rows = query.query_map([migration.to_string()], |r| Ok((Timestamp(r.get(0)?), r.get(1)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Samples of how far it was, oldest first.
     pub fn history(&self, migration: MigrationId) -> Result<Vec<MigrationSample>, ServerError> {
         let connection = self.lock();
         let mut query = connection.prepare_cached("SELECT body FROM samples WHERE migration_id = ?1 ORDER BY at")?;
@@ -60,7 +90,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{seal::Seal, store::tests::migration};
+    use crate::{encryption::Seal, store::tests::migration};
 
     #[test]
     fn a_history_is_close_for_an_hour_and_thin_before() {

@@ -1,26 +1,11 @@
-//! `…/liveMigrations/{id}/report`: the report of a migration that is over.
+//! Reports of migrations that are over.
 
 use crate::{
     ServerError,
-    handlers::migration,
-    http::{
-        context::Call,
-        render::{ApiError, Reply},
-    },
     store::{EventRow, Store},
 };
 use limosa_model::{Migration, PhaseKind, history::HistoryEvent, report::MigrationReport};
 use serde_json::Value;
-
-pub(crate) fn get(call: &Call) -> Result<Reply, ApiError> {
-    let migration = migration(call)?;
-    if migration.phase.kind().is_final() {
-        return Ok(Reply::ok(report(&call.app.store, &migration)?));
-    }
-    let id = migration.id.to_string();
-    let detail = format!("Live migration {id} is not over: there is no report yet.");
-    Err(ApiError::not_found("REPORT_NOT_READY", detail, &[&id]))
-}
 
 /// The report, which is kept from its first making on; that of a failed migration isn't, since it may continue.
 pub(crate) fn report(store: &Store, migration: &Migration) -> Result<Value, ServerError> {

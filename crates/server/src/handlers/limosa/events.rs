@@ -2,7 +2,7 @@
 //! `/api/limosa/v1/changes`: that something did happen to one.
 
 use crate::{
-    auth,
+    App, auth,
     handlers::{migration, reply},
     http::{
         context::Call,
@@ -28,6 +28,7 @@ use limosa_model::{
 use std::{
     collections::VecDeque,
     convert::Infallible,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -51,24 +52,35 @@ pub(crate) fn stream_changes(call: Call) -> Response<Body> {
     let mut following = call.app.store.changes().follow();
     // The first is told at once: what was known before the stream began may be old.
     following.mark_changed();
-    let told = stream::unfold((call, following, Duration::ZERO), async |(mut call, mut following, pause)| {
-        tokio::time::sleep(pause).await;
-        loop {
-            match tokio::time::timeout(CHECK_EVERY, following.changed()).await {
-                Ok(changed) => changed.ok()?,
-                Err(_) if may_follow(&mut call) => continue,
-                Err(_) => return None,
+    let told =
+        stream::unfold((call, following, Duration::ZERO), async |(mut call, mut following, pause): (Call, _, _)| {
+            tokio::time::sleep(pause).await;
+            loop {
+                match tokio::time::timeout(CHECK_EVERY, following.changed()).await {
+                    Ok(changed) => changed.ok()?,
+                    Err(_) => {
+                        call = still_followed(call).await?;
+                        continue;
+                    }
+                }
+                call = still_followed(call).await?;
+                let count = (*following.borrow_and_update())?;
+                let data = serde_json::to_string(&Changes { count }).unwrap_or_default();
+                let event = Event::default().event("changed").data(data);
+                return Some((Ok::<_, Infallible>(event), (call, following, TELL_EVERY)));
             }
-            if !may_follow(&mut call) {
-                return None;
-            }
-            let count = (*following.borrow_and_update())?;
-            let data = serde_json::to_string(&Changes { count }).unwrap_or_default();
-            let event = Event::default().event("changed").data(data);
-            return Some((Ok::<_, Infallible>(event), (call, following, TELL_EVERY)));
-        }
-    });
+        });
     Sse::new(Box::pin(told)).keep_alive(KeepAlive::default()).into_response()
+}
+
+/// The call, if what let the caller in still does.
+async fn still_followed(mut call: Call) -> Option<Call> {
+    let app = Arc::clone(&call.app);
+    let look = move |_: &Arc<App>| {
+        let _logged = call.span.clone().entered();
+        may_follow(&mut call).then_some(call)
+    };
+    app.blocking(look).await
 }
 
 /// Whether what let the caller in still does, with a role. The roles are then those of now.
@@ -113,35 +125,43 @@ struct Following {
     checked: Instant,
 }
 
+impl Following {
+    /// With what happened since, if its caller may still follow it; `None` at the end.
+    fn looked(mut self) -> Option<Self> {
+        let _logged = self.call.span.clone().entered();
+        if self.checked.elapsed() >= CHECK_EVERY {
+            self.checked = Instant::now();
+            if !may_follow(&mut self.call) || migration(&self.call).is_err() {
+                return None;
+            }
+        }
+        if !self.waiting.is_empty() {
+            return Some(self);
+        }
+        // Whether it is over is read first: nothing happens to a migration that is.
+        let known = self.call.app.store.migration(self.migration).ok().flatten()?;
+        self.waiting = after(&self.call, self.migration, self.seen).ok()?.into();
+        let stopping = || self.call.app.store.changes().follow().borrow().is_none();
+        if self.waiting.is_empty() && (known.phase.kind().is_final() || stopping()) { None } else { Some(self) }
+    }
+}
+
 /// The events so far, then each as it happens. `Last-Event-ID` continues after that one.
 pub(crate) fn stream(call: Call) -> Response<Body> {
     let Ok(followed) = migration(&call) else { return axum::http::StatusCode::NOT_FOUND.into_response() };
     let (seen, checked) = (call.last_event_id, Instant::now());
     let following = Following { call, migration: followed.id, seen, waiting: VecDeque::new(), checked };
-    let events = stream::unfold(following, async |mut at| {
+    let events = stream::unfold(following, async |mut at: Following| {
         loop {
-            if at.checked.elapsed() >= CHECK_EVERY {
-                at.checked = Instant::now();
-                if !may_follow(&mut at.call) || migration(&at.call).is_err() {
-                    return None;
-                }
-            }
+            let app = Arc::clone(&at.call.app);
+            at = app.blocking(move |_| at.looked()).await?;
             if let Some(event) = at.waiting.pop_front() {
                 at.seen = event.id;
                 let data = serde_json::to_string(&event).unwrap_or_default();
                 let event = Event::default().id(event.id.to_string()).event(event.kind).data(data);
                 return Some((Ok::<_, Infallible>(event), at));
             }
-            // Whether it is over is read first: nothing happens to a migration that is.
-            let known = at.call.app.store.migration(at.migration).ok().flatten()?;
-            at.waiting = after(&at.call, at.migration, at.seen).ok()?.into();
-            if at.waiting.is_empty() {
-                let stopping = at.call.app.store.changes().follow().borrow().is_none();
-                if stopping || known.phase.kind().is_final() {
-                    return None;
-                }
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     });
     Sse::new(Box::pin(events)).keep_alive(KeepAlive::default()).into_response()

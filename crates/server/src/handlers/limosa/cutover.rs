@@ -1,14 +1,14 @@
 //! `…/liveMigrations/{id}/cutover`: how to cut over, and what it would do.
 
 use crate::{
-    handlers::{live_migrations::refused, migration, reply},
+    handlers::{change, migration, reply},
     http::{
         context::Call,
         render::{ApiError, Reply},
     },
 };
 use axum::http::StatusCode;
-use limosa_model::{Migration, Timestamp, cutover::CutoverOptions, transition::Event};
+use limosa_model::{Migration, cutover::CutoverOptions, transition::Event};
 
 /// Holds for the next cutover, whoever asks for it and by which API.
 pub(crate) fn choose(call: &Call) -> Result<Reply, ApiError> {
@@ -17,7 +17,7 @@ pub(crate) fn choose(call: &Call) -> Result<Reply, ApiError> {
         // It makes a migration that writes to the source's cluster.
         call.principal.owns_org()?;
     }
-    Ok(reply(&change(call, Event::ChooseCutover(options))?.cutover))
+    Ok(reply(&owned_change(call, Event::ChooseCutover(options))?.cutover))
 }
 
 pub(crate) fn options(call: &Call) -> Result<Reply, ApiError> {
@@ -26,7 +26,7 @@ pub(crate) fn options(call: &Call) -> Result<Reply, ApiError> {
 
 /// Asks for a rehearsal; its agent carries it out with its next report. One that is under way is this one.
 pub(crate) fn rehearse(call: &Call) -> Result<Reply, ApiError> {
-    let rehearsed = change(call, Event::Rehearse)?.rehearsal;
+    let rehearsed = owned_change(call, Event::Rehearse)?.rehearsal;
     Ok(Reply { status: StatusCode::ACCEPTED, ..reply(&rehearsed) })
 }
 
@@ -44,8 +44,8 @@ pub(crate) fn rehearsal(call: &Call) -> Result<Reply, ApiError> {
     migration.rehearsal.as_ref().map(reply).ok_or_else(none)
 }
 
-fn change(call: &Call, event: Event) -> Result<Migration, ApiError> {
+fn owned_change(call: &Call, event: Event) -> Result<Migration, ApiError> {
     let migration = migration(call)?;
     call.principal.owns_group(migration.group_id)?;
-    call.app.store.change(migration.id, event, Timestamp::now()).map_err(|error| refused(&migration, error))
+    change(call, &migration, event)
 }

@@ -1,8 +1,8 @@
-//! What is sealed in the store, and under which key.
+//! What is sealed in the store and under which key; and all of it sealed again.
 
 use crate::{
     ServerError,
-    seal::{Place, Seal, is_bound},
+    encryption::{Place, Seal, is_bound},
     store::Store,
 };
 use rusqlite::{Connection, OptionalExtension, params};
@@ -30,7 +30,7 @@ impl Store {
 
     /// Seals everything that is sealed under another key, in one transaction, and leaves no trace of what was there;
     /// returns how many secrets there are.
-    pub fn seal_anew(&mut self, seal: Seal) -> Result<usize, ServerError> {
+    pub fn reencrypt(&mut self, seal: Seal) -> Result<usize, ServerError> {
         let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
         let transaction = writer.transaction()?;
         let count = reseal(&transaction, &self.seal, &seal, |_, _| true)?;

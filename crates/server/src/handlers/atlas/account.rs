@@ -2,7 +2,7 @@
 
 use crate::{
     auth::roles,
-    handlers::{group as find_group, keys, org as find_org, reply, self_link},
+    handlers::{atlas::api_keys, group as find_group, org as find_org, reply, self_link},
     http::{
         context::Call,
         paging,
@@ -20,7 +20,7 @@ use limosa_model::{
 pub(crate) fn who_am_i(call: &Call) -> Result<Reply, ApiError> {
     let principal = &call.principal;
     let api_key = principal.key.map(|id| CallerKey {
-        access_list: keys::entries(call, id, &principal.name, &principal.access_list),
+        access_list: api_keys::entries(call, id, &principal.name, &principal.access_list),
         id: id.to_string(),
         public_key: principal.name.clone(),
         roles: roles::shown(principal.org_id, &principal.roles),
