@@ -9,8 +9,13 @@ use crate::{
     progress::Tracker,
     throttle::Throttle,
 };
-use bson::{Document, doc};
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use bson::{Document, Timestamp, doc};
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// How often it looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -43,6 +48,7 @@ struct Reading {
 struct Watched {
     cluster: Cluster,
     before: Option<Reading>,
+    unmet: Unmet,
     /// Microseconds that a write usually takes.
     usual: Option<f64>,
 }
@@ -54,7 +60,8 @@ pub(crate) async fn watch(
     throttle: Arc<Throttle>,
     tracker: Tracker,
 ) -> Infallible {
-    let mut both = [source, destination].map(|cluster| Watched { cluster, before: None, usual: None });
+    let mut both =
+        [source, destination].map(|cluster| Watched { cluster, before: None, unmet: Unmet::default(), usual: None });
     let mut tick = tokio::time::interval(LOOK_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut told = None;
@@ -88,7 +95,8 @@ impl Watched {
         };
         let status = admin.run_command(only).await.ok()?;
         let (newest, majority) = self.cluster.optimes().await.ok()?;
-        let now = Reading { majority_lag_seconds: newest.time.saturating_sub(majority.time), ..read(&status) };
+        let majority_lag_seconds = self.unmet.lag_seconds(Instant::now(), newest, majority);
+        let now = Reading { majority_lag_seconds, ..read(&status) };
         let before = self.before.replace(now)?;
         let (average, usual) = averages(&before, &now, self.usual);
         let reason = judge(self.cluster.side, &now, average, usual);
@@ -96,6 +104,25 @@ impl Watched {
             self.usual = usual;
         }
         reason
+    }
+}
+
+/// Writes that the primary had, of which the majority wasn't known to have them, with the time of the first look at each.
+///
+/// The distance between the times of both writes is no measure: the first write after a quiet time is far from the one
+/// before it, and the majority has it in a moment.
+#[derive(Default)]
+struct Unmet(VecDeque<(Instant, Timestamp)>);
+
+impl Unmet {
+    /// For how long the majority has lacked a write by now, in seconds.
+    fn lag_seconds(&mut self, now: Instant, newest: Timestamp, majority: Timestamp) -> u32 {
+        self.0.retain(|(_, write)| *write > majority);
+        if newest > majority && self.0.back().is_none_or(|(_, last)| newest > *last) {
+            self.0.push_back((now, newest));
+        }
+        let since = self.0.front().map_or(now, |(since, _)| *since);
+        u32::try_from(now.duration_since(since).as_secs()).unwrap_or(u32::MAX)
     }
 }
 
@@ -172,6 +199,22 @@ mod tests {
         assert!(second(60_000));
         assert!(second(60_000), "what makes it suffer does not become usual");
         assert!(!second(1_100));
+    }
+
+    #[test]
+    fn a_write_after_a_quiet_time_is_no_lag_and_one_that_the_majority_lacks_is() {
+        let (mut unmet, began) = (Unmet::default(), Instant::now());
+        let mut at = |second: u64, newest: u32, majority: u32| {
+            let time = |time| Timestamp { time, increment: 0 };
+            unmet.lag_seconds(began + Duration::from_secs(second), time(newest), time(majority))
+        };
+        assert_eq!(at(0, 100, 100), 0);
+        assert_eq!(at(11, 111, 100), 0, "nothing was written for 11 s");
+        assert_eq!(at(12, 112, 111), 0);
+        let behind: Vec<u32> = (13..24).map(|second| at(second, 100 + second as u32, 111)).collect();
+        assert_eq!(behind[10], 11, "{behind:?}");
+        assert_eq!(at(24, 124, 120), 3);
+        assert_eq!(at(25, 125, 125), 0);
     }
 
     #[test]
