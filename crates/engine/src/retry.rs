@@ -1,4 +1,5 @@
-//! What is tried again, and for how long. There are three answers to a failure:
+//! What is tried again, and for how long. There are three answers to a failure; the table of [`limosa_model::ErrorCode`]
+//! says which code has which, and its `is_transient` and `is_operator_fixable` ask it:
 //!
 //! | kind | examples | answer |
 //! |---|---|---|
@@ -7,7 +8,7 @@
 //! | doesn't pass | lost history, a refused document, differing data | the migration has failed, with everything kept for a resume |
 
 use crate::{component::Part, progress::Tracker};
-use limosa_model::{ErrorCode, Failure};
+use limosa_model::Failure;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -16,25 +17,6 @@ pub(crate) const IN_PLACE: Duration = Duration::from_secs(15);
 
 /// The longest pause between two tries.
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-
-/// Whether a failure's cause may be fixed from outside, so that waiting is right.
-pub(crate) fn may_be_mended(code: ErrorCode) -> bool {
-    matches!(
-        code,
-        ErrorCode::SourceUnreachable
-            | ErrorCode::DestinationUnreachable
-            | ErrorCode::SourceNotPrimary
-            | ErrorCode::DestinationNotPrimary
-            | ErrorCode::SourceAuthenticationFailed
-            | ErrorCode::DestinationAuthenticationFailed
-            | ErrorCode::InsufficientPrivileges
-            | ErrorCode::DestinationNotWritable
-            | ErrorCode::SourceStreamSilent
-            | ErrorCode::CollectionLost
-            | ErrorCode::SpoolFull
-            | ErrorCode::LocalStorage
-    )
-}
 
 /// Pauses that double, up to five seconds each, for as long as something is tried again in place.
 #[derive(Debug)]
@@ -65,7 +47,7 @@ impl Backoff {
 /// Waits out what someone may fix. `Err` when waiting is of no use, or was for too long without anything working.
 pub(crate) async fn hold(part: Part, failure: Failure, tracker: &Tracker, patience: Duration) -> Result<(), Failure> {
     // An outage that a part has waited out for the whole patience isn't waited out again by another.
-    if !may_be_mended(failure.code) || tracker.has_given_up() {
+    if !failure.code.is_operator_fixable() || tracker.has_given_up() {
         return Err(failure);
     }
     tracker.metrics.waited(part);
@@ -85,6 +67,7 @@ pub(crate) async fn hold(part: Part, failure: Failure, tracker: &Tracker, patien
 mod tests {
     use super::*;
     use crate::{EngineReport, metrics::Metrics};
+    use limosa_model::ErrorCode;
     use tokio::sync::watch;
 
     fn tracker() -> (Tracker, watch::Receiver<EngineReport>) {
@@ -94,7 +77,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cause_that_may_be_mended_is_waited_out_and_not_for_ever() {
+    async fn a_cause_that_can_be_fixed_is_waited_out_and_not_for_ever() {
         let (tracker, _reports) = tracker();
         let patience = Duration::from_millis(700);
         let down = Failure::new(ErrorCode::DestinationUnreachable, "nobody answers");
@@ -120,7 +103,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_no_one_can_mend_ends_at_once() {
+    async fn what_no_one_can_fix_ends_at_once() {
         let (tracker, _reports) = tracker();
         let lost = Failure::new(ErrorCode::HistoryLost, "gone");
         assert_eq!(hold(Part::Reader, lost.clone(), &tracker, Duration::from_secs(60)).await, Err(lost));

@@ -170,7 +170,7 @@ async fn migrate(
     let checkpoint = match Box::pin(initial_copy::begin(settings, &source, &destination, &store)).await {
         Ok(checkpoint) => checkpoint,
         Err(failure) => {
-            if matches!(standing, Standing::Begins) && !retry::may_be_mended(failure.code) {
+            if matches!(standing, Standing::Begins) && !failure.code.is_operator_fixable() {
                 claims::release(&store).await?;
             }
             return Err(failure);
