@@ -40,11 +40,11 @@ pub(crate) struct Stage {
 impl Stage {
     pub fn of(replicator: &Replicator, filter: &NamespaceFilter, choices: Choices) -> Self {
         Self {
-            source: replicator.registry.source().clone(),
-            destination: replicator.registry.destination().clone(),
-            verifier: replicator.verifier.clone(),
-            recent: replicator.recent.clone(),
-            missing: replicator.tracker.missing.clone(),
+            source: replicator.source().clone(),
+            destination: replicator.destination().clone(),
+            verifier: replicator.verifier().clone(),
+            recent: replicator.recent().clone(),
+            missing: replicator.missing_indexes().clone(),
             filter: filter.clone(),
             choices,
         }

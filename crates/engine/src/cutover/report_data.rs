@@ -23,9 +23,9 @@ pub(crate) async fn of(
     done: Done,
     reversible: bool,
 ) -> Result<Record, Failure> {
-    let (source, destination) = (replicator.registry.source(), replicator.registry.destination());
+    let (source, destination) = (replicator.source(), replicator.destination());
     let version = |v: (u32, u32, u32)| format!("{}.{}.{}", v.0, v.1, v.2);
-    let (found, repaired) = (replicator.verifier.found()?, replicator.verifier.repaired_first()?);
+    let (found, repaired) = (replicator.verifier().found()?, replicator.verifier().repaired_first()?);
     let mut namespaces = Vec::with_capacity(found.len());
     for (ns, found) in found {
         let counted = found.map(|found| found.counted).unwrap_or_default();
@@ -49,7 +49,7 @@ pub(crate) async fn of(
         limosa_version: env!("CARGO_PKG_VERSION").to_owned(),
         configuration: configuration(settings),
         namespaces,
-        verification_passes: replicator.verifier.passes()?,
+        verification_passes: replicator.verifier().passes()?,
         repaired: repaired
             .into_iter()
             .filter_map(|one| {
@@ -63,7 +63,7 @@ pub(crate) async fn of(
         },
         brought_over: done.brought_over,
         left_behind: left_behind::findings(source, &settings.filter).await?.into_iter().map(|f| f.evidence).collect(),
-        reread: replicator.lanes.first().trouble.told(),
+        reread: replicator.reread(),
         cutover_steps: done
             .steps
             .into_iter()

@@ -126,27 +126,27 @@ pub(crate) async fn cut_over(
 ) -> Result<Done, NotCutOver> {
     let began = Instant::now();
     tracker.enter(PhaseKind::CuttingOver, None);
-    let source = replicator.registry.source().clone();
-    let destination = replicator.registry.destination().clone();
-    let mut sequence = Sequence { store: replicator.store.clone(), at: None, done: Done::default() };
+    let source = replicator.source().clone();
+    let destination = replicator.destination().clone();
+    let mut sequence = Sequence { store: replicator.store().clone(), at: None, done: Done::default() };
     // From here on the verifier does nothing by itself.
-    let verifier = replicator.verifier.clone();
+    let verifier = replicator.verifier().clone();
     let _held = verifier.hold().await;
 
     if let Some(finding) = Box::pin(refusal(replicator, filter, choices)).await? {
         return Err(NotCutOver::BackToSynced(finding.failure()));
     }
     if choices.reversible {
-        reverse::promise(&source, &destination, replicator.store.id()).await?;
+        reverse::promise(&source, &destination, replicator.store().id()).await?;
     }
     if choices.block_source_writes {
         sequence.enter(Step::BlockWrites).await?;
-        replicator.store.set_writes_blocked(true).await?;
+        replicator.store().set_writes_blocked(true).await?;
         if let Err(failure) = block_writes(&source).await {
             // Who may not lift a block can't have made one.
             let lifted = unblock_writes(&source).await;
             if lifted.is_ok() || lifted.is_err_and(|why| why.code == ErrorCode::InsufficientPrivileges) {
-                replicator.store.set_writes_blocked(false).await?;
+                replicator.store().set_writes_blocked(false).await?;
             }
             return Err(failure.into());
         }
@@ -155,7 +155,7 @@ pub(crate) async fn cut_over(
     sequence.enter(Step::Drain).await?;
     source.prove_primary().await?;
     let (tc, _) = source.optimes().await?;
-    replicator.late.watch_after(tc);
+    replicator.watch_for_late_writes(tc);
     drain(replicator, tc).await?;
 
     sequence.enter(Step::Definitions).await?;
@@ -203,7 +203,7 @@ async fn refusal(
     filter: &NamespaceFilter,
     choices: Choices,
 ) -> Result<Option<Finding>, Failure> {
-    let (source, destination) = (replicator.registry.source(), replicator.registry.destination());
+    let (source, destination) = (replicator.source(), replicator.destination());
     if choices.reversible
         && let Some(finding) = reverse::refusal(source).await?
     {
@@ -214,7 +214,7 @@ async fn refusal(
     {
         return Ok(Some(finding));
     }
-    if let Some(finding) = replicator.tracker.missing.refusals().into_iter().next() {
+    if let Some(finding) = replicator.missing_indexes().refusals().into_iter().next() {
         return Ok(Some(finding));
     }
     Ok(views::refused(source, destination, filter).await?.into_iter().next())
@@ -253,7 +253,7 @@ impl Sequence {
 /// on with every document that is read again: a writer that doesn't stop would move it for ever, so the first late write
 /// ends it.
 async fn drain(replicator: &mut Replicator, until: Timestamp) -> Result<(), Failure> {
-    while replicator.passed < until.max(replicator.convergence) {
+    while !replicator.progress().has_reached(until) {
         replicator.step().await?;
         refuse_late(replicator)?;
     }
@@ -269,7 +269,7 @@ async fn refuse_later_writes(replicator: &mut Replicator, source: &Cluster) -> R
 }
 
 fn refuse_late(replicator: &Replicator) -> Result<(), Failure> {
-    match replicator.late.told() {
+    match replicator.late_writes() {
         Some(told) => Err(Failure::new(
             ErrorCode::SourceWrittenDuringCutover,
             format!("the source was written to after the cutover began: {told}"),
@@ -281,7 +281,7 @@ fn refuse_late(replicator: &Replicator) -> Result<(), Failure> {
 /// Looks at all that is dirty and counts every collection; what differs is repaired and looked at again. Ends only when
 /// nothing does.
 async fn verify(replicator: &mut Replicator, source: &Cluster) -> Result<(), Failure> {
-    let verifier = replicator.verifier.clone();
+    let verifier = replicator.verifier().clone();
     let known = verifier.take_repairs()?;
     replicator.repair(known).await?;
     let counted = verifier.pairs().into_iter().map(|pair| {
@@ -315,7 +315,7 @@ async fn verify(replicator: &mut Replicator, source: &Cluster) -> Result<(), Fai
 }
 
 async fn look_at_the_rest(replicator: &mut Replicator, source: &Cluster) -> Result<(), Failure> {
-    let verifier = replicator.verifier.clone();
+    let verifier = replicator.verifier().clone();
     loop {
         let repairs = Box::pin(verifier.look_at_the_rest()).await?;
         if repairs.is_empty() {

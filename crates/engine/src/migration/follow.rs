@@ -11,7 +11,7 @@ use crate::{
     destination::{checkpoint::Store, expiry, index_upkeep::Upkeep, indexes},
     mongo::{cluster::Cluster, index_spec::Properties, side::Side},
     progress::Tracker,
-    replication::{late_writes::LateWrites, replicator::Replicator},
+    replication::replicator::Replicator,
     verify::online::Verifier,
 };
 use limosa_model::{Failure, PhaseKind, protocol::Directive};
@@ -62,8 +62,8 @@ pub(crate) async fn follow(
         None => {}
     }
     let mut measured = Instant::now();
-    let copied = replicator.convergence;
-    let verifier = replicator.verifier.clone();
+    let copied = replicator.progress().convergence();
+    let verifier = replicator.verifier().clone();
     let verifying = verifier.start();
     let mut upkeep = Upkeep::new(tracker, properties(settings));
     loop {
@@ -76,16 +76,18 @@ pub(crate) async fn follow(
             measured = Instant::now();
             // Measured beside this loop, which may stand still; see `meter`.
             let lag = tracker.lag();
-            let spooled = replicator.spool.bytes();
-            replicator.spool.shares_with(verifier.disk_bytes()?);
+            let spooled = replicator.spool().bytes();
+            replicator.spool().shares_with(verifier.disk_bytes()?);
             tracker.count(|p| p.spool_bytes = spooled);
-            verifier.pace(lag.map_or(i64::MAX, |lag| lag.max(behind(replicator))));
-            if replicator.watermark >= copied && behind(replicator) <= SYNCED_LAG_SECONDS {
-                Box::pin(upkeep.go_on(&replicator.registry)).await;
+            verifier.pace(lag.map_or(i64::MAX, |lag| lag.max(replicator.progress().seconds_to_convergence())));
+            if replicator.progress().watermark() >= copied
+                && replicator.progress().seconds_to_convergence() <= SYNCED_LAG_SECONDS
+            {
+                Box::pin(upkeep.go_on(replicator.registry())).await;
             }
             if tracker.phase() == PhaseKind::CatchingUp
-                && replicator.watermark >= copied
-                && behind(replicator) <= SYNCED_LAG_SECONDS
+                && replicator.progress().watermark() >= copied
+                && replicator.progress().seconds_to_convergence() <= SYNCED_LAG_SECONDS
                 && lag.is_some_and(|lag| lag <= SYNCED_LAG_SECONDS)
                 && tracker.is_well()
                 && verifier.is_ready()?
@@ -115,17 +117,17 @@ pub(crate) async fn follow(
                 }
                 Err(NotCutOver::Failed(failure)) => {
                     // However long its cause lasts, the application isn't kept waiting for it.
-                    let_writes_in(source, &replicator.store).await;
+                    let_writes_in(source, replicator.store()).await;
                     return Err(failure);
                 }
                 Err(NotCutOver::BackFromCheckpoint(failure)) => {
-                    let_writes_in(source, &replicator.store).await;
+                    let_writes_in(source, replicator.store()).await;
                     back.set(&failure);
                     return Err(failure);
                 }
                 Err(NotCutOver::BackToSynced(failure)) => {
                     Box::pin(take_back(source, replicator, settings)).await?;
-                    replicator.late = LateWrites::default();
+                    replicator.forget_late_writes();
                     asked.refuse(tracker, failure);
                 }
             }
@@ -232,21 +234,15 @@ async fn let_writes_in(source: &Cluster, store: &Store) {
     }
 }
 
-/// Seconds until the destination is an exact image. Re-fetches under load keep moving that point, so `Synced` asks only
-/// that it is near; the cutover waits until it is reached.
-fn behind(replicator: &Replicator) -> i64 {
-    i64::from(replicator.convergence.time.saturating_sub(replicator.watermark.time))
-}
-
 /// After a cutover that failed the source's users may write again, and what was made final is put off again.
 pub(crate) async fn take_back(source: &Cluster, replicator: &Replicator, settings: &Settings) -> Result<(), Failure> {
-    let destination = replicator.registry.destination();
-    release_writes(source, &replicator.store).await?;
+    let destination = replicator.destination();
+    release_writes(source, replicator.store()).await?;
     if properties(settings) == Properties::Deferred {
         expiry::switch_off(destination, &settings.filter).await?;
     }
-    indexes::sync_known(&replicator.registry, properties(settings)).await?;
-    replicator.store.clear_cutover().await
+    indexes::sync_known(replicator.registry(), properties(settings)).await?;
+    replicator.store().clear_cutover().await
 }
 
 /// How far the destination's indexes go while changes are replicated: a way back leaves the former source's as they are.

@@ -23,9 +23,8 @@ use crate::{
     progress::Tracker,
     replication::{
         batch::WORKERS,
-        late_writes::{LateWrites, Recent},
-        replicator::Replicator,
-        worker_pool::Lanes,
+        progress::StreamProgress,
+        replicator::{Replicator, ReplicatorConfig},
         writer::Writer,
     },
     retry,
@@ -33,15 +32,13 @@ use crate::{
     throttle::{Reads, Throttle},
     verify::{collection_pair::Ends, online::Verifier},
 };
-use bson::Timestamp;
 use limosa_model::{ErrorCode, Failure, PhaseKind, protocol::Directive};
 use std::{
-    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::sync::watch;
 
@@ -228,7 +225,7 @@ async fn migrate(
             store.set_stage(Stage::Indexed).await?;
         }
         // Whatever the copy, or an earlier run past its checkpoint, may have seen of the future lies before this.
-        let (convergence, _) = source.optimes().await?;
+        let (now, _) = source.optimes().await?;
         if settings.reversal_from.is_some() {
             verifier.excuse(reverse::prepare(&destination, &mut registry).await?);
         }
@@ -239,27 +236,17 @@ async fn migrate(
             trouble: trouble.clone(),
             taken: Arc::default(),
         });
-        let mut replicator = Replicator {
+        let mut replicator = Replicator::new(ReplicatorConfig {
             registry,
-            lanes: Lanes::new(writers.collect()),
+            writers: writers.collect(),
             spool: Arc::clone(&spool),
             store: store.clone(),
             tracker: tracker.clone(),
-            position,
+            progress: StreamProgress::begin(position, now),
             intent: checkpoint.intent.clone(),
-            watermark: Timestamp { time: 0, increment: 0 },
-            convergence,
-            late: LateWrites::default(),
-            recent: Recent::default(),
-            checkpointed: Instant::now(),
             verifier: verifier.clone(),
-            passed: Timestamp { time: 0, increment: 0 },
-            in_flight: VecDeque::new(),
-            rest: None,
-        };
-        replicator.restore_lost().await?;
-        verifier.know(&mut replicator.registry)?;
-        spool.set_live();
+        });
+        replicator.begin().await?;
         if checkpoint.cutover.is_some() {
             // The last run died in it; it begins again.
             Box::pin(follow::take_back(&source, &replicator, settings)).await?;

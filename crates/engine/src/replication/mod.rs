@@ -3,6 +3,7 @@
 pub(crate) mod batch;
 pub(crate) mod ddl;
 pub(crate) mod late_writes;
+pub(crate) mod progress;
 pub(crate) mod refetch;
 pub(crate) mod replicator;
 pub(crate) mod resync;

@@ -11,14 +11,17 @@ use crate::{
         definition,
     },
     failpoint,
-    mongo::{catalog, raw_bson, raw_value},
+    missing_indexes::Missing,
+    mongo::{catalog, cluster::Cluster, raw_bson, raw_value},
     progress::Tracker,
     replication::{
         batch::Window,
         ddl,
         late_writes::{Deletions, LateWrites, Recent, Written},
+        progress::StreamProgress,
         resync,
         worker_pool::{Lanes, Writing},
+        writer::Writer,
     },
     source::{
         event::{self, Event, Kind},
@@ -40,35 +43,43 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 
 /// The applying side of change replication.
 pub(crate) struct Replicator {
+    registry: Registry,
+    lanes: Lanes,
+    spool: Arc<Spool>,
+    store: Store,
+    tracker: Tracker,
+    progress: StreamProgress,
+    /// An intent that the last run left.
+    intent: Option<Document>,
+    /// Changes that came after a cutover began.
+    late: LateWrites,
+    /// What was written to the source lately.
+    recent: Recent,
+    checkpointed: Instant,
+    /// Whatever is written is marked there before.
+    verifier: Verifier,
+    /// The windows that are being written, in the order of their events.
+    in_flight: VecDeque<InFlight>,
+    /// A reply of which the rest is still to be gone over, with its number.
+    rest: Option<(u64, Arc<RawDocumentBuf>)>,
+}
+
+/// What a replicator is made of.
+pub(crate) struct ReplicatorConfig {
     pub registry: Registry,
-    pub lanes: Lanes,
+    /// One for each lane.
+    pub writers: Vec<Writer>,
     pub spool: Arc<Spool>,
     pub store: Store,
     pub tracker: Tracker,
-    pub position: Position,
+    pub progress: StreamProgress,
     /// An intent that the last run left.
     pub intent: Option<Document>,
-    /// Everything up to here is applied.
-    pub watermark: Timestamp,
-    /// The destination is an exact image only from here on.
-    pub convergence: Timestamp,
-    /// Changes that came after a cutover began.
-    pub late: LateWrites,
-    /// What was written to the source lately.
-    pub recent: Recent,
-    pub checkpointed: Instant,
-    /// Whatever is written is marked there before.
     pub verifier: Verifier,
-    /// Everything up to here is applied, all events of one transaction too.
-    pub passed: Timestamp,
-    /// The windows that are being written, in the order of their events.
-    pub in_flight: VecDeque<InFlight>,
-    /// A reply of which the rest is still to be gone over, with its number.
-    pub rest: Option<(u64, Arc<RawDocumentBuf>)>,
 }
 
 /// A window that is being written.
-pub(crate) struct InFlight {
+struct InFlight {
     writing: Writing,
     events: u64,
     /// Everything before is applied once it is written.
@@ -84,6 +95,98 @@ const MOST_IN_FLIGHT: usize = 2;
 const STEP_WAITS: Duration = Duration::from_millis(500);
 
 impl Replicator {
+    pub fn new(config: ReplicatorConfig) -> Self {
+        let ReplicatorConfig { registry, writers, spool, store, tracker, progress, intent, verifier } = config;
+        Self {
+            registry,
+            lanes: Lanes::new(writers),
+            spool,
+            store,
+            tracker,
+            progress,
+            intent,
+            late: LateWrites::default(),
+            recent: Recent::default(),
+            checkpointed: Instant::now(),
+            verifier,
+            in_flight: VecDeque::new(),
+            rest: None,
+        }
+    }
+
+    /// Brings back what is gone from the destination, and follows the live stream from here on.
+    pub async fn begin(&mut self) -> Result<(), Failure> {
+        self.restore_lost().await?;
+        self.verifier.know(&mut self.registry)?;
+        self.spool.set_live();
+        Ok(())
+    }
+
+    /// The cluster that is read.
+    pub fn source(&self) -> &Cluster {
+        self.registry.source()
+    }
+
+    /// The cluster that is written.
+    pub fn destination(&self) -> &Cluster {
+        self.registry.destination()
+    }
+
+    /// Which collection of the destination is whose image.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The migration's checkpoint.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Events that are read and not yet applied.
+    pub fn spool(&self) -> &Spool {
+        &self.spool
+    }
+
+    /// Who compares both sides meanwhile.
+    pub fn verifier(&self) -> &Verifier {
+        &self.verifier
+    }
+
+    /// How far it is.
+    pub fn progress(&self) -> &StreamProgress {
+        &self.progress
+    }
+
+    /// What was written to the source lately.
+    pub fn recent(&self) -> &Recent {
+        &self.recent
+    }
+
+    /// Indexes that the destination doesn't have yet.
+    pub fn missing_indexes(&self) -> &Missing {
+        &self.tracker.missing
+    }
+
+    /// Changes that the stream couldn't carry and that were read again, as the report lists them.
+    pub fn reread(&self) -> Vec<String> {
+        self.lanes.first().trouble.told()
+    }
+
+    /// From here on a change later than `after` counts as a late write.
+    pub fn watch_for_late_writes(&mut self, after: Timestamp) {
+        self.late.watch_after(after);
+    }
+
+    /// The late writes that came, in words; `None` if none did.
+    pub fn late_writes(&self) -> Option<String> {
+        self.late.told()
+    }
+
+    /// No cutover is under way any more: no change is late.
+    pub fn forget_late_writes(&mut self) {
+        self.late = LateWrites::default();
+    }
+
     /// Applies what is at hand, or takes note that something is applied: waits for at least one of both, or for the news
     /// that there is nothing; but not for long, where the source or the destination may never answer.
     pub async fn step(&mut self) -> Result<(), Failure> {
@@ -92,7 +195,7 @@ impl Replicator {
         }
         let mut window = Window::new();
         // The position up to which the window holds everything.
-        let mut read = self.in_flight.back().map_or(&self.position, |last| &last.read).clone();
+        let mut read = self.in_flight.back().map_or(self.progress.position(), |last| &last.read).clone();
         let mut idle = false;
         while !window.is_full() {
             let next = match self.at_hand(read.seq)? {
@@ -163,22 +266,14 @@ impl Replicator {
             failpoint::reach(failpoint::WINDOW_ACKNOWLEDGED, &self.store.id()).await;
         }
         let Some(InFlight { events, read, idle, .. }) = self.in_flight.pop_front() else { return Ok(()) };
-        self.convergence = refetched.map_or(self.convergence, |time| self.convergence.max(time));
+        self.progress.has_read(refetched);
         self.tracker.works(Part::Applier);
         self.tracker.count(|p| p.events_applied += events);
-        let token = read.token.as_ref().and_then(|token| RawDocumentBuf::try_from(token).ok());
-        if let Some(time) = token.and_then(|token| event::token_time(&token)) {
-            self.watermark = self.watermark.max(time);
-            self.tracker.applied_to(self.watermark);
+        if self.progress.batch_applied(read, idle) {
+            self.tracker.applied_to(self.progress.watermark());
         }
-        self.position = read;
-        self.spool.applied(&self.position);
-        // Between two replies there may be the rest of a transaction, whose events all have one cluster time.
-        let Timestamp { time, increment } = self.watermark;
-        let before =
-            Timestamp { time: time.saturating_sub(u32::from(increment == 0)), increment: increment.wrapping_sub(1) };
-        self.passed = self.passed.max(if idle { self.watermark } else { before });
-        self.verifier.applied(self.passed);
+        self.spool.applied(self.progress.position());
+        self.verifier.applied(self.progress.passed());
         Ok(())
     }
 
@@ -194,7 +289,7 @@ impl Replicator {
         let slot = self.slot();
         let renewed = resync::renew_unequal(&mut self.registry, &slot, &self.tracker).await?;
         self.verifier.learn(&mut self.registry)?;
-        self.convergence = renewed.ahead.map_or(self.convergence, |time| self.convergence.max(time));
+        self.progress.has_read(renewed.ahead);
         let mut told = Vec::new();
         for entry in renewed.collections {
             entry.uuid.map_or(Ok(()), |uuid| self.verifier.renewed(uuid))?;
@@ -205,7 +300,7 @@ impl Replicator {
     }
 
     /// Copies again what is noted and isn't on the destination any more. While nothing is written.
-    pub async fn restore_lost(&mut self) -> Result<(), Failure> {
+    async fn restore_lost(&mut self) -> Result<(), Failure> {
         for place in self.registry.take_contested() {
             tracing::warn!(ns = %place.ns, "two collections of the source claim this one; both are copied again");
             definition::drop_collection(self.registry.destination(), &place).await?;
@@ -221,7 +316,7 @@ impl Replicator {
             };
             tracing::warn!(ns = %entry.ns, "a collection is gone from the destination and is copied again");
             let ahead = resync::adopt(&mut self.registry, &slot, &self.tracker, &entry, &name).await?;
-            self.convergence = self.convergence.max(ahead);
+            self.progress.has_read(Some(ahead));
             self.registry.doubt(entry.uuid);
         }
         Ok(())
@@ -230,9 +325,9 @@ impl Replicator {
     /// Writes the position down and forgets what is before it.
     pub async fn checkpoint(&mut self) -> Result<(), Failure> {
         self.verifier.sync()?;
-        self.store.set_position(&self.position).await?;
+        self.store.set_position(self.progress.position()).await?;
         failpoint::reach(failpoint::POSITION_WRITTEN, &self.store.id()).await;
-        self.spool.trim(self.position.seq)?;
+        self.spool.trim(self.progress.position().seq)?;
         self.checkpointed = Instant::now();
         Ok(())
     }
@@ -294,7 +389,7 @@ impl Replicator {
                     if !expired {
                         self.late.note(time, || target.ns.to_string(), event.id);
                     }
-                    window.push(target, &event, time <= self.convergence).ok_or_else(malformed)?;
+                    window.push(target, &event, time <= self.progress.convergence()).ok_or_else(malformed)?;
                 }
                 Kind::Definition if limosa_model::filter::is_internal(event.db) => {}
                 Kind::Definition => {
@@ -302,7 +397,7 @@ impl Replicator {
                     self.write(std::mem::replace(window, Window::new()), read.clone(), false).await?;
                     self.settle_all().await?;
                     self.define(&event).await?;
-                    *read = self.position.clone();
+                    *read = self.progress.position().clone();
                 }
                 Kind::Ignored if event.operation == "invalidate" => {
                     return Err(Failure::new(ErrorCode::HistoryLost, "the source's change stream was invalidated"));
@@ -380,15 +475,15 @@ impl Replicator {
         if noted.is_none() {
             let mut intent = ddl::intent(event, &self.registry).await?;
             intent.insert("event", token);
-            self.store.set_intent(&self.position, intent).await?;
+            self.store.set_intent(self.progress.position(), intent).await?;
         }
         let time = event.time;
-        let exact = time.is_some_and(|time| time > self.convergence);
+        let exact = time.is_some_and(|time| time > self.progress.convergence());
         failpoint::reach(failpoint::INTENT_NOTED, &self.store.id()).await;
         self.verifier.definitions_change();
         let slot = self.slot();
         let ahead = ddl::apply(event, &mut self.registry, &slot, &self.tracker, noted.as_ref(), exact).await?;
-        self.convergence = ahead.map_or(self.convergence, |time| self.convergence.max(time));
+        self.progress.has_read(ahead);
         failpoint::reach(failpoint::DEFINITION_APPLIED, &self.store.id()).await;
         self.verifier.learn(&mut self.registry)?;
         if event.operation == "createIndexes"
@@ -397,9 +492,8 @@ impl Replicator {
             // The destination may have refused one.
             self.tracker.missing.suspect(&target.ns);
         }
-        self.position.index += 1;
-        self.position.token = event.token.map(raw_bson::to_document);
-        self.spool.applied(&self.position);
+        self.progress.event_applied(event.token.map(raw_bson::to_document));
+        self.spool.applied(self.progress.position());
         if let Some(time) = time
             && self.registry.filter().admits(event.db, event.coll)
         {
@@ -412,7 +506,7 @@ impl Replicator {
     pub async fn repair(&mut self, repairs: Vec<Repair>) -> Result<(), Failure> {
         self.settle_all().await?;
         let mut window = Window::new();
-        window.spans(self.watermark);
+        window.spans(self.progress.watermark());
         for repair in &repairs {
             let (Some(target), Some(id)) = (self.registry.by_uuid(repair.uuid), raw_value::id_of(&repair.entry.id))
             else {
@@ -421,7 +515,7 @@ impl Replicator {
             let (id, canonical) = (repair.entry.id.clone(), raw_bson::canonical_id(id, target.folds));
             window.add(Op { target, id, canonical, change: Change::Refetch });
         }
-        self.write(window, self.position.clone(), false).await?;
+        self.write(window, self.progress.position().clone(), false).await?;
         self.settle_all().await?;
         repairs.iter().try_for_each(|repair| self.verifier.repaired(repair))
     }
