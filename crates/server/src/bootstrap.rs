@@ -81,7 +81,7 @@ mod tests {
     use super::*;
     use crate::data_dir;
 
-    /// The store in a directory, and the file beside it.
+    /// The store in a directory, and the file next to it.
     fn begun(dir: &Path) -> (Store, Option<Bootstrap>) {
         let store = data_dir::open(dir).expect("opens");
         let first = load_or_create(&dir.join("bootstrap.json"), &store).expect("begins");

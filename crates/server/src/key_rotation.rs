@@ -1,7 +1,7 @@
 //! Replaces the key under which secrets are sealed.
 //!
-//! The new key is written beside the old one first; then the store is sealed again and notes the new key's fingerprint, in
-//! one transaction; then the new key takes the old one's place. Whatever dies in between, [`data_dir::open`] sets the two
+//! The new key is written next to the old one first; then the store is sealed again and notes the new key's fingerprint,
+//! in one transaction; then the new key takes the old one's place. Whatever dies in between, [`data_dir::open`] sets the two
 //! files right.
 
 use crate::{

@@ -8,8 +8,9 @@ use crate::{
     auth::Principal,
     http::{
         middleware::request_id,
-        render::{self, ApiError, Wishes},
+        render::{self, ApiError, RenderOptions},
     },
+    store::SEEN_SECONDS,
 };
 use axum::{
     Extension,
@@ -29,11 +30,8 @@ use std::{sync::Arc, time::Instant};
 /// Seconds: from an answer out of the store's cache to one that waits for its lock.
 const BUCKETS: [f64; 12] = [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
-/// How long an agent counts as there after it was last heard of.
-const AGENT_SECONDS: i64 = 60;
-
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Answered {
+struct RequestLabels {
     method: String,
     /// As in the API document; of what leads nowhere, nothing is said.
     route: String,
@@ -41,31 +39,31 @@ struct Answered {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Taken {
+struct DurationLabels {
     method: String,
     route: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct InPhase {
+struct PhaseLabels {
     phase: &'static str,
 }
 
 /// All of this process.
 pub(crate) struct Metrics {
     registry: Registry,
-    requests: Family<Answered, Counter>,
-    durations: Family<Taken, Histogram>,
-    migrations: Family<InPhase, Gauge>,
+    requests: Family<RequestLabels, Counter>,
+    durations: Family<DurationLabels, Histogram>,
+    migrations: Family<PhaseLabels, Gauge>,
     agents: Gauge,
     connections: Gauge,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        let requests = Family::<Answered, Counter>::default();
-        let durations = Family::<Taken, Histogram>::new_with_constructor(|| Histogram::new(BUCKETS));
-        let migrations = Family::<InPhase, Gauge>::default();
+        let requests = Family::<RequestLabels, Counter>::default();
+        let durations = Family::<DurationLabels, Histogram>::new_with_constructor(|| Histogram::new(BUCKETS));
+        let migrations = Family::<PhaseLabels, Gauge>::default();
         let agents = Gauge::default();
         let mut registry = Registry::with_prefix("limosa");
         registry.register("http_requests", "Requests answered", requests.clone());
@@ -86,13 +84,13 @@ pub(crate) async fn measure(State(app): State<Arc<App>>, request: Request, next:
     let method = request_id::method(request.method()).to_owned();
     let response = next.run(request).await;
     let status = response.status().as_u16();
-    let taken = Taken { method: method.clone(), route: route.clone() };
+    let taken = DurationLabels { method: method.clone(), route: route.clone() };
     app.metrics.durations.get_or_create(&taken).observe(began.elapsed().as_secs_f64());
-    app.metrics.requests.get_or_create(&Answered { method, route, status }).inc();
+    app.metrics.requests.get_or_create(&RequestLabels { method, route, status }).inc();
     response
 }
 
-/// `GET /metrics`, for whoever may read the organization.
+/// `GET /metrics`, for callers who may read the organization.
 pub(crate) async fn scrape(State(app): State<Arc<App>>, Extension(principal): Extension<Principal>) -> Response<Body> {
     let org = principal.org_id;
     let text = match principal.reads_all() {
@@ -106,7 +104,7 @@ pub(crate) async fn scrape(State(app): State<Arc<App>>, Extension(principal): Ex
             response.headers_mut().insert(header::CONTENT_TYPE, media);
             response
         }
-        Err(error) => render::respond(Err(error), None, Wishes::default()),
+        Err(error) => render::respond(Err(error), None, RenderOptions::default()),
     }
 }
 
@@ -115,9 +113,9 @@ fn written(app: &App, org: OrgId) -> Result<String, ApiError> {
     for phase in PhaseKind::ALL {
         let phase = phase.name();
         let count = found.iter().find(|(name, _)| name == phase).map_or(0, |(_, count)| *count);
-        app.metrics.migrations.get_or_create(&InPhase { phase }).set(count);
+        app.metrics.migrations.get_or_create(&PhaseLabels { phase }).set(count);
     }
-    app.metrics.agents.set(app.store.agents_since(Timestamp::now().plus_seconds(-AGENT_SECONDS))?);
+    app.metrics.agents.set(app.store.agents_since(Timestamp::now().plus_seconds(-SEEN_SECONDS))?);
     app.metrics.connections.set(app.connections.count() as i64);
     let mut text = String::new();
     encode(&mut text, &app.metrics.registry).map_err(|e| crate::ServerError::Corrupt(e.to_string()))?;

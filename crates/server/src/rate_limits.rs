@@ -48,12 +48,12 @@ impl Default for RequestLimits {
 
 /// One more than a minute may have.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct TooMany {
+pub(crate) struct RateLimitExceeded {
     /// Until the next minute.
     pub retry_after_seconds: i64,
 }
 
-impl TooMany {
+impl RateLimitExceeded {
     pub fn at(now: Timestamp) -> Self {
         Self { retry_after_seconds: 60 - now.0 / 1000 % 60 }
     }
@@ -94,8 +94,8 @@ impl RateLimits {
         i64::from(limit) - i64::from(*count)
     }
 
-    fn take(&self, caller: String, kind: &'static str, limit: u32, now: Timestamp) -> Result<(), TooMany> {
-        if self.count(caller, kind, limit, now) < 0 { Err(TooMany::at(now)) } else { Ok(()) }
+    fn take(&self, caller: String, kind: &'static str, limit: u32, now: Timestamp) -> Result<(), RateLimitExceeded> {
+        if self.count(caller, kind, limit, now) < 0 { Err(RateLimitExceeded::at(now)) } else { Ok(()) }
     }
 
     /// Counts a request of an authenticated caller; the limit and what is left, negative when it is passed.
@@ -109,24 +109,24 @@ impl RateLimits {
     }
 
     /// Whether a client may have one more token.
-    pub fn token(&self, client: &str, now: Timestamp) -> Result<(), TooMany> {
+    pub fn token(&self, client: &str, now: Timestamp) -> Result<(), RateLimitExceeded> {
         self.take(client.to_owned(), "tokens", TOKENS_A_MINUTE, now)
     }
 
     /// Counts a sign-in as `name` from `address` that was found wrong: by both.
-    pub fn wrong_sign_in(&self, name: &str, address: IpAddr, now: Timestamp) -> Result<(), TooMany> {
+    pub fn wrong_sign_in(&self, name: &str, address: IpAddr, now: Timestamp) -> Result<(), RateLimitExceeded> {
         let name: String = name.chars().take(NAME_BYTES).collect();
         let of_account = self.take(name, "sign-ins of an account", SIGN_INS_A_MINUTE, now);
         self.take(address.to_string(), "sign-ins", SIGN_INS_A_MINUTE, now).and(of_account)
     }
 
     /// Counts an operation that a caller may not carry out.
-    pub fn refusal(&self, caller: &str, now: Timestamp) -> Result<(), TooMany> {
+    pub fn refusal(&self, caller: &str, now: Timestamp) -> Result<(), RateLimitExceeded> {
         self.take(caller.to_owned(), "refusals", REFUSALS_A_MINUTE, now)
     }
 
     /// Counts credentials from `address` that were found wrong.
-    pub fn wrong_credentials(&self, address: IpAddr, now: Timestamp) -> Result<(), TooMany> {
+    pub fn wrong_credentials(&self, address: IpAddr, now: Timestamp) -> Result<(), RateLimitExceeded> {
         self.take(address.to_string(), "wrong credentials", WRONG_CREDENTIALS_A_MINUTE, now)
     }
 }
@@ -143,7 +143,7 @@ mod tests {
         for n in 0..SIGN_INS_A_MINUTE {
             assert_eq!(limits.wrong_sign_in(&n.to_string(), one, now), Ok(()));
         }
-        let refused = Err(TooMany { retry_after_seconds: 15 });
+        let refused = Err(RateLimitExceeded { retry_after_seconds: 15 });
         assert_eq!(limits.wrong_sign_in("another", one, now), refused);
         assert_eq!((limits.wrong_sign_in("another", other, now), limits.wrong_credentials(one, now)), (Ok(()), Ok(())));
         for n in 0..SIGN_INS_A_MINUTE {

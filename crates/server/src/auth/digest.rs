@@ -13,7 +13,7 @@ pub(crate) const REALM: &str = "MMS Public API";
 
 /// Why the credentials don't serve.
 #[derive(Debug)]
-pub(crate) enum Refused {
+pub(crate) enum DigestError {
     Wrong,
     Stale,
     /// The store can't be asked.
@@ -26,15 +26,21 @@ pub(crate) fn challenge(nonce: &str, stale: bool) -> String {
 }
 
 /// Who sent this `Authorization`. `target` is the request's path with its query.
-pub(crate) fn check(app: &App, header: &str, method: &str, target: &str, now: Timestamp) -> Result<Principal, Refused> {
-    let parameters = digest::parse_parameters(header).ok_or(Refused::Wrong)?;
+pub(crate) fn check(
+    app: &App,
+    header: &str,
+    method: &str,
+    target: &str,
+    now: Timestamp,
+) -> Result<Principal, DigestError> {
+    let parameters = digest::parse_parameters(header).ok_or(DigestError::Wrong)?;
     let get = |name: &str| parameters.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str()).unwrap_or_default();
     let path = target.split('?').next().unwrap_or_default();
     let uri = get("uri");
     if (uri != target && uri != path) || get("realm") != REALM || get("qop") != "auth" {
-        return Err(Refused::Wrong);
+        return Err(DigestError::Wrong);
     }
-    let key = app.store.api_key(get("username")).map_err(Refused::Unknown)?;
+    let key = app.store.api_key(get("username")).map_err(DigestError::Unknown)?;
     let ha1 = key.as_ref().map_or_else(|| digest::ha1("", REALM, ""), |key| key.ha1.expose().to_owned());
     let signed =
         digest::Challenge { method, uri, nonce: get("nonce"), nc: get("nc"), cnonce: get("cnonce"), qop: "auth" };
@@ -43,9 +49,9 @@ pub(crate) fn check(app: &App, header: &str, method: &str, target: &str, now: Ti
     match (equal, key) {
         (true, Some(key)) => match app.nonces.take(get("nonce"), get("nc"), now) {
             Nonce::Fresh => Ok(key.principal()),
-            Nonce::Stale => Err(Refused::Stale),
-            Nonce::Replayed => Err(Refused::Wrong),
+            Nonce::Stale => Err(DigestError::Stale),
+            Nonce::Replayed => Err(DigestError::Wrong),
         },
-        _ => Err(Refused::Wrong),
+        _ => Err(DigestError::Wrong),
     }
 }

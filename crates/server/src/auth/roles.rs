@@ -85,7 +85,7 @@ pub(crate) fn of_group(group: GroupId, names: &[GroupRoleName]) -> Vec<Role> {
     names.iter().map(|name| Role { group_id: group_id.clone(), org_id: None, role_name: (*name).into() }).collect()
 }
 
-/// A key's or account's roles as clients read them. Atlas makes whoever has a role in a group a member of the
+/// A key's or account's roles as clients read them. Atlas makes any that has a role in a group a member of the
 /// organization, and clients find the organization by that role; here it is shown, and opens nothing.
 pub(crate) fn shown(org: OrgId, roles: &[Role]) -> Vec<Role> {
     let mut shown = roles.to_vec();

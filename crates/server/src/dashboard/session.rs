@@ -44,7 +44,7 @@ fn shown(principal: &Principal, until: Timestamp) -> Value {
 }
 
 fn error(status: StatusCode, code: &'static str, detail: &str) -> Response<Body> {
-    render::respond(Err(ApiError::new(status, code, detail, &[])), None, render::Wishes::default())
+    render::respond(Err(ApiError::new(status, code, detail, &[])), None, render::RenderOptions::default())
 }
 
 fn set_cookie(mut response: Response<Body>, cookie: &str) -> Response<Body> {
@@ -59,7 +59,7 @@ fn set_cookie(mut response: Response<Body>, cookie: &str) -> Response<Body> {
 pub(super) async fn read(State(app): State<Arc<App>>, headers: HeaderMap) -> Response<Body> {
     match app.blocking(move |app| session::caller(app, &headers, Timestamp::now())).await {
         Some((principal, until)) => {
-            render::respond(Ok(Reply::ok(shown(&principal, until))), None, render::Wishes::default())
+            render::respond(Ok(Reply::ok(shown(&principal, until))), None, render::RenderOptions::default())
         }
         None => render::unauthorized("Session"),
     }
@@ -89,7 +89,7 @@ fn open(app: &App, address: IpAddr, body: &Bytes) -> Response<Body> {
         if let Err(too_many) = app.limits.wrong_sign_in(name.trim(), address, now) {
             let detail = "Too many wrong attempts to sign in; wait a minute, then try again.";
             let error = ApiError::rate_limited(detail, &[], &too_many);
-            return render::respond(Err(error), None, render::Wishes::default());
+            return render::respond(Err(error), None, render::RenderOptions::default());
         }
         return error(
             StatusCode::UNAUTHORIZED,
@@ -105,7 +105,7 @@ fn open(app: &App, address: IpAddr, body: &Bytes) -> Response<Body> {
     audit_log::audit(app, &principal, address, "signIn", SESSION, Outcome::Done);
     let until = now.plus_seconds(app.session_seconds);
     let token = app.sessions.open(session::Session { name: principal.name.clone(), secret, until }, now);
-    let answer = render::respond(Ok(Reply::ok(shown(&principal, until))), None, render::Wishes::default());
+    let answer = render::respond(Ok(Reply::ok(shown(&principal, until))), None, render::RenderOptions::default());
     set_cookie(answer, &session::cookie(app, token.expose(), app.session_seconds))
 }
 
@@ -117,6 +117,6 @@ pub(super) async fn sign_out(State(app): State<Arc<App>>, uri: Uri, headers: Hea
     if let Some(token) = session::token(&app, &headers) {
         app.sessions.close(token);
     }
-    let answer = render::respond(Ok(Reply::with(StatusCode::NO_CONTENT, None)), None, render::Wishes::default());
+    let answer = render::respond(Ok(Reply::with(StatusCode::NO_CONTENT, None)), None, render::RenderOptions::default());
     set_cookie(answer, &session::cookie(&app, "", 0))
 }

@@ -1,4 +1,5 @@
-//! The handlers: a folder for each API, a file for each resource. What several of them need is here and beside.
+//! The handlers: a folder for each API, a file for each resource. What several of them need is here and in the files next
+//! to this one.
 
 pub(crate) mod agent;
 pub(crate) mod atlas;

@@ -92,7 +92,7 @@ impl Connection {
         self.waker.wake();
     }
 
-    /// An error once it is closed; whoever waits on it is woken then.
+    /// An error once it is closed; what waits on it is woken then.
     fn check(&self, context: &Context<'_>) -> io::Result<()> {
         self.waker.register(context.waker());
         match self.closed.load(Ordering::Acquire) {

@@ -11,7 +11,7 @@ use crate::{
         middleware::authenticate::Peer,
         negotiate::{negotiate, written},
         openapi,
-        render::{self, ApiError, Reply, Wishes},
+        render::{self, ApiError, RenderOptions, Reply},
         route::Route,
         shape::Shape,
         streams::STREAMS_OF_ONE,
@@ -29,7 +29,7 @@ use std::{collections::HashMap, sync::Arc};
 
 /// Answers one request with `route`'s handler.
 fn answer(route: &'static Route, app: &Arc<App>, params: HashMap<String, String>, request: &Request) -> Response<Body> {
-    let wishes = Wishes::of(request.uri());
+    let options = RenderOptions::of(request.uri());
     let accepts = request.headers().get_all(header::ACCEPT);
     let accept = accepts.iter().filter_map(|v| v.to_str().ok()).collect::<Vec<_>>().join(",");
     let negotiated = version_of(route, &accept);
@@ -41,10 +41,10 @@ fn answer(route: &'static Route, app: &Arc<App>, params: HashMap<String, String>
         (Ok((_, call)), Some(stream)) if accept.contains("text/event-stream") => {
             match call.app.streams.begin(&call.principal) {
                 Some(guard) => guard.hold(stream(call)),
-                None => render::respond(Err(too_many_streams()), version, wishes),
+                None => render::respond(Err(too_many_streams()), version, options),
             }
         }
-        (result, _) => render::respond(result.map(|(reply, _)| Reply { sunset, ..reply }), version, wishes),
+        (result, _) => render::respond(result.map(|(reply, _)| Reply { sunset, ..reply }), version, options),
     }
 }
 
@@ -174,7 +174,7 @@ mod tests {
         (route.versions, route.removed) = (&[ApiVersion::V2024_05_30], &[ApiVersion::V2023_01_01]);
         let asked = version_of(&route, "application/vnd.atlas.2024-01-01+json");
         let refused = asked.map(|_| Reply::ok(Value::Null));
-        let answer = render::respond(refused, None, Wishes::default());
+        let answer = render::respond(refused, None, RenderOptions::default());
         assert_eq!(answer.status(), StatusCode::GONE);
         assert_eq!(answer.headers()["x-error-code"], "VERSION_GONE");
         assert_eq!(answer.headers()["content-type"], "application/json");

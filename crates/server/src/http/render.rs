@@ -1,6 +1,6 @@
 //! The only place where a response is made: media type, envelope, pretty print, errors, headers.
 
-use crate::rate_limits::TooMany;
+use crate::rate_limits::RateLimitExceeded;
 use axum::{
     body::Body,
     http::{HeaderValue, Method, Response, StatusCode, Uri, header},
@@ -67,7 +67,7 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, code, detail, parameters)
     }
 
-    pub fn rate_limited(detail: impl Into<String>, parameters: &[&str], too_many: &TooMany) -> Self {
+    pub fn rate_limited(detail: impl Into<String>, parameters: &[&str], too_many: &RateLimitExceeded) -> Self {
         let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", detail, parameters);
         Self { retry_after: Some(too_many.retry_after_seconds), ..error }
     }
@@ -131,14 +131,14 @@ impl From<rusqlite::Error> for ApiError {
     }
 }
 
-/// How the client wants it.
+/// How the client wants its answer written.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Wishes {
+pub(crate) struct RenderOptions {
     pub envelope: bool,
     pub pretty: bool,
 }
 
-impl Wishes {
+impl RenderOptions {
     /// Those of the query.
     pub fn of(uri: &Uri) -> Self {
         let query = uri.query().unwrap_or_default().as_bytes();
@@ -148,7 +148,11 @@ impl Wishes {
 }
 
 /// Writes a handler's result. `version` is absent outside of the Atlas part.
-pub(crate) fn respond(result: Result<Reply, ApiError>, version: Option<ApiVersion>, wishes: Wishes) -> Response<Body> {
+pub(crate) fn respond(
+    result: Result<Reply, ApiError>,
+    version: Option<ApiVersion>,
+    options: RenderOptions,
+) -> Response<Body> {
     let (status, body, media, extra) = match result {
         Ok(reply) => {
             let media = match version {
@@ -163,10 +167,10 @@ pub(crate) fn respond(result: Result<Reply, ApiError>, version: Option<ApiVersio
         }
     };
     let (shown_status, body) = match body {
-        Some(body) if wishes.envelope => (StatusCode::OK, Some(envelope(body, status))),
+        Some(body) if options.envelope => (StatusCode::OK, Some(envelope(body, status))),
         body => (status, body),
     };
-    let text = body.map(|body| if wishes.pretty { pretty(&body) } else { body.to_string() }).unwrap_or_default();
+    let text = body.map(|body| if options.pretty { pretty(&body) } else { body.to_string() }).unwrap_or_default();
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = shown_status;
     let headers = response.headers_mut();
@@ -210,12 +214,12 @@ pub(crate) fn method_not_allowed(
     answer: &Response<Body>,
     method: &Method,
     path: &str,
-    wishes: Wishes,
+    options: RenderOptions,
 ) -> Response<Body> {
     let detail = format!("Method {method} is not allowed for resource {path}.");
     let parameters = [method.as_str(), path];
     let error = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", detail, &parameters);
-    let mut response = respond(Err(error), None, wishes);
+    let mut response = respond(Err(error), None, options);
     if let Some(allow) = answer.headers().get(header::ALLOW) {
         response.headers_mut().insert(header::ALLOW, allow.clone());
     }
@@ -225,7 +229,7 @@ pub(crate) fn method_not_allowed(
     response
 }
 
-/// Lists get a status beside their results, everything else a box.
+/// Lists get a status next to their results, everything else a box.
 fn envelope(body: Value, status: StatusCode) -> Value {
     match body {
         Value::Object(mut fields) if fields.contains_key("results") => {

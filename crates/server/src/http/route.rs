@@ -37,7 +37,7 @@ pub(crate) struct Route {
     /// Brings the body of a client that takes liberties into the form of the schema, before it is held against that.
     pub normalize: fn(&mut Value),
     pub answer: Answer,
-    /// Query parameters beside `envelope` and `pretty`.
+    /// Query parameters besides `envelope` and `pretty`.
     pub query: Vec<&'static str>,
     /// Changes something that an owner wants to know of.
     pub audited: bool,

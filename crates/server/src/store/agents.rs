@@ -9,6 +9,9 @@ use limosa_model::{AgentId, GroupId, OrgId, Timestamp, protocol};
 use rusqlite::params;
 use subtle::ConstantTimeEq;
 
+/// How long an agent counts as there after it was last heard of.
+pub(crate) const SEEN_SECONDS: i64 = 60;
+
 /// An agent as it presented itself.
 #[derive(Clone, Debug)]
 pub(crate) struct Agent {

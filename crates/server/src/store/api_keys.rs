@@ -144,7 +144,7 @@ impl Store {
         Ok(())
     }
 
-    /// Gives whoever asks one more role.
+    /// Gives the caller one more role.
     pub fn grant(&self, principal: &Principal, role: Role) -> Result<(), ServerError> {
         let roles = text(&[&principal.roles[..], &[role]].concat())?;
         let connection = self.lock();

@@ -8,7 +8,7 @@ use crate::{
 use limosa_model::{OrgId, Timestamp, wire::own::Outcome};
 use rusqlite::params;
 
-/// Refused operations that are kept of an organization: whoever is refused may try without an end.
+/// Refused operations that are kept of an organization: a caller may try without an end.
 const REFUSED: i64 = 10_000;
 
 /// What someone did, or wanted to.

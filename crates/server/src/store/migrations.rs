@@ -92,7 +92,7 @@ impl Store {
     }
 
     /// User and password to read the source with, as JSON, where they were given with the request; gone when it is over
-    /// for good.
+    /// and nothing makes it continue.
     pub fn credentials(&self, migration: MigrationId) -> Result<Option<Secret>, ServerError> {
         let query = "SELECT credentials FROM migrations WHERE id = ?1";
         let found: Option<Option<String>> =

@@ -19,7 +19,7 @@ mod tokens;
 mod uri;
 mod validations;
 
-pub(crate) use agents::Agent;
+pub(crate) use agents::{Agent, SEEN_SECONDS};
 pub(crate) use api_keys::{Allowed, ApiKey};
 pub(crate) use audit::Audit;
 pub(crate) use clusters::{Cluster, Uris};
@@ -47,16 +47,16 @@ const SETTINGS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PR
 /// Statements kept ready: more than there are.
 const STATEMENTS: usize = 64;
 
-/// See the module.
+/// The file, opened twice.
 pub(crate) struct Store {
     writer: Mutex<Connection>,
-    /// Beside the writer, so that nobody who reads waits for a write to reach the disk.
+    /// A connection of its own, so that nobody who reads waits for a write to reach the disk.
     reader: Mutex<Connection>,
     seal: Seal,
     changes: Changes,
 }
 
-/// How often a migration was changed; whoever follows is woken by it, until the server stops.
+/// How often a migration was changed; who follows is woken by it, until the server stops.
 pub(crate) struct Changes(watch::Sender<Option<u64>>);
 
 impl Default for Changes {

@@ -22,7 +22,7 @@ impl Store {
         body.map(|body| serde_json::from_str(&body).map_err(|e| unreadable(&e))).transpose()
     }
 
-    /// Keeps a report for good: the first one stays. Returns the one that is kept.
+    /// Keeps a report permanently: the first one stays. Returns the one that is kept.
     pub fn keep_report(&self, migration: MigrationId, report: &Value) -> Result<Value, ServerError> {
         let row = params![migration.to_string(), report.to_string()];
         self.lock().execute("INSERT OR IGNORE INTO reports VALUES (?1, ?2)", row)?;

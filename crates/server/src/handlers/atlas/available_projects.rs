@@ -6,15 +6,12 @@ use crate::{
         context::Call,
         render::{ApiError, Reply},
     },
-    store::Agent,
+    store::{Agent, SEEN_SECONDS},
 };
 use limosa_model::{
     Timestamp, protocol,
     wire::live_migration::{AvailableClustersDeployment, LiveImportAvailableProject},
 };
-
-/// How long an agent counts as there after it was last heard of.
-const SEEN_SECONDS: i64 = 60;
 
 /// A bare array.
 pub(crate) fn list(call: &Call) -> Result<Reply, ApiError> {

@@ -3,7 +3,7 @@
 use crate::{
     App,
     auth::{bearer, digest::REALM},
-    rate_limits::{TOKENS_A_MINUTE, TooMany},
+    rate_limits::{RateLimitExceeded, TOKENS_A_MINUTE},
     store::ServiceAccount,
 };
 use axum::{
@@ -98,7 +98,7 @@ fn wrong_client(app: &App, peer: SocketAddr, now: Timestamp) -> Response<Body> {
     answer
 }
 
-fn refuse_for_now(description: &str, too_many: &TooMany) -> Response<Body> {
+fn refuse_for_now(description: &str, too_many: &RateLimitExceeded) -> Response<Body> {
     let mut answer = refuse(StatusCode::TOO_MANY_REQUESTS, "rate_limited", description);
     answer.headers_mut().insert(header::RETRY_AFTER, too_many.retry_after_seconds.into());
     answer

@@ -1,4 +1,4 @@
-//! Atlas's clients report how they are used. Nothing of it is looked at or kept.
+//! Atlas's clients report how they are used. Nothing of it is read or kept.
 
 use axum::Json;
 use serde_json::{Value, json};

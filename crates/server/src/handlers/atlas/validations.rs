@@ -25,7 +25,7 @@ pub(crate) fn get(call: &Call) -> Result<Reply, ApiError> {
     shown(validation(call)?)
 }
 
-/// Clients take an `errorMessage` for a failure: warnings beside a success are not shown in it.
+/// Clients take an `errorMessage` for a failure: warnings of a success are not shown in it.
 fn shown(validation: Validation) -> Result<Reply, ApiError> {
     let failed = validation.status == ValidationStatus::Failed;
     let source: SourceRef =

@@ -10,7 +10,7 @@ use crate::{
 use axum::http::StatusCode;
 use limosa_model::{Migration, cutover::CutoverOptions, transition::Event};
 
-/// Holds for the next cutover, whoever asks for it and by which API.
+/// Holds for the next cutover, by whichever client and API it is asked for.
 pub(crate) fn choose(call: &Call) -> Result<Reply, ApiError> {
     let options: CutoverOptions = call.parse()?;
     if options.reversible {

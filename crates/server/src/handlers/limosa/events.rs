@@ -32,14 +32,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often the store is looked at for a stream.
+/// How often the store is read for a stream.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// How often it is checked whether a stream's caller may still follow it. What is revoked ends its streams within five
 /// seconds.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
 
-/// The least time between two tidings of changes: a host under way reports every second.
+/// The least time between two events of a stream of changes: a host under way reports every second.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// How often migrations were changed.

@@ -6,7 +6,7 @@ use crate::{
     auth::{Principal, access_list},
     http::{
         audit_log, bodies,
-        render::{self, ApiError, Wishes},
+        render::{self, ApiError, RenderOptions},
     },
 };
 use axum::{
@@ -40,5 +40,5 @@ pub(crate) async fn check(
         };
         app.blocking(note).await;
     }
-    render::respond(Err(ApiError::not_on_access_list(address)), None, Wishes::of(&parts.uri))
+    render::respond(Err(ApiError::not_on_access_list(address)), None, RenderOptions::of(&parts.uri))
 }

@@ -7,7 +7,7 @@ use crate::{
     http::{
         audit_log, bodies,
         connections::Connection,
-        render::{self, ApiError, Wishes},
+        render::{self, ApiError, RenderOptions},
     },
 };
 use axum::{
@@ -89,9 +89,9 @@ fn identify(app: &App, parts: &Parts, address: IpAddr, now: Timestamp) -> Identi
     }
     let target = parts.extensions.get::<Target>().map_or_else(|| parts.uri.to_string(), |target| target.0.clone());
     digest::check(app, given, parts.method.as_str(), &target, now).map_err(|refused| match refused {
-        digest::Refused::Wrong => wrong_credentials(app, address, &challenge(app, false, now), now),
-        digest::Refused::Stale => Box::new(render::unauthorized(&challenge(app, true, now))),
-        digest::Refused::Unknown(error) => broken(error),
+        digest::DigestError::Wrong => wrong_credentials(app, address, &challenge(app, false, now), now),
+        digest::DigestError::Stale => Box::new(render::unauthorized(&challenge(app, true, now))),
+        digest::DigestError::Unknown(error) => broken(error),
     })
 }
 
@@ -104,7 +104,7 @@ fn by_session(app: &App, parts: &Parts, address: IpAddr, now: Timestamp) -> Iden
             audit_log::audit(app, &principal, address, method.as_str(), parts.uri.path(), Outcome::Refused);
             let detail = "A session may change something from the page itself only.";
             let error = ApiError::new(StatusCode::FORBIDDEN, "CROSS_SITE_REQUEST", detail, &[]);
-            Err(Box::new(render::respond(Err(error), None, Wishes::default())))
+            Err(Box::new(render::respond(Err(error), None, RenderOptions::default())))
         }
         None => Err(stranger(app, parts, now)),
     }
@@ -124,7 +124,7 @@ fn challenge(app: &App, stale: bool, now: Timestamp) -> String {
 
 /// The answer where credentials can't be looked up: a client must not take it for wrong ones.
 fn broken(error: ServerError) -> Box<Response<Body>> {
-    Box::new(render::respond(Err(error.into()), None, Wishes::default()))
+    Box::new(render::respond(Err(error.into()), None, RenderOptions::default()))
 }
 
 /// The answer to wrong credentials: `challenge`, until there were too many of them from `address`. Good ones from there are
@@ -135,5 +135,5 @@ fn wrong_credentials(app: &App, address: IpAddr, challenge: &str, now: Timestamp
     };
     let detail = format!("Too many requests with wrong credentials came from {address}: fix them, then try again.");
     let error = ApiError::rate_limited(detail, &[&address.to_string()], &too_many);
-    Box::new(render::respond(Err(error), None, Wishes::default()))
+    Box::new(render::respond(Err(error), None, RenderOptions::default()))
 }

@@ -5,7 +5,7 @@ use crate::{
     auth::Principal,
     http::{
         bodies::{self, HeldBody},
-        render::{self, ApiError, Wishes},
+        render::{self, ApiError, RenderOptions},
     },
 };
 use axum::{
@@ -34,7 +34,7 @@ pub(crate) async fn hold(
             parts.extensions.insert(held);
             next.run(Request::from_parts(parts, Body::empty())).await
         }
-        Err(not_read) => render::respond(Err(not_read), None, Wishes::of(&parts.uri)),
+        Err(not_read) => render::respond(Err(not_read), None, RenderOptions::of(&parts.uri)),
     }
 }
 
@@ -73,6 +73,6 @@ pub(crate) async fn hold_sign_in(State(app): State<Arc<App>>, request: Request, 
     match app.bodies.read_sign_in(body).await {
         // What it holds is given back when the answer is there.
         Ok(held) => next.run(Request::from_parts(parts, Body::from(held.bytes.clone()))).await,
-        Err(not_read) => render::respond(Err(not_read.error(bodies::SIGN_IN_BYTES)), None, Wishes::default()),
+        Err(not_read) => render::respond(Err(not_read.error(bodies::SIGN_IN_BYTES)), None, RenderOptions::default()),
     }
 }

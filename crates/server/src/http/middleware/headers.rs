@@ -2,7 +2,7 @@
 
 use crate::{
     App,
-    http::render::{self, Wishes},
+    http::render::{self, RenderOptions},
 };
 use axum::{
     body::Body,
@@ -15,10 +15,10 @@ use std::sync::Arc;
 /// Sets what is common to all answers, errors included.
 pub(crate) async fn set(State(app): State<Arc<App>>, request: Request, next: Next) -> Response<Body> {
     let (path, method) = (request.uri().path().to_owned(), request.method().clone());
-    let wishes = Wishes::of(request.uri());
+    let options = RenderOptions::of(request.uri());
     let mut response = next.run(request).await;
     if response.status() == StatusCode::METHOD_NOT_ALLOWED {
-        response = render::method_not_allowed(&response, &method, &path, wishes);
+        response = render::method_not_allowed(&response, &method, &path, options);
     }
     let fixed = [
         ("referrer-policy", "strict-origin-when-cross-origin"),

@@ -1,6 +1,6 @@
 //! The answer after a panic.
 
-use crate::http::render::{self, ApiError, Wishes};
+use crate::http::render::{self, ApiError, RenderOptions};
 use axum::{
     body::Body,
     http::{Response, StatusCode},
@@ -10,5 +10,5 @@ use axum::{
 pub(crate) fn answer(_: Box<dyn std::any::Any + Send>) -> Response<Body> {
     let detail = "Unexpected error.";
     let error = ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "UNEXPECTED_ERROR", detail, &[]);
-    render::respond(Err(error), None, Wishes::default())
+    render::respond(Err(error), None, RenderOptions::default())
 }

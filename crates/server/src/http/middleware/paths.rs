@@ -1,6 +1,6 @@
 //! The request's path: brought into one form, and answered where it leads nowhere.
 
-use crate::http::render::{self, ApiError, Wishes};
+use crate::http::render::{self, ApiError, RenderOptions};
 use axum::{
     body::Body,
     extract::Request,
@@ -30,5 +30,5 @@ pub(crate) fn normalize(mut request: Request) -> Request {
 
 /// Answers a path that leads nowhere.
 pub(crate) async fn unknown(request: Request) -> Response<Body> {
-    render::respond(Err(ApiError::resource(request.uri().path())), None, Wishes::of(request.uri()))
+    render::respond(Err(ApiError::resource(request.uri().path())), None, RenderOptions::of(request.uri()))
 }

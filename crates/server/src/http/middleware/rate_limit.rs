@@ -5,9 +5,9 @@ use crate::{
     auth::Principal,
     http::{
         bodies,
-        render::{self, ApiError, Wishes},
+        render::{self, ApiError, RenderOptions},
     },
-    rate_limits::TooMany,
+    rate_limits::RateLimitExceeded,
 };
 use axum::{
     Extension,
@@ -39,6 +39,6 @@ async fn refuse(request: Request, limit: u32, now: Timestamp) -> Response<Body> 
     bodies::discard(body).await;
     let path = parts.uri.path();
     let detail = format!("Resource {path} is limited to {limit} requests every minute.");
-    let error = ApiError::rate_limited(detail, &[path], &TooMany::at(now));
-    render::respond(Err(error), None, Wishes::of(&parts.uri))
+    let error = ApiError::rate_limited(detail, &[path], &RateLimitExceeded::at(now));
+    render::respond(Err(error), None, RenderOptions::of(&parts.uri))
 }
