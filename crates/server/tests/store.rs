@@ -1,6 +1,6 @@
 //! What a data directory holds from one start to the next.
 
-use crate::support::TestServer;
+use crate::support::{Answer, TestServer};
 use limosa_model::{PhaseKind, cutover::TurningPoint, report::Record};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -77,4 +77,29 @@ async fn a_sources_password_goes_when_nobody_cuts_over_in_time() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert_eq!(server.get(&migration).await.json()["status"], "EXPIRED");
+}
+
+/// The server, its clients and this test have one thread: who waited for the disk there would stop everyone.
+#[tokio::test]
+async fn a_write_that_waits_for_the_disk_holds_up_nobody_else() {
+    let server = TestServer::start().await;
+    let held = server.hold_store();
+    let others = async {
+        for _ in 0..20 {
+            assert_eq!(Answer::of(server.request(Method::GET, "/api/openapi.json")).await.status, 200);
+            assert_eq!(server.get("/api/atlas/v2/orgs").await.status, 200);
+            assert_eq!(server.get("/metrics").await.status, 200);
+        }
+    };
+    let group = json!({"name": "another", "orgId": server.keys.org_id});
+    let creating = server.call(Method::POST, "/api/atlas/v2/groups", Some(group));
+    let writes = async { tokio::join!(server.new_token(), creating) };
+    tokio::pin!(writes);
+    tokio::select! {
+        biased;
+        _ = &mut writes => panic!("they did not wait"),
+        () = others => drop(held),
+    }
+    let (token, created) = writes.await;
+    assert!(!token.is_empty() && created.status == 201, "{created:?}");
 }

@@ -192,6 +192,14 @@ impl TestServer {
         connection.execute_batch(statement).expect("is changed");
     }
 
+    /// Keeps everyone else from writing to its store, as a slow disk does, until the connection is dropped.
+    pub fn hold_store(&self) -> rusqlite::Connection {
+        let connection = rusqlite::Connection::open(self.dir.path().join("limosa.db")).expect("opens");
+        connection.busy_timeout(std::time::Duration::from_secs(10)).expect("is set");
+        connection.execute_batch("BEGIN IMMEDIATE").expect("begins");
+        connection
+    }
+
     /// Takes tables away under the running server, as a damaged disk might.
     pub fn break_store(&self) {
         let connection = rusqlite::Connection::open(self.dir.path().join("limosa.db")).expect("opens");
