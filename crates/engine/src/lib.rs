@@ -144,7 +144,7 @@ pub async fn run(
     orders: watch::Receiver<protocol::Directive>,
     reports: watch::Sender<EngineReport>,
 ) -> Outcome {
-    migration::pipeline::run(settings, orders, reports).await
+    migration::supervisor::run(settings, orders, reports).await
 }
 
 /// Of which migrations something is kept below the data directory.

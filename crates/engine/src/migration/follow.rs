@@ -14,9 +14,13 @@ use crate::{
     replication::replicator::Replicator,
     verify::online::Verifier,
 };
+use bson::Timestamp;
 use limosa_model::{Failure, PhaseKind, protocol::Directive};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
+
+/// How often it is found out whether the migration is ready.
+const MEASURED_EVERY: Duration = Duration::from_millis(500);
 
 /// With this little lag a migration counts as synced.
 const SYNCED_LAG_SECONDS: i64 = 2;
@@ -44,6 +48,19 @@ impl Back {
     }
 }
 
+/// A cutover that waits for the cause of a failure to go away ends on request too; what is left of it on the destination
+/// is undone as soon as that can be reached.
+pub(crate) fn end_if_aborted(tracker: &Tracker, settings: &Settings, order: Directive) {
+    let phase = tracker.phase();
+    if settings.steering.now().abort_cutover && matches!(phase, PhaseKind::CuttingOver | PhaseKind::Finalizing) {
+        tracker.refuse_cutover();
+        // How far behind it is by now nobody knows.
+        tracker.enter(PhaseKind::CatchingUp, Some(steps::aborted()));
+    } else if order != Directive::CutOver && tracker.has_refused() {
+        tracker.forget_refusal();
+    }
+}
+
 /// Applies changes until a cutover succeeds.
 pub(crate) async fn follow(
     source: &Cluster,
@@ -61,75 +78,113 @@ pub(crate) async fn follow(
         None if tracker.phase() != PhaseKind::Synced => tracker.enter(PhaseKind::CatchingUp, None),
         None => {}
     }
-    let mut measured = Instant::now();
-    let copied = replicator.progress().convergence();
-    let verifier = replicator.verifier().clone();
+    let (copied, verifier) = (replicator.progress().convergence(), replicator.verifier().clone());
     let verifying = verifier.start();
-    let mut upkeep = Upkeep::new(tracker, properties(settings));
-    loop {
-        replicator.step().await?;
-        let repairs = verifier.take_repairs()?;
+    let upkeep = Upkeep::new(tracker, properties(settings));
+    let measured = Instant::now();
+    let mut follower =
+        Follower { source, replicator, tracker, settings, back, asked, verifier, upkeep, copied, measured };
+    while !follower.turn(orders).await? {}
+    verifying.end().await;
+    Ok(())
+}
+
+/// What follows the source between two cutovers.
+struct Follower<'a> {
+    source: &'a Cluster,
+    replicator: &'a mut Replicator,
+    tracker: &'a Tracker,
+    settings: &'a Settings,
+    back: &'a Back,
+    asked: Asked,
+    verifier: Verifier,
+    upkeep: Upkeep,
+    /// The source's time when replication began: before it the destination is no image of it.
+    copied: Timestamp,
+    measured: Instant,
+}
+
+impl Follower<'_> {
+    /// Applies what there is, then does what is due; returns whether a cutover is complete. Each part is done to its end
+    /// before the next: a definition that is half applied must not be left.
+    async fn turn(&mut self, orders: &watch::Receiver<Directive>) -> Result<bool, Failure> {
+        self.replicator.step().await?;
+        let repairs = self.verifier.take_repairs()?;
         if !repairs.is_empty() {
-            replicator.repair(repairs).await?;
+            self.replicator.repair(repairs).await?;
         }
-        if measured.elapsed() >= Duration::from_millis(500) {
-            measured = Instant::now();
-            // Measured beside this loop, which may stand still; see `meter`.
-            let lag = tracker.lag();
-            let spooled = replicator.spool().bytes();
-            replicator.spool().shares_with(verifier.disk_bytes()?);
-            tracker.count(|p| p.spool_bytes = spooled);
-            verifier.pace(lag.map_or(i64::MAX, |lag| lag.max(replicator.progress().seconds_to_convergence())));
-            if replicator.progress().watermark() >= copied
-                && replicator.progress().seconds_to_convergence() <= SYNCED_LAG_SECONDS
-            {
-                Box::pin(upkeep.go_on(replicator.registry())).await;
-            }
-            if tracker.phase() == PhaseKind::CatchingUp
-                && replicator.progress().watermark() >= copied
-                && replicator.progress().seconds_to_convergence() <= SYNCED_LAG_SECONDS
-                && lag.is_some_and(|lag| lag <= SYNCED_LAG_SECONDS)
-                && tracker.is_well()
-                && verifier.is_ready()?
-            {
-                replicator.checkpoint().await?;
-                tracker.is_ready();
-            }
-            if tracker.phase() == PhaseKind::Synced && verifier.owes_a_pass()? {
-                tracker.enter(PhaseKind::CatchingUp, None);
-            }
+        if self.measured.elapsed() >= MEASURED_EVERY {
+            self.measured = Instant::now();
+            self.measure().await?;
         }
         let order = *orders.borrow();
-        let choices = choices(settings);
+        let Self { asked, replicator, tracker, settings, upkeep, verifier, .. } = self;
         asked.rehearsal(replicator, tracker, settings, order);
-        if asked.cutover(tracker, settings, order, &mut upkeep, &verifier)? {
-            asked.end_rehearsal();
-            let ended = tokio::select! {
-                biased;
-                ended = Box::pin(steps::cut_over(replicator, tracker, &settings.filter, choices)) => ended,
-                () = settings.steering.cutover_aborted() => Err(NotCutOver::BackFromCheckpoint(steps::aborted())),
-            };
-            match ended {
-                Ok(done) => {
-                    tracker.record(report_data::of(settings, replicator, done, choices.reversible).await?);
-                    verifying.end().await;
-                    return Ok(());
-                }
-                Err(NotCutOver::Failed(failure)) => {
-                    // However long its cause lasts, the application isn't kept waiting for it.
-                    let_writes_in(source, replicator.store()).await;
-                    return Err(failure);
-                }
-                Err(NotCutOver::BackFromCheckpoint(failure)) => {
-                    let_writes_in(source, replicator.store()).await;
-                    back.set(&failure);
-                    return Err(failure);
-                }
-                Err(NotCutOver::BackToSynced(failure)) => {
-                    Box::pin(take_back(source, replicator, settings)).await?;
-                    replicator.forget_late_writes();
-                    asked.refuse(tracker, failure);
-                }
+        if !asked.cutover(tracker, settings, order, upkeep, verifier)? {
+            return Ok(false);
+        }
+        self.cut_over().await
+    }
+
+    /// Finds out whether the migration is ready, or isn't any more.
+    async fn measure(&mut self) -> Result<(), Failure> {
+        let Self { replicator, tracker, verifier, upkeep, copied, .. } = self;
+        // Measured beside this loop, which may stand still; see `meter`.
+        let lag = tracker.lag();
+        let spooled = replicator.spool().bytes();
+        replicator.spool().shares_with(verifier.disk_bytes()?);
+        tracker.count(|p| p.spool_bytes = spooled);
+        let behind = replicator.progress().seconds_to_convergence();
+        verifier.pace(lag.map_or(i64::MAX, |lag| lag.max(behind)));
+        let is_image = replicator.progress().watermark() >= *copied && behind <= SYNCED_LAG_SECONDS;
+        if is_image {
+            Box::pin(upkeep.go_on(replicator.registry())).await;
+        }
+        if tracker.phase() == PhaseKind::CatchingUp
+            && is_image
+            && lag.is_some_and(|lag| lag <= SYNCED_LAG_SECONDS)
+            && tracker.is_well()
+            && verifier.is_ready()?
+        {
+            replicator.checkpoint().await?;
+            tracker.is_ready();
+        }
+        if tracker.phase() == PhaseKind::Synced && verifier.owes_a_pass()? {
+            tracker.enter(PhaseKind::CatchingUp, None);
+        }
+        Ok(())
+    }
+
+    /// Returns whether the cutover is complete; `false`: it went back, and replication continues.
+    async fn cut_over(&mut self) -> Result<bool, Failure> {
+        let Self { source, replicator, tracker, settings, back, asked, .. } = self;
+        let choices = choices(settings);
+        asked.end_rehearsal();
+        let ended = tokio::select! {
+            biased;
+            ended = Box::pin(steps::cut_over(replicator, tracker, &settings.filter, choices)) => ended,
+            () = settings.steering.cutover_aborted() => Err(NotCutOver::BackFromCheckpoint(steps::aborted())),
+        };
+        match ended {
+            Ok(done) => {
+                tracker.record(report_data::of(settings, replicator, done, choices.reversible).await?);
+                Ok(true)
+            }
+            Err(NotCutOver::Failed(failure)) => {
+                // However long its cause lasts, the application isn't kept waiting for it.
+                let_writes_in(source, replicator.store()).await;
+                Err(failure)
+            }
+            Err(NotCutOver::BackFromCheckpoint(failure)) => {
+                let_writes_in(source, replicator.store()).await;
+                back.set(&failure);
+                Err(failure)
+            }
+            Err(NotCutOver::BackToSynced(failure)) => {
+                Box::pin(take_back(source, replicator, settings)).await?;
+                replicator.forget_late_writes();
+                asked.refuse(tracker, failure);
+                Ok(false)
             }
         }
     }

@@ -1,21 +1,18 @@
-//! From the first checkpoint to a whole copy: what is on the destination is dropped or refused, the collections are made,
-//! the documents are copied range by range, the indexes are built. Each part begins where an earlier run left it.
+//! From the first checkpoint to a whole copy: the collections are made, the documents are copied range by range, the indexes
+//! are built. Each part begins where an earlier run left it.
 
 use crate::{
     Settings,
     component::Part,
     copy::{
         batch_writer::Slot,
-        in_place,
         plan::{self, CopyRange},
         worker::Copier,
     },
-    cutover::reverse,
     destination::{
         checkpoint::{Checkpoint, Stage, Store},
-        claims,
         collection_map::Registry,
-        definition, indexes, time_series,
+        indexes, time_series,
     },
     failpoint,
     mongo::{
@@ -24,73 +21,15 @@ use crate::{
         index_spec::{self, Properties},
     },
     progress::Tracker,
-    source::{left_behind, spool::Spool},
+    source::spool::Spool,
     tuning::CATALOG_CONCURRENCY,
 };
 use futures::{StreamExt, TryStreamExt};
-use limosa_model::{ErrorCode, Failure, Namespace, NamespaceProgress, PhaseKind};
+use limosa_model::{Failure, Namespace, NamespaceProgress, PhaseKind};
 use std::collections::{BTreeMap, HashMap};
 
 /// The indexes of a collection that has no more than this are built in a moment.
 const SMALL_BYTES: u64 = 1024 * 1024;
-
-/// The stored checkpoint, or the first one: T0 is noted before anything is copied.
-pub(crate) async fn begin(
-    settings: &Settings,
-    source: &Cluster,
-    destination: &Cluster,
-    store: &Store,
-) -> Result<Checkpoint, Failure> {
-    let filter = bson::serialize_to_document(&settings.filter).unwrap_or_default();
-    if let Some(found) = store.load().await? {
-        if found.filter != filter {
-            return Err(Failure::new(
-                ErrorCode::ConfigurationChanged,
-                "the namespaces to migrate are not those it began with",
-            ));
-        }
-        if settings.recopies <= found.recopies {
-            return Ok(found);
-        }
-        let (_, t0) = source.optimes().await?;
-        in_place::prepare(source, destination, store, &settings.filter).await?;
-        failpoint::reach(failpoint::RECOPY_PREPARED, &store.id()).await;
-        store.begin_again(t0, settings.recopies).await?;
-        return load(store).await;
-    }
-    if let Some(from) = settings.reversal_from {
-        reverse::begin(source, destination, store, &settings.filter, from, filter).await?;
-        let begun = store.load().await?;
-        return begun
-            .ok_or_else(|| Failure::new(ErrorCode::Internal, "the checkpoint was not kept by the destination"));
-    }
-    for finding in left_behind::findings(source, &settings.filter).await? {
-        tracing::warn!(%finding, "not carried over");
-    }
-    claims::evict(store).await?;
-    if settings.drop_destination_data {
-        for entry in catalog::list(destination, &settings.filter).await? {
-            if !entry.ns.coll.starts_with(catalog::BUCKETS) {
-                definition::drop_namespace(destination, &entry.ns).await?;
-            }
-        }
-    } else if let Some(present) = catalog::list(destination, &settings.filter).await?.first() {
-        return Err(Failure::new(
-            ErrorCode::DestinationNotEmpty,
-            format!("the destination already has {}", present.ns),
-        ));
-    }
-    let (_, t0) = source.optimes().await?;
-    store.begin(Stage::Begun, t0, filter).await?;
-    load(store).await
-}
-
-pub(crate) async fn load(store: &Store) -> Result<Checkpoint, Failure> {
-    store
-        .load()
-        .await?
-        .ok_or_else(|| Failure::new(ErrorCode::Internal, "the checkpoint was not kept by the destination"))
-}
 
 /// Creates all collections and writes the copy's ranges down.
 pub(crate) async fn plan(source: &Cluster, registry: &mut Registry, store: &Store) -> Result<(), Failure> {

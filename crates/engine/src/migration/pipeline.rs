@@ -1,24 +1,26 @@
-//! The whole life of one migration.
+//! One run of a migration, from the connection to the cutover. Read from the top: [`Pipeline::start`] takes the destination
+//! and begins to read the source's changes, [`Pipeline::attempt`] is all that writes to the destination.
 
 use crate::{
-    EngineReport, Outcome, Settings,
+    Settings,
     component::Part,
     copy::{batch_writer::Slot, worker::IN_FLIGHT},
-    cutover::{reverse, steps},
+    cutover::reverse,
     destination::{
-        checkpoint::{Stage, Store},
-        claims::{self, Standing},
+        checkpoint::{Checkpoint, Stage, Store},
+        claims,
         collection_map::Registry,
+        fenced_session::FencedSession,
         fences,
     },
     failpoint, local_state,
     migration::{
-        cleanup,
+        bootstrap::{self, Bootstrap},
         follow::{self, Back},
         initial_copy, load_monitor,
         meter::{self, Meter},
     },
-    mongo::{calls, cluster::Cluster, incidents::Trouble, side::Side},
+    mongo::{calls, cluster::Cluster, incidents::Trouble},
     preflight::ownership,
     progress::Tracker,
     replication::{
@@ -28,285 +30,235 @@ use crate::{
         writer::Writer,
     },
     retry,
-    source::{oplog_window, reader::Reader, spool::Spool},
-    throttle::{Reads, Throttle},
+    source::{oplog_window, position::Position, reader::Reader, spool::Spool},
+    throttle::Throttle,
     verify::{collection_pair::Ends, online::Verifier},
 };
+use bson::Timestamp;
 use limosa_model::{ErrorCode, Failure, PhaseKind, protocol::Directive};
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::sync::{Arc, atomic::AtomicBool};
 use tokio::sync::watch;
 
-/// See [`crate::run`].
+/// Carries the migration out, from its checkpoint to its end. `claimed` is set once both clusters answered and the
+/// destination is this migration's.
 pub(crate) async fn run(
-    settings: Settings,
-    mut orders: watch::Receiver<Directive>,
-    reports: watch::Sender<EngineReport>,
-) -> Outcome {
-    if let Err(wrong) = settings.tuning.validate() {
-        return Outcome::Failed(Failure::new(ErrorCode::ConfigurationInvalid, wrong));
-    }
-    let tracker = Tracker::new(reports, settings.metrics.clone());
-    let ticking = tokio::spawn({
-        let tracker = tracker.clone();
-        async move {
-            let mut tick = tokio::time::interval(Duration::from_millis(500));
-            loop {
-                tick.tick().await;
-                tracker.publish();
-            }
-        }
-    });
-    let mut stop = orders.clone();
-    let ended = tokio::select! {
-        ended = persist(&settings, &mut orders, &tracker) => Some(ended),
-        _ = stop.wait_for(|order| matches!(order, Directive::Pause | Directive::Stop | Directive::Cancel { .. })) => None,
-    };
-    let outcome = match ended {
-        None => Outcome::Stopped,
-        Some(Ok(())) => Outcome::Complete,
-        Some(Err(failure)) if failure.code == ErrorCode::Fenced => Outcome::Stopped,
-        Some(Err(failure)) => {
-            if failure.code == ErrorCode::DestinationTaken {
-                claims::say_stopped(&settings).await;
-            }
-            Outcome::Failed(failure)
-        }
-    };
-    if outcome != Outcome::Complete
-        && matches!(tracker.phase(), PhaseKind::CuttingOver | PhaseKind::Finalizing)
-        && let Err(failure) = follow::release_writes_after_the_end(&settings).await
-    {
-        tracing::error!(%failure, "whether the source's writes are still blocked is not known");
-    }
-    let outcome = match outcome {
-        Outcome::Stopped => cleanup::carry_out(&settings, &mut stop, &tracker).await,
-        Outcome::Complete | Outcome::Cancelled | Outcome::Failed(_) => outcome,
-    };
-    ticking.abort();
-    tracker.publish();
-    tracker.metrics.forget();
-    outcome
-}
-
-/// Begins again from the checkpoint, as after a crash, when something failed that someone may fix. A migration that has
-/// not begun yet doesn't wait: whoever asked for it is still there to be told.
-async fn persist(
-    settings: &Settings,
-    orders: &mut watch::Receiver<Directive>,
-    tracker: &Tracker,
-) -> Result<(), Failure> {
-    // Both clusters answered, and the destination is this migration's.
-    let claimed = AtomicBool::new(false);
-    loop {
-        let failure = match Box::pin(migrate(settings, orders, tracker, &claimed)).await {
-            // What a server can is asked again at every beginning.
-            Err(changed) if changed.code == ErrorCode::CompatibilityChanged => {
-                tracing::warn!(failure = %changed, "beginning again from the checkpoint");
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                continue;
-            }
-            Err(failure)
-                if settings.epoch.0 > 1 || claimed.load(Ordering::Relaxed) || local_state::spool(settings).exists() =>
-            {
-                failure
-            }
-            ended => return ended,
-        };
-        end_if_aborted(tracker, settings, *orders.borrow());
-        retry::hold(Part::Applier, failure, tracker, settings.tuning.patience).await?;
-    }
-}
-
-/// A cutover that waits for the cause of a failure to go away ends on request too; what is left of it on the destination
-/// is undone as soon as that can be reached.
-fn end_if_aborted(tracker: &Tracker, settings: &Settings, order: Directive) {
-    let phase = tracker.phase();
-    if settings.steering.now().abort_cutover && matches!(phase, PhaseKind::CuttingOver | PhaseKind::Finalizing) {
-        tracker.refuse_cutover();
-        // How far behind it is by now nobody knows.
-        tracker.enter(PhaseKind::CatchingUp, Some(steps::aborted()));
-    } else if order != Directive::CutOver && tracker.has_refused() {
-        tracker.forget_refusal();
-    }
-}
-
-async fn migrate(
     settings: &Settings,
     orders: &mut watch::Receiver<Directive>,
     tracker: &Tracker,
     claimed: &AtomicBool,
 ) -> Result<(), Failure> {
-    // Connect, and make sure that no one else works on this.
-    let reads = Reads { from: settings.tuning.copy_reads, throttle: settings.steering.throttle() };
-    let source = Cluster::connect(Side::Source, &settings.source_uri).await?.read_as(reads);
-    let destination = Cluster::connect(Side::Destination, &settings.destination_uri).await?;
-    let destination = destination.held_by(settings.migration_id, settings.epoch.0);
-    if let Some(failure) = crate::mongo::cluster::same_cluster(&source, &destination) {
-        return Err(failure);
-    }
-    let store = Store::new(&destination, settings.migration_id, settings.epoch);
-    let settings = &ownership::with_what_is_known(settings)?;
-    ownership::allowed(settings, &destination)?;
-    if let Some(from) = settings.reversal_from
-        && store.load().await?.is_none()
-    {
-        reverse::prove(settings, &source, &destination, from).await?;
-        reverse::let_writes_in(&destination).await;
-    }
-    let standing = Box::pin(claims::take(settings, &source, &destination, &store)).await?;
-    if let Standing::Complete(claim) = standing {
-        return ownership::complete_already(settings, &store, &claim, tracker).await;
-    }
-    claimed.store(true, Ordering::Relaxed);
-    let checkpoint = match Box::pin(initial_copy::begin(settings, &source, &destination, &store)).await {
-        Ok(checkpoint) => checkpoint,
-        Err(failure) => {
-            if matches!(standing, Standing::Begins) && !failure.code.is_operator_fixable() {
-                claims::release(&store).await?;
-            }
-            return Err(failure);
-        }
-    };
-    ownership::note(settings, &source, &destination, tracker)?;
-    let seen = meter::same_history(&source, &checkpoint).await?;
-    tracker.measure_again();
-    let workers = WORKERS + Throttle::most_workers(settings.tuning.copy_workers) * IN_FLIGHT;
-    let sessions = fences::take_over(&store, settings.agent_id, workers).await?;
+    let Some(begun) = Box::pin(bootstrap::bootstrap(settings, tracker, claimed)).await? else { return Ok(()) };
+    let (pipeline, reader) = Box::pin(Pipeline::start(begun, tracker)).await?;
+    pipeline.run(reader, orders).await
+}
 
-    // Read the stream from T0, or from where it was left, whatever else continues.
-    let dir = local_state::make(local_state::spool(settings))?;
-    let (spool, position, token) = Spool::open(&dir, &checkpoint.position, &settings.tuning)?;
-    let spool = Arc::new(spool);
-    store.set_position(&position).await?;
-    let trouble = Trouble::open(local_state::trouble(settings))?;
-    let reader = Reader {
-        source: source.clone(),
-        spool: Arc::clone(&spool),
-        tracker: tracker.clone(),
-        patience: settings.tuning.patience,
-        t0: checkpoint.t0,
-        trouble: trouble.clone(),
-    };
-    let mut reading = ReaderTask(tokio::spawn(reader.read(token)));
+/// What a run has open.
+struct Pipeline {
+    settings: Settings,
+    tracker: Tracker,
+    source: Cluster,
+    destination: Cluster,
+    store: Store,
+    /// One for each worker: those of change replication, then those of the copy.
+    sessions: Vec<FencedSession>,
+    /// Changes that are read and not yet applied.
+    spool: Arc<Spool>,
+    trouble: Trouble,
+    verifier: Verifier,
+    /// A write of the source that its majority had when the run began.
+    seen: Option<Timestamp>,
+    back: Back,
+}
 
-    let ends = Ends::new(source.clone(), destination.clone());
-    let notes = local_state::make(local_state::notes(settings))?;
-    let (verifier, notes) = Verifier::open(ends, &notes, checkpoint.verifier.as_deref(), tracker, &settings.tuning)?;
-    store.set_verifier(&notes).await?;
+impl Pipeline {
+    /// Raises the fences, and reads the stream from T0 on, or from where it was left, whatever else continues.
+    async fn start(begun: Bootstrap, tracker: &Tracker) -> Result<(Self, ReaderTask), Failure> {
+        let Bootstrap { settings, source, destination, store, checkpoint } = begun;
+        let seen = meter::same_history(&source, &checkpoint).await?;
+        tracker.measure_again();
+        let workers = WORKERS + Throttle::most_workers(settings.tuning.copy_workers) * IN_FLIGHT;
+        let sessions = fences::take_over(&store, settings.agent_id, workers).await?;
 
-    let heard = orders.clone();
-    let back = Back::default();
-    // One go at everything that writes to the destination, from where the last one ended.
-    let mut replicate = async || -> Result<(), Failure> {
-        let checkpoint = initial_copy::load(&store).await?;
-        let position = spool.applied_to();
-        trouble.begin(&destination).await?;
-        // Collections and ranges, the data, the indexes.
-        let mut registry = Registry::load(&source, &destination, &store, &settings.filter).await?;
-        if checkpoint.stage < Stage::Planned {
-            initial_copy::plan(&source, &mut registry, &store).await?;
-            failpoint::reach(failpoint::PLANNED, &store.id()).await;
-            store.set_stage(Stage::Planned).await?;
-        }
-        let slots: Vec<Slot> = sessions.iter().skip(WORKERS).cloned().map(Slot).collect();
-        initial_copy::copy(settings, &source, tracker, &spool, &checkpoint, &store, &slots).await?;
-        if checkpoint.stage < Stage::Copied {
-            failpoint::reach(failpoint::COPIED, &store.id()).await;
-            store.set_stage(Stage::Copied).await?;
-        }
-        if checkpoint.stage < Stage::Indexed {
-            initial_copy::build_indexes(&source, &registry, tracker, settings).await?;
-            store.set_stage(Stage::Indexed).await?;
-        }
-        // Whatever the copy, or an earlier run past its checkpoint, may have seen of the future lies before this.
-        let (now, _) = source.optimes().await?;
-        if settings.reversal_from.is_some() {
-            verifier.excuse(reverse::prepare(&destination, &mut registry).await?);
-        }
-        let writers = sessions.iter().take(WORKERS).map(|session| Writer {
+        let dir = local_state::make(local_state::spool(&settings))?;
+        let (spool, position, token) = Spool::open(&dir, &checkpoint.position, &settings.tuning)?;
+        let spool = Arc::new(spool);
+        store.set_position(&position).await?;
+        let trouble = Trouble::open(local_state::trouble(&settings))?;
+        let reader = Reader {
             source: source.clone(),
-            session: session.clone(),
+            spool: Arc::clone(&spool),
             tracker: tracker.clone(),
+            patience: settings.tuning.patience,
+            t0: checkpoint.t0,
             trouble: trouble.clone(),
+        };
+        let reader = ReaderTask(tokio::spawn(reader.read(token)));
+
+        let (ends, dir) =
+            (Ends::new(source.clone(), destination.clone()), local_state::make(local_state::notes(&settings))?);
+        let (verifier, notes) = Verifier::open(ends, &dir, checkpoint.verifier.as_deref(), tracker, &settings.tuning)?;
+        store.set_verifier(&notes).await?;
+        let (tracker, back) = (tracker.clone(), Back::default());
+        let pipeline =
+            Self { settings, tracker, source, destination, store, sessions, spool, trouble, verifier, seen, back };
+        Ok((pipeline, reader))
+    }
+
+    /// Replicates until the cutover, while the reader continues (the source's oplog doesn't wait) and others watch: over the
+    /// claim, both clusters' answers, the oplog's window and what the clusters have to bear. The first that fails ends all.
+    async fn run(self, mut reader: ReaderTask, orders: &mut watch::Receiver<Directive>) -> Result<(), Failure> {
+        let (source, destination, spool, store, tracker) =
+            (&self.source, &self.destination, &self.spool, &self.store, &self.tracker);
+        let (heard, seen) = (orders.clone(), self.seen);
+        let window = oplog_window::watch(source, spool, tracker, self.settings.tuning.oplog_look_every);
+        let meter = Meter { source, destination, spool, store, tracker, orders: heard, seen };
+        let silence = calls::tell_of_silence(source.calls(), destination.calls(), tracker);
+        // Whatever reads the source goes slower while a cluster suffers: the copy, and the verifier after it.
+        let throttle = self.settings.steering.throttle();
+        let pressure = load_monitor::watch(source.clone(), destination.clone(), throttle, tracker.clone());
+        tokio::select! {
+            done = self.replicate(orders) => if let Err(failure) = done {
+                return Err(match failure.code {
+                    ErrorCode::Fenced => claims::why_fenced(store, failure).await,
+                    _ => failure,
+                });
+            },
+            lost = claims::watch(store) => return Err(lost),
+            never = pressure => match never {},
+            never = window => match never {},
+            never = silence => match never {},
+            changed = meter.watch() => return Err(changed),
+            broken = &mut reader.0 => {
+                let broken = broken.unwrap_or_else(|e| Failure::new(ErrorCode::Internal, format!("the reader ended: {e}")));
+                let seen = tracker.with_lag(|lag, _| lag.majority()).or(seen);
+                return Err(meter::explained(source, seen, broken).await);
+            }
+        }
+        self.end(reader).await;
+        Ok(())
+    }
+
+    /// All that writes to the destination, again from the checkpoint for as long as what failed can be fixed.
+    async fn replicate(&self, orders: &mut watch::Receiver<Directive>) -> Result<(), Failure> {
+        while let Err(failure) = Box::pin(self.attempt(orders)).await {
+            if failure.code == ErrorCode::LocalStorage {
+                return Err(failure);
+            }
+            if self.back.is_new() {
+                continue;
+            }
+            follow::end_if_aborted(&self.tracker, &self.settings, *orders.borrow());
+            retry::hold(Part::Applier, failure, &self.tracker, self.settings.tuning.patience).await?;
+        }
+        Ok(())
+    }
+
+    /// One go at it, from where the last one ended: collections and ranges, the data, the indexes, then the changes until
+    /// the cutover.
+    async fn attempt(&self, orders: &mut watch::Receiver<Directive>) -> Result<(), Failure> {
+        let checkpoint = bootstrap::load(&self.store).await?;
+        let position = self.spool.applied_to();
+        self.trouble.begin(&self.destination).await?;
+        let registry = self.plan(&checkpoint).await?;
+        self.initial_copy(&checkpoint).await?;
+        self.build_indexes(&checkpoint, &registry).await?;
+        let mut replicator = self.replicator(&checkpoint, position, registry).await?;
+        self.follow(&mut replicator, &checkpoint, orders).await?;
+        ownership::complete(&self.settings, &self.source, &self.store, &self.tracker).await
+    }
+
+    /// Creates the collections and writes the copy's ranges down.
+    async fn plan(&self, checkpoint: &Checkpoint) -> Result<Registry, Failure> {
+        let filter = &self.settings.filter;
+        let mut registry = Registry::load(&self.source, &self.destination, &self.store, filter).await?;
+        if checkpoint.stage < Stage::Planned {
+            initial_copy::plan(&self.source, &mut registry, &self.store).await?;
+            failpoint::reach(failpoint::PLANNED, &self.store.id()).await;
+            self.store.set_stage(Stage::Planned).await?;
+        }
+        Ok(registry)
+    }
+
+    /// Copies the ranges that aren't copied yet.
+    async fn initial_copy(&self, checkpoint: &Checkpoint) -> Result<(), Failure> {
+        let slots: Vec<Slot> = self.sessions.iter().skip(WORKERS).cloned().map(Slot).collect();
+        let Self { settings, source, tracker, spool, store, .. } = self;
+        initial_copy::copy(settings, source, tracker, spool, checkpoint, store, &slots).await?;
+        if checkpoint.stage < Stage::Copied {
+            failpoint::reach(failpoint::COPIED, &self.store.id()).await;
+            self.store.set_stage(Stage::Copied).await?;
+        }
+        Ok(())
+    }
+
+    /// Builds the indexes; what is unique or expires waits for the cutover.
+    async fn build_indexes(&self, checkpoint: &Checkpoint, registry: &Registry) -> Result<(), Failure> {
+        if checkpoint.stage < Stage::Indexed {
+            initial_copy::build_indexes(&self.source, registry, &self.tracker, &self.settings).await?;
+            self.store.set_stage(Stage::Indexed).await?;
+        }
+        Ok(())
+    }
+
+    /// Who applies changes from `position` on.
+    async fn replicator(
+        &self,
+        checkpoint: &Checkpoint,
+        position: Position,
+        mut registry: Registry,
+    ) -> Result<Replicator, Failure> {
+        // Whatever the copy, or an earlier run past its checkpoint, may have seen of the future lies before this.
+        let (now, _) = self.source.optimes().await?;
+        if self.settings.reversal_from.is_some() {
+            self.verifier.excuse(reverse::prepare(&self.destination, &mut registry).await?);
+        }
+        let writers = self.sessions.iter().take(WORKERS).map(|session| Writer {
+            source: self.source.clone(),
+            session: session.clone(),
+            tracker: self.tracker.clone(),
+            trouble: self.trouble.clone(),
             taken: Arc::default(),
         });
         let mut replicator = Replicator::new(ReplicatorConfig {
             registry,
             writers: writers.collect(),
-            spool: Arc::clone(&spool),
-            store: store.clone(),
-            tracker: tracker.clone(),
+            spool: Arc::clone(&self.spool),
+            store: self.store.clone(),
+            tracker: self.tracker.clone(),
             progress: StreamProgress::begin(position, now),
             intent: checkpoint.intent.clone(),
-            verifier: verifier.clone(),
+            verifier: self.verifier.clone(),
         });
         replicator.begin().await?;
+        Ok(replicator)
+    }
+
+    /// Applies changes until a cutover succeeds.
+    async fn follow(
+        &self,
+        replicator: &mut Replicator,
+        checkpoint: &Checkpoint,
+        orders: &mut watch::Receiver<Directive>,
+    ) -> Result<(), Failure> {
+        let Self { settings, tracker, source, back, .. } = self;
         if checkpoint.cutover.is_some() {
             // The last run died in it; it begins again.
-            Box::pin(follow::take_back(&source, &replicator, settings)).await?;
+            Box::pin(follow::take_back(source, replicator, settings)).await?;
         }
         // Boxed, as the cutover is: what is below them is deep, and a thread's stack is small.
-        Box::pin(follow::follow(&source, &mut replicator, orders, tracker, settings, &back)).await?;
-        failpoint::reach(failpoint::CUT_OVER, &store.id()).await;
-        ownership::complete(settings, &source, &store, tracker).await
-    };
-    // The reader continues meanwhile: the source's oplog doesn't wait.
-    let replicate = async {
-        while let Err(failure) = replicate().await {
-            if failure.code == ErrorCode::LocalStorage {
-                return Err(failure);
-            }
-            if back.is_new() {
-                continue;
-            }
-            end_if_aborted(tracker, settings, *heard.borrow());
-            retry::hold(Part::Applier, failure, tracker, settings.tuning.patience).await?;
-        }
+        Box::pin(follow::follow(source, replicator, orders, tracker, settings, back)).await?;
+        failpoint::reach(failpoint::CUT_OVER, &self.store.id()).await;
         Ok(())
-    };
-    let watching = oplog_window::watch(&source, &spool, tracker, settings.tuning.oplog_look_every);
-    let meter = Meter {
-        source: &source,
-        destination: &destination,
-        spool: &spool,
-        store: &store,
-        tracker,
-        orders: heard.clone(),
-        seen,
-    };
-    let silence = calls::tell_of_silence(source.calls(), destination.calls(), tracker);
-    // Whatever reads the source goes slower while a cluster suffers: the copy, and the verifier after it.
-    let throttle = settings.steering.throttle();
-    let pressure = load_monitor::watch(source.clone(), destination.clone(), throttle, tracker.clone());
-    tokio::select! {
-        done = replicate => if let Err(failure) = done {
-            return Err(match failure.code {
-                ErrorCode::Fenced => claims::why_fenced(&store, failure).await,
-                _ => failure,
-            });
-        },
-        lost = claims::watch(&store) => return Err(lost),
-        never = pressure => match never {},
-        never = watching => match never {},
-        never = silence => match never {},
-        changed = meter.watch() => return Err(changed),
-        broken = &mut reading.0 => {
-            let broken = broken.unwrap_or_else(|e| Failure::new(ErrorCode::Internal, format!("the reader ended: {e}")));
-            let seen = tracker.with_lag(|lag, _| lag.majority()).or(seen);
-            return Err(meter::explained(&source, seen, broken).await);
-        }
     }
-    reading.end().await;
-    drop((spool, verifier));
-    local_state::forget(&settings.data_dir, settings.migration_id).await;
-    tracker.enter(PhaseKind::Complete, None);
-    Ok(())
+
+    /// The migration is complete: nothing of it stays on this host.
+    async fn end(self, reader: ReaderTask) {
+        reader.end().await;
+        let Self { settings, tracker, spool, verifier, .. } = self;
+        drop((spool, verifier));
+        local_state::forget(&settings.data_dir, settings.migration_id).await;
+        tracker.enter(PhaseKind::Complete, None);
+    }
 }
 
 /// The reader ends with the migration, however that ends.
