@@ -8,6 +8,7 @@ mod directions;
 mod soak;
 mod supply_chain;
 mod unused;
+mod words;
 
 use clap::{Parser, Subcommand};
 use limosa_testkit::{Error, mongod, tool};
@@ -43,7 +44,7 @@ enum Verb {
     },
     /// Measure, each figure beside an anchor of the same run.
     Bench(bench::Arguments),
-    /// Formatting, imports, unused dependencies, lints, documentation, licences.
+    /// Formatting, imports, unused dependencies, words, lints, documentation, licences.
     Check,
     /// List all components with versions and licences, in the format CycloneDX, into target/.
     Sbom,

@@ -33,8 +33,8 @@ pub enum HttpError {
     Malformed(String),
     /// Plain HTTP to another machine.
     #[error(
-        "{0} is not on this machine: use https; where the network between is trusted, 'limosa agent' can be told so \
-         with --plain-http"
+        "{0} is not on this machine: use https; where the network between is trusted, start 'limosa agent' with \
+         --plain-http"
     )]
     Insecure(String),
 }

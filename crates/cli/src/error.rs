@@ -60,7 +60,7 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Agent(#[from] AgentError),
     /// The migration host within this process, for no reason that it gives.
-    #[error("the migration host ended by itself; limosa.log in the state directory says why")]
+    #[error("the agent ended unexpectedly; limosa.log in the state directory says why")]
     AgentEnded,
     /// The API refused or didn't answer.
     #[error(transparent)]

@@ -31,7 +31,7 @@ pub struct Wishes {
     pub abort_cutover: bool,
 }
 
-/// The cluster time on the destination at which a cutover was complete: where the way back begins.
+/// The cluster time on the destination at which a cutover was complete: where the reverse migration begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TurningPoint {
@@ -41,11 +41,11 @@ pub struct TurningPoint {
     pub increment: u32,
 }
 
-/// What makes a migration the way back of another: the roles exchanged, nothing copied.
+/// What makes a migration the reverse migration of another: the roles exchanged, nothing copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Reversal {
-    /// The migration whose way back it is.
+    /// The migration that it reverses.
     pub of: MigrationId,
     /// From when on.
     pub from: TurningPoint,

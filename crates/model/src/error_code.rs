@@ -73,7 +73,7 @@ codes! {
     /// The hosts of a URI and the replica set that it names don't belong together.
     ReplicaSetMismatch = "REPLICA_SET_MISMATCH", Fail, "Write the name that the message says into replicaSet, and name hosts of one replica set only.";
     /// An option of a URI has no effect here.
-    UriOptionOverridden = "URI_OPTION_OVERRIDDEN", Fail, "Nothing: Limosa sets by itself what it reads and writes with. Take the option out of the URI if the warning disturbs you.";
+    UriOptionOverridden = "URI_OPTION_OVERRIDDEN", Fail, "Nothing: Limosa sets what it reads and writes with. Take the option out of the URI if the warning disturbs you.";
     /// A server's featureCompatibilityVersion changed while a migration ran.
     CompatibilityChanged = "COMPATIBILITY_CHANGED", Continue, "Nothing: the migration continues with what the server can do now. Don't change it again before the migration is complete.";
     /// Both URIs lead to one cluster.
@@ -125,7 +125,7 @@ codes! {
     /// Another agent holds the migration.
     Fenced = "FENCED", Fail, "Nothing: another agent has taken the migration over.";
     /// Documents differ after repair.
-    VerificationFailed = "VERIFICATION_FAILED", Fail, "Stop whoever else writes to the destination, and drop a collection there that the message names as not the source's; then resume: what differs is written again.";
+    VerificationFailed = "VERIFICATION_FAILED", Fail, "Stop every other client that writes to the destination, and drop a collection there that the message names as not the source's; then resume: what differs is written again.";
     /// Someone ended the cutover.
     CutoverAborted = "CUTOVER_ABORTED", Fail, "Nothing: the migration is ready as before; cut over again when you want.";
     /// The source was written to after the cutover's cluster time.

@@ -55,7 +55,7 @@ impl Finding {
         Self { code, severity, subject, evidence, remedy: code.remedy().to_owned() }
     }
 
-    /// What is stored of it where only one thing is told.
+    /// What is stored of it where only one thing is shown.
     #[must_use]
     pub fn failure(&self) -> Failure {
         Failure::new(self.code, &self.evidence)

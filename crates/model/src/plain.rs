@@ -8,7 +8,7 @@ pub const MESSAGE: usize = 2_000;
 /// How long a name may be, in characters.
 pub const NAME: usize = 300;
 
-/// Whether a terminal, a log or a page does something with it beside showing it: control characters, those that turn the
+/// Whether a terminal, a log or a page does something with it besides showing it: control characters, those that turn the
 /// direction of writing, and those that can't be seen.
 fn is_hostile(c: char) -> bool {
     c.is_control()

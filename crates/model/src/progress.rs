@@ -55,7 +55,7 @@ pub struct Progress {
     pub slowed_because: Option<String>,
     /// The application's write pause at cutover, milliseconds; absent before.
     pub write_pause_millis: Option<i64>,
-    /// What has to be fixed before it continues, by itself; absent while it does.
+    /// What has to be fixed before it continues automatically; absent while it does.
     pub waiting: Option<Waiting>,
     /// Seconds until the source's oplog no longer reaches back to where it is read, if reading stopped now; absent until
     /// it is known.
@@ -93,7 +93,7 @@ pub struct MissingIndex {
     pub reason: String,
 }
 
-/// How many namespaces are told one by one: a report goes out every second, and a cluster may have thousands.
+/// How many namespaces are listed one by one: a report goes out every second, and a cluster may have thousands.
 pub const NAMESPACES: usize = 50;
 
 /// How far one namespace's copy is.
@@ -123,7 +123,7 @@ impl Progress {
         }
     }
 
-    /// Takes it back: they are copied once more.
+    /// Subtracts it: they are copied again.
     pub fn take_copied(&mut self, namespace: &str, documents: u64, bytes: u64) {
         self.documents_copied = self.documents_copied.saturating_sub(documents);
         self.bytes_copied = self.bytes_copied.saturating_sub(bytes);

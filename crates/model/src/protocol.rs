@@ -112,7 +112,7 @@ pub struct Heartbeat {
 pub struct Work {
     /// A migration to run, its lease already granted. The agent that runs it already ignores it.
     pub migration: Option<MigrationAssignment>,
-    /// Validations to carry out, beside the migration.
+    /// Validations to carry out, besides the migration.
     pub validations: Vec<ValidationAssignment>,
     /// Of those that it keeps, the ones that nobody will continue with.
     pub over: Vec<MigrationId>,
@@ -152,7 +152,7 @@ pub struct MigrationAssignment {
     /// How often the copy was asked for again: a higher number than the checkpoint has means to make it again.
     #[serde(default)]
     pub recopies: i64,
-    /// Where it begins, if it is a way back: what is to be written is read then, from that time on, and what is to be
+    /// Where it begins, if it is a reverse migration: from that time on, what is to be written is read, and what is to be
     /// read is written.
     #[serde(default)]
     pub reversal_from: Option<TurningPoint>,
@@ -291,7 +291,7 @@ pub enum Directive {
     CutOver,
     /// Stop, keep everything for a later resume.
     Pause,
-    /// Stop for good, cancelled or expired: nobody continues with it.
+    /// Stop permanently, cancelled or expired: nobody continues with it.
     Cancel {
         /// Remove what was copied from the destination.
         drop_copied: bool,

@@ -37,7 +37,7 @@ pub struct Record {
     pub reread: Vec<String>,
     /// The cutover's steps.
     pub cutover_steps: Vec<CutoverStep>,
-    /// Where the way back begins, if there is to be one.
+    /// Where the reverse migration begins, if there is to be one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub turning_point: Option<TurningPoint>,
 }
@@ -50,7 +50,7 @@ pub struct NamespaceReport {
     /// when the migration was complete, and absent if that isn't known: see `changed_since`.
     #[serde(flatten)]
     pub verification: NamespaceVerification,
-    /// Whether documents were changed after that comparison began. Each of them was compared by itself, but they may or may
+    /// Whether documents were changed after that comparison began. Each of them was compared on its own, but they may or may
     /// not be in these numbers.
     pub changed_since: bool,
     /// Secondary indexes.

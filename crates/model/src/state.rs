@@ -300,7 +300,7 @@ pub struct Migration {
     /// The newest rehearsal of its cutover.
     #[serde(default)]
     pub rehearsal: Option<Rehearsal>,
-    /// Set for the way back of another migration. Source and destination are that one's; the agent exchanges them.
+    /// Set for the reverse migration of another. Source and destination are that one's; the agent exchanges them.
     #[serde(default)]
     pub reversal: Option<Reversal>,
     /// What it carries from phase to phase.
@@ -380,7 +380,7 @@ impl Migration {
         progress
     }
 
-    /// What is told of a silent host.
+    /// What is said of a silent host.
     pub(crate) fn silence(&self, seconds: i64) -> String {
         format!("the migration host {} has reported nothing for {seconds} s", self.migration_host)
     }
@@ -391,7 +391,7 @@ impl Migration {
         kind.is_final() && !kind.may_resume() && !self.carried.to_remove
     }
 
-    /// What the agent is told besides its directive.
+    /// What the agent receives besides its directive.
     pub fn wishes(&self) -> Wishes {
         let rehearsal = self.rehearsal.as_ref().map_or(0, |rehearsal| rehearsal.number);
         let abort_cutover = self.carried.abort_cutover;

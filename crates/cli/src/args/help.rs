@@ -49,7 +49,7 @@ Examples:
 Exit status:
   0 equal   1 different   2 it could not be said
 
-Works after any tool, and beside one that is still replicating: with --settle 10 only what still differs after ten
+Works after any tool, and while one is still replicating: with --settle 10 only what still differs after ten
 seconds counts. Both users need readAnyDatabase and clusterMonitor. The report goes to stdout, progress to stderr.";
 
 pub(super) const SERVER: &str = "\

@@ -48,7 +48,7 @@ enum CopyReads {
 #[derive(Args)]
 #[command(next_help_heading = "Tuning")]
 pub(crate) struct TuningArgs {
-    /// Parts of collections copied side by side; about as many as the destination has cores
+    /// Parts of collections copied in parallel; about as many as the destination has cores
     #[arg(long, value_name = "N", default_value_t = tuning::COPY_WORKERS)]
     copy_workers: usize,
     /// Which member of the source the copy and the verifier read from; changes are read from a majority of it in any case
@@ -57,7 +57,7 @@ pub(crate) struct TuningArgs {
     /// How much of this host's disk may be taken by changes that wait to be applied, or to be verified: 500MiB, 64GiB
     #[arg(long, value_name = "SIZE", default_value = "64GiB", value_parser = bytes)]
     spool_limit: u64,
-    /// How long a cause is waited out that someone may fix, before the migration has failed: 30s, 90m, 24h
+    /// How long to retry a cause that an operator can fix before the migration fails: 30s, 90m, 24h
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = seconds)]
     patience: i64,
 }

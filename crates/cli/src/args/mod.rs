@@ -117,8 +117,8 @@ pub(crate) struct Ends {
     /// Drop what the destination holds under the namespaces to be migrated, before the copy
     #[arg(long)]
     pub drop_destination_data: bool,
-    /// Take the place of this migration, which writes the same namespaces to the destination and isn't over: it stops for
-    /// good; may be given several times
+    /// Take the place of this migration, which writes the same namespaces to the destination and isn't over: it stops
+    /// permanently; may be given several times
     #[arg(long = "replace-migration", value_name = "MIGRATION_ID")]
     pub replaces: Vec<MigrationId>,
 }
@@ -166,7 +166,7 @@ pub(crate) struct Migrate {
     /// What stdout gets
     #[arg(long, value_enum, default_value = "text")]
     pub output: Output,
-    /// Whom to tell what, by webhook and e-mail: a TOML file, see docs/notifications.md
+    /// Notifications by webhook and e-mail: a TOML file, see docs/notifications.md
     #[arg(long, value_name = "FILE")]
     pub notify: Option<PathBuf>,
     /// Say only what someone must act on: ready, complete, failed
@@ -203,7 +203,7 @@ pub(crate) struct Verify {
     /// Only what still differs after so many seconds counts
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     pub settle: u64,
-    /// Ranges that are compared side by side
+    /// Ranges that are compared in parallel
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
     pub workers: u8,
     /// What stdout gets
@@ -375,7 +375,7 @@ pub(crate) enum Notify {
 
 #[derive(Args)]
 pub(crate) struct Doctor {
-    /// Written by 'limosa migrate' or 'limosa server'; the log beside it goes in too
+    /// Written by 'limosa migrate' or 'limosa server'; the log next to it is included
     #[arg(long, value_name = "FILE", env = "LIMOSA_PROFILE", default_value = "./.limosa/profile.toml")]
     pub profile: PathBuf,
     /// What to write

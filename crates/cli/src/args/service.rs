@@ -24,7 +24,7 @@ pub(crate) struct Server {
     /// How long a session of the page in the browser lasts: 30s, 90m, 12h
     #[arg(long, value_name = "TIME", default_value = "12h", value_parser = seconds)]
     pub session_life: i64,
-    /// Whom to tell what, by webhook and e-mail: a TOML file, see docs/notifications.md
+    /// Notifications by webhook and e-mail: a TOML file, see docs/notifications.md
     #[arg(long, value_name = "FILE")]
     pub notify: Option<PathBuf>,
     /// Serve HTTPS with this certificate chain, a PEM file

@@ -329,7 +329,7 @@ async fn follow_back(
     interrupt: &mut Interrupt,
 ) -> Result<(), CliError> {
     let (id, profile) = (back.id, forth.profile_file.display());
-    ui::say(&format!("the way back is open: the destination's changes go to the source's cluster, by migration {id}"));
+    ui::say(&format!("reverse migration {id} carries the destination's changes to the source's cluster"));
     ui::say(&format!("  to close it: limosa migrations cancel {id} --profile {profile}"));
     ui::say(&format!("  to return to the source's cluster: limosa migrations cutover {id} --wait --profile {profile}"));
     if back.phase == PhaseKind::Failed {

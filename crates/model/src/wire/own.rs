@@ -152,7 +152,7 @@ pub struct MigrationDetail {
     /// Seconds since its migration host was heard of last: it reports every second. After more than ten of them nothing is
     /// known of a migration that is under way, and nothing is ready. Absent before a host has taken it on.
     pub report_age_seconds: Option<i64>,
-    /// The migration whose way back this one is.
+    /// The migration that this one reverses.
     pub reversal_of: Option<String>,
     /// What is read.
     pub source: ClusterRef,
