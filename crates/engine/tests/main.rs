@@ -6,6 +6,7 @@ mod cutover;
 mod disk;
 mod ended_cutovers;
 mod expiry;
+mod fence_model;
 mod filter;
 mod hazards;
 mod hostile_documents;
