@@ -126,6 +126,17 @@ async fn logs_in_json_tell_a_whole_migration_and_no_secret() {
         let tells = |text: &str| lines.iter().any(|line| line["message"].as_str().is_some_and(|m| m.contains(text)));
         assert!(tells(said), "{said}: {lines:?}");
     }
+    let spans = |log: &Path, is_meant: fn(&Value) -> bool| -> Vec<Value> {
+        lines(log).into_iter().filter(is_meant).map(|line| line["span"].clone()).collect()
+    };
+    let requests = spans(&server_log, |line| line["message"] == "the request was answered");
+    let route = "/api/atlas/v2/groups/{groupId}/liveMigrations/{liveMigrationId}";
+    let is_named = |span: &Value| span["name"] == "request" && span["id"].is_string() && span["method"].is_string();
+    assert!(requests.iter().all(is_named) && requests.iter().any(|span| span["route"] == route), "{requests:?}");
+    let engine = spans(&agent_log, |line| line["target"].as_str().is_some_and(|t| t.starts_with("limosa_engine")));
+    let named = json!({"name": "migration", "id": id, "epoch": 1});
+    // Tasks that an engine spawns have no span yet.
+    assert!(engine.contains(&named) && engine.iter().all(|span| *span == named || span.is_null()), "{engine:?}");
     let decoded = base64(&link);
     let secrets = [
         served.key("privateKey").to_owned(),
