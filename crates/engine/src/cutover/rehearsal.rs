@@ -21,7 +21,7 @@ use crate::{
 };
 use bson::{Document, doc};
 use limosa_model::{
-    ErrorCode, Failure, Finding, NamespaceFilter,
+    ErrorCode, Failure, Finding, Namespace, NamespaceFilter,
     cutover::{Rehearsal, RehearsedStep},
 };
 use std::time::{Duration, Instant};
@@ -110,7 +110,16 @@ async fn go_through(stage: &Stage, plan: &mut Plan) -> Result<(), Failure> {
     stage.verifier.wait_for(until).await;
     plan.step(Step::Drain, began.elapsed(), "what the source wrote until then is applied");
     writes(stage, plan).await?;
+    let comparing = definitions(stage, plan).await?;
+    counts(stage, plan).await?;
+    Box::pin(finalize(source, destination, filter, plan)).await?;
+    plan.step(Step::Confirm, comparing, "both sides define the same, and the source was not written to since");
+    Ok(())
+}
 
+/// What the cutover would bring over; returns how long both sides' definitions took to compare.
+async fn definitions(stage: &Stage, plan: &mut Plan) -> Result<Duration, Failure> {
+    let Stage { source, destination, filter, choices, .. } = stage;
     let began = Instant::now();
     let departures = definition_diff::compare(source, destination, filter, choices.properties).await?;
     let comparing = began.elapsed();
@@ -130,7 +139,11 @@ async fn go_through(stage: &Stage, plan: &mut Plan) -> Result<(), Failure> {
         let evidence = format!("{ns} is copied again at the cutover, since a document of it can't be changed in place");
         plan.findings.push(Finding::warning(ErrorCode::VerificationFailed, ns.to_string(), evidence));
     }
+    Ok(comparing)
+}
 
+/// What the verifier would still have to compare.
+async fn counts(stage: &Stage, plan: &mut Plan) -> Result<(), Failure> {
     let began = Instant::now();
     let verifier = &stage.verifier;
     let mut uneven = Vec::new();
@@ -145,9 +158,6 @@ async fn go_through(stage: &Stage, plan: &mut Plan) -> Result<(), Failure> {
         would = format!("{would}; {} are compared whole, since their numbers of documents differ", uneven.join(", "));
     }
     plan.step(Step::Verify, began.elapsed() + looking, &would);
-
-    Box::pin(finalize(source, destination, filter, plan)).await?;
-    plan.step(Step::Confirm, comparing, "both sides define the same, and the source was not written to since");
     Ok(())
 }
 
@@ -168,13 +178,34 @@ impl Plan {
 }
 
 /// InvalidOptions: the release could make an index unique, and isn't allowed to. One that is unique already is no error.
-fn not_convertible(ns: &limosa_model::Namespace, name: &str, refusal: &mongodb::error::Error) -> Finding {
+fn not_convertible(ns: &Namespace, name: &str, refusal: &mongodb::error::Error) -> Finding {
     let evidence = format!(
         "index {name} of {ns} can't be made unique on the destination, most likely since its featureCompatibilityVersion is \
          below its release: raise it with setFeatureCompatibilityVersion ({})",
         error::words(refusal)
     );
     Finding::error(ErrorCode::UniqueConversionFailed, ns.to_string(), evidence)
+}
+
+/// What would keep `index` from being made unique now, if anything would.
+async fn try_unique(destination: &Cluster, ns: &Namespace, index: &Document) -> Result<Option<Finding>, Failure> {
+    let name = index.get_str("name").unwrap_or_default();
+    let trial = doc! {"collMod": &ns.coll, "index": {"name": name, "unique": true}, "dryRun": true};
+    match destination.db(&ns.db).run_command(trial).await {
+        Ok(_) => Ok(None),
+        Err(e) if error::code(&e).is_some_and(codes::is_not_unique) => {
+            let evidence = indexes::violations(destination, ns, index, &e).await;
+            Ok(Some(Finding::error(ErrorCode::UniqueConversionFailed, ns.to_string(), evidence)))
+        }
+        // Not there yet.
+        Err(e) if error::is_gone(&e) => Ok(None),
+        Err(e) if error::code(&e) == Some(codes::INVALID_OPTIONS) => {
+            // It may be made unique; 6.0 looks at the keys only once `prepareUnique` is on, which would be a change.
+            let is_unprepared = e.to_string().contains("prepareUnique=false");
+            Ok((!is_unprepared).then(|| not_convertible(ns, name, &e)))
+        }
+        Err(e) => Err(destination.failure(&e)),
+    }
 }
 
 /// Looks for what would keep indexes from being unique, as the conversion would, without converting. The server sees
@@ -203,29 +234,7 @@ async fn finalize(
                 built.push(format!("{} of {}", name, entry.ns));
                 continue;
             }
-            let trial: Document =
-                doc! {"collMod": &entry.ns.coll, "index": {"name": name, "unique": true}, "dryRun": true};
-            match destination.db(&entry.ns.db).run_command(trial).await {
-                Ok(_) => {}
-                Err(e) if error::code(&e).is_some_and(codes::is_not_unique) => {
-                    let evidence = indexes::violations(destination, &entry.ns, &index, &e).await;
-                    plan.findings.push(Finding::error(
-                        ErrorCode::UniqueConversionFailed,
-                        entry.ns.to_string(),
-                        evidence,
-                    ));
-                }
-                // Not there yet.
-                Err(e) if error::is_gone(&e) => {}
-                // It may be made unique; 6.0 looks at the keys only once `prepareUnique` is on, which would be a change.
-                Err(e)
-                    if error::code(&e) == Some(codes::INVALID_OPTIONS)
-                        && e.to_string().contains("prepareUnique=false") => {}
-                Err(e) if error::code(&e) == Some(codes::INVALID_OPTIONS) => {
-                    plan.findings.push(not_convertible(&entry.ns, name, &e));
-                }
-                Err(e) => return Err(destination.failure(&e)),
-            }
+            plan.findings.extend(try_unique(destination, &entry.ns, &index).await?);
         }
     }
     if !built.is_empty() {

@@ -126,8 +126,7 @@ pub(crate) async fn cut_over(
 ) -> Result<Done, NotCutOver> {
     let began = Instant::now();
     tracker.enter(PhaseKind::CuttingOver, None);
-    let source = replicator.source().clone();
-    let destination = replicator.destination().clone();
+    let (source, destination) = (replicator.source().clone(), replicator.destination().clone());
     let mut sequence = Sequence { store: replicator.store().clone(), at: None, done: Done::default() };
     // From here on the verifier does nothing by itself.
     let verifier = replicator.verifier().clone();
@@ -141,16 +140,7 @@ pub(crate) async fn cut_over(
     }
     if choices.block_source_writes {
         sequence.enter(Step::BlockWrites).await?;
-        replicator.store().set_writes_blocked(true).await?;
-        if let Err(failure) = block_writes(&source).await {
-            // Who may not lift a block can't have made one.
-            let lifted = unblock_writes(&source).await;
-            if lifted.is_ok() || lifted.is_err_and(|why| why.code == ErrorCode::InsufficientPrivileges) {
-                replicator.store().set_writes_blocked(false).await?;
-            }
-            return Err(failure.into());
-        }
-        failpoint::reach(failpoint::WRITES_BLOCKED, &sequence.store.id()).await;
+        block(&source, &sequence.store).await?;
     }
     sequence.enter(Step::Drain).await?;
     source.prove_primary().await?;
@@ -183,18 +173,42 @@ pub(crate) async fn cut_over(
     expiry::switch_on(&source, &destination, filter).await?;
 
     sequence.enter(Step::Confirm).await?;
-    let departures = definition_diff::compare(&source, &destination, filter, Properties::Final).await?;
-    source.prove_primary().await?;
-    // What was defined later explains a difference better.
-    refuse_later_writes(replicator, &source).await?;
-    if let Some((ns, found)) = departures.iter().next() {
-        let line = found.options.iter().chain(&found.indexes).next().cloned().unwrap_or_default();
-        let message = format!("{} namespaces are defined differently, {ns} for one: {line}", departures.len());
-        return Err(NotCutOver::BackToSynced(Failure::new(ErrorCode::VerificationFailed, message)));
-    }
+    confirm(replicator, &source, &destination, filter).await?;
     replicator.checkpoint().await?;
     tracker.count(|p| p.write_pause_millis = Some(began.elapsed().as_millis() as i64));
     Ok(sequence.end())
+}
+
+/// Makes the source refuse its users' writes; the checkpoint says so before, so that whoever continues lifts it.
+async fn block(source: &Cluster, store: &Store) -> Result<(), Failure> {
+    store.set_writes_blocked(true).await?;
+    if let Err(failure) = block_writes(source).await {
+        // Who may not lift a block can't have made one.
+        let lifted = unblock_writes(source).await;
+        if lifted.is_ok() || lifted.is_err_and(|why| why.code == ErrorCode::InsufficientPrivileges) {
+            store.set_writes_blocked(false).await?;
+        }
+        return Err(failure);
+    }
+    failpoint::reach(failpoint::WRITES_BLOCKED, &store.id()).await;
+    Ok(())
+}
+
+/// Both sides define the same, and the source, which is still its set's primary, wasn't written to since Tc.
+async fn confirm(
+    replicator: &mut Replicator,
+    source: &Cluster,
+    destination: &Cluster,
+    filter: &NamespaceFilter,
+) -> Result<(), NotCutOver> {
+    let departures = definition_diff::compare(source, destination, filter, Properties::Final).await?;
+    source.prove_primary().await?;
+    // What was defined later explains a difference better.
+    refuse_later_writes(replicator, source).await?;
+    let Some((ns, found)) = departures.iter().next() else { return Ok(()) };
+    let line = found.options.iter().chain(&found.indexes).next().cloned().unwrap_or_default();
+    let message = format!("{} namespaces are defined differently, {ns} for one: {line}", departures.len());
+    Err(NotCutOver::BackToSynced(Failure::new(ErrorCode::VerificationFailed, message)))
 }
 
 /// What is known to stand in the way before anything is changed and the pause begins, if something is.

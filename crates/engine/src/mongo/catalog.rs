@@ -115,6 +115,9 @@ pub(crate) fn uuid_of(value: Option<&Bson>) -> Option<Uuid> {
     }
 }
 
+/// The option by which the documents of a time-series or clustered collection expire.
+const EXPIRY: &str = "expireAfterSeconds";
+
 /// What became of [`create`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Made {
@@ -163,70 +166,67 @@ pub(crate) async fn create(destination: &Cluster, ns: &Namespace, options: &Docu
 
 /// The `collMod`s that bring `have` to `want`, where `collMod` can.
 pub(crate) fn option_changes(want: &Entry, have: &Entry) -> Document {
-    let mut changes = Document::new();
-    let differs = |name: &str| {
-        let (a, b) = (want.options.get(name), have.options.get(name));
-        a != b && (as_i64(a).is_none() || as_i64(a) != as_i64(b))
-    };
     match want.kind {
-        Kind::View => {
-            if differs("viewOn") || differs("pipeline") {
-                for name in ["viewOn", "pipeline"] {
-                    changes.extend(want.options.get(name).map(|v| (name.to_owned(), v.clone())));
-                }
-            }
+        Kind::View if differs(want, have, "viewOn") || differs(want, have, "pipeline") => {
+            let options = ["viewOn", "pipeline"].into_iter();
+            options.filter_map(|name| Some((name.to_owned(), want.options.get(name)?.clone()))).collect()
         }
-        Kind::TimeSeries => {
-            let series = |e: &Entry, field: &str| e.options.get_document("timeseries").ok()?.get(field).cloned();
-            let mut series_changes = Document::new();
-            for field in ["granularity", "bucketMaxSpanSeconds", "bucketRoundingSeconds"] {
-                // What a granularity implies needn't be said, nor can it.
-                let implied = field != "granularity" && series(want, "granularity").is_some();
-                if !implied && series(want, field) != series(have, field) {
-                    series_changes.extend(series(want, field).map(|value| (field.to_owned(), value)));
-                }
-            }
-            if !series_changes.is_empty() {
-                changes.insert("timeseries", series_changes);
-            }
-            if differs("expireAfterSeconds") {
-                changes.insert(
-                    "expireAfterSeconds",
-                    want.options.get("expireAfterSeconds").cloned().unwrap_or("off".into()),
-                );
-            }
+        Kind::View => Document::new(),
+        Kind::TimeSeries => time_series_changes(want, have),
+        Kind::Collection if want.ns.coll.starts_with(BUCKETS) => Document::new(),
+        Kind::Collection => collection_changes(want, have),
+    }
+}
+
+/// Whether an option isn't the same, but for the numeric type of a number.
+fn differs(want: &Entry, have: &Entry, name: &str) -> bool {
+    let (a, b) = (want.options.get(name), have.options.get(name));
+    a != b && (as_i64(a).is_none() || as_i64(a) != as_i64(b))
+}
+
+fn time_series_changes(want: &Entry, have: &Entry) -> Document {
+    let series = |e: &Entry, field: &str| e.options.get_document("timeseries").ok()?.get(field).cloned();
+    let (mut changes, mut series_changes) = (Document::new(), Document::new());
+    for field in ["granularity", "bucketMaxSpanSeconds", "bucketRoundingSeconds"] {
+        // What a granularity implies needn't be said, nor can it.
+        let implied = field != "granularity" && series(want, "granularity").is_some();
+        if !implied && series(want, field) != series(have, field) {
+            series_changes.extend(series(want, field).map(|value| (field.to_owned(), value)));
         }
-        Kind::Collection if want.ns.coll.starts_with(BUCKETS) => {}
-        Kind::Collection => {
-            if differs("validator") {
-                changes.insert("validator", want.options.get("validator").cloned().unwrap_or(Bson::Document(doc! {})));
-            }
-            for (name, default) in [("validationLevel", "strict"), ("validationAction", "error")] {
-                let of = |e: &Entry| e.options.get_str(name).unwrap_or(default).to_owned();
-                if of(want) != of(have) || (differs(name) && want.options.contains_key(name)) {
-                    changes.insert(name, of(want));
-                }
-            }
-            if differs("changeStreamPreAndPostImages") {
-                let off = Bson::Document(doc! {"enabled": false});
-                let images = want.options.get("changeStreamPreAndPostImages").cloned().unwrap_or(off);
-                changes.insert("changeStreamPreAndPostImages", images);
-            }
-            if want.is_capped() && have.is_capped() {
-                if differs("size") {
-                    changes.extend(want.options.get("size").map(|v| ("cappedSize".to_owned(), v.clone())));
-                }
-                if differs("max") {
-                    changes.insert("cappedMax", want.options.get("max").cloned().unwrap_or(Bson::Int64(0)));
-                }
-            }
-            if want.options.contains_key("clusteredIndex") && differs("expireAfterSeconds") {
-                changes.insert(
-                    "expireAfterSeconds",
-                    want.options.get("expireAfterSeconds").cloned().unwrap_or("off".into()),
-                );
-            }
+    }
+    if !series_changes.is_empty() {
+        changes.insert("timeseries", series_changes);
+    }
+    if differs(want, have, EXPIRY) {
+        changes.insert(EXPIRY, want.options.get(EXPIRY).cloned().unwrap_or("off".into()));
+    }
+    changes
+}
+
+fn collection_changes(want: &Entry, have: &Entry) -> Document {
+    let mut changes = Document::new();
+    let set = |changes: &mut Document, option: &str, name: &str, default: Bson| {
+        if differs(want, have, option) {
+            changes.insert(name, want.options.get(option).cloned().unwrap_or(default));
         }
+    };
+    set(&mut changes, "validator", "validator", doc! {}.into());
+    for (name, default) in [("validationLevel", "strict"), ("validationAction", "error")] {
+        let of = |e: &Entry| e.options.get_str(name).unwrap_or(default).to_owned();
+        if of(want) != of(have) || (differs(want, have, name) && want.options.contains_key(name)) {
+            changes.insert(name, of(want));
+        }
+    }
+    let images = "changeStreamPreAndPostImages";
+    set(&mut changes, images, images, doc! {"enabled": false}.into());
+    if want.is_capped() && have.is_capped() {
+        if differs(want, have, "size") {
+            changes.extend(want.options.get("size").map(|v| ("cappedSize".to_owned(), v.clone())));
+        }
+        set(&mut changes, "max", "cappedMax", Bson::Int64(0));
+    }
+    if want.options.contains_key("clusteredIndex") {
+        set(&mut changes, EXPIRY, EXPIRY, "off".into());
     }
     changes
 }

@@ -348,7 +348,6 @@ impl Replicator {
         window: &mut Window,
         read: &mut Position,
     ) -> Result<(), Failure> {
-        let malformed = || Failure::new(ErrorCode::Internal, "a change event can't be read");
         let events = event::events_of(reply).ok_or_else(malformed)?;
         let mut kinds: Vec<(&str, u64)> = Vec::new();
         let mut written: HashMap<usize, (Arc<Target>, Written)> = HashMap::new();
@@ -371,31 +370,15 @@ impl Replicator {
             match event.kind {
                 Kind::Image | Kind::Update | Kind::Delete => {
                     let Some(target) = self.target(&event).await? else { continue };
-                    let time = event.time.ok_or_else(malformed)?;
-                    let is_delete = event.kind == Kind::Delete;
                     let own = written.entry(Arc::as_ptr(&target) as usize);
                     let (_, own) = own.or_insert_with(|| (Arc::clone(&target), Written::default()));
-                    own.changes += u64::from(!is_delete);
-                    own.deletions += u64::from(is_delete);
-                    if is_delete && self.late.is_late(time) && self.late.is_unjudged(read.seq) {
-                        // The destination's copies tell what had expired; nothing later may have touched them.
-                        read.index = index as u64;
-                        self.write(std::mem::replace(window, Window::new()), read.clone(), false).await?;
-                        self.settle_all().await?;
-                        Box::pin(self.judge_deletions(reply, read)).await?;
-                    }
-                    window.spans(time);
-                    let expired = is_delete && event.id.is_some_and(|id| self.late.is_expired(&target, id));
-                    if !expired {
-                        self.late.note(time, || target.ns.to_string(), event.id);
-                    }
-                    window.push(target, &event, time <= self.progress.convergence()).ok_or_else(malformed)?;
+                    own.changes += u64::from(event.kind != Kind::Delete);
+                    own.deletions += u64::from(event.kind == Kind::Delete);
+                    self.absorb_change(&event, index as u64, target, reply, window, read).await?;
                 }
                 Kind::Definition if limosa_model::filter::is_internal(event.db) => {}
                 Kind::Definition => {
-                    read.index = index as u64;
-                    self.write(std::mem::replace(window, Window::new()), read.clone(), false).await?;
-                    self.settle_all().await?;
+                    self.write_before(index as u64, window, read).await?;
                     self.define(&event).await?;
                     *read = self.progress.position().clone();
                 }
@@ -415,6 +398,39 @@ impl Replicator {
             }
         }
         Ok(())
+    }
+
+    /// Puts the change of one document, event `index` of `reply`, into the window.
+    async fn absorb_change(
+        &mut self,
+        event: &Event<'_>,
+        index: u64,
+        target: Arc<Target>,
+        reply: &RawDocumentBuf,
+        window: &mut Window,
+        read: &mut Position,
+    ) -> Result<(), Failure> {
+        let time = event.time.ok_or_else(malformed)?;
+        let is_delete = event.kind == Kind::Delete;
+        if is_delete && self.late.is_late(time) && self.late.is_unjudged(read.seq) {
+            // The destination's copies tell what had expired; nothing later may have touched them.
+            self.write_before(index, window, read).await?;
+            Box::pin(self.judge_deletions(reply, read)).await?;
+        }
+        window.spans(time);
+        let expired = is_delete && event.id.is_some_and(|id| self.late.is_expired(&target, id));
+        if !expired {
+            self.late.note(time, || target.ns.to_string(), event.id);
+        }
+        window.push(target, event, time <= self.progress.convergence()).ok_or_else(malformed)
+    }
+
+    /// Writes the window, which holds everything before event `index` of the reply that is read, and waits until that is
+    /// applied.
+    async fn write_before(&mut self, index: u64, window: &mut Window, read: &mut Position) -> Result<(), Failure> {
+        read.index = index;
+        self.write(std::mem::replace(window, Window::new()), read.clone(), false).await?;
+        self.settle_all().await
     }
 
     /// Finds out which deletions among the reply's events from `read` on are of documents that had expired.
@@ -532,4 +548,8 @@ impl Replicator {
         self.in_flight.push_back(InFlight { writing, events, read, idle });
         Ok(())
     }
+}
+
+fn malformed() -> Failure {
+    Failure::new(ErrorCode::Internal, "a change event can't be read")
 }

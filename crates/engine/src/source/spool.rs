@@ -68,6 +68,26 @@ struct State {
     read_until: Option<Timestamp>,
 }
 
+impl State {
+    /// Nothing is there, and `position` is where it continues.
+    fn at(position: &Position) -> Self {
+        Self {
+            next: position.seq,
+            on_disk_until: position.seq,
+            on_disk_from: position.seq,
+            disk_bytes: 0,
+            besides: 0,
+            memory: VecDeque::new(),
+            memory_bytes: 0,
+            reading: position.seq,
+            applied: position.clone(),
+            live: false,
+            idle: None,
+            read_until: None,
+        }
+    }
+}
+
 /// What is held in memory before it goes to disk, and of the files that are there: each batch is written once and read
 /// once, in order, so that more gains nothing.
 const MEMTABLE_BYTES: u64 = 16 * 1024 * 1024;
@@ -95,6 +115,46 @@ fn storage(e: impl std::fmt::Display) -> Failure {
     Failure::new(ErrorCode::LocalStorage, format!("the spool on this host's disk: {e}"))
 }
 
+/// The database in `dir`; an empty one if what is there can't be read: the source can be read again from the checkpoint.
+fn open_or_begin_again(dir: &Path) -> Result<Database, Failure> {
+    let spoiled = dir.join(SPOILED);
+    match if spoiled.exists() { None } else { Some(open_database(dir)) } {
+        Some(Ok(database)) => Ok(database),
+        Some(Err(error @ (fjall::Error::Io(_) | fjall::Error::Locked))) => Err(storage(error)),
+        unreadable => {
+            tracing::warn!(error = ?unreadable.and_then(Result::err), "the spool can't be read any more; it begins again");
+            local_state::empty(dir).map_err(storage)?;
+            open_database(dir).map_err(storage)
+        }
+    }
+}
+
+/// The numbers of the first and the last batch, if they are of `position`'s spool and `position` is among them.
+fn usable(batches: &Keyspace, meta: &Keyspace, position: &Position) -> Result<Option<(u64, u64)>, Failure> {
+    let key_of = |guard: Option<fjall::Guard>| -> Result<Option<u64>, Failure> {
+        let key = guard.map(fjall::Guard::key).transpose().map_err(storage)?;
+        Ok(key.and_then(|k| k.as_ref().try_into().ok()).map(u64::from_be_bytes))
+    };
+    let own = meta.get("id").map_err(storage)?.is_some_and(|id| id.as_ref() == position.spool.as_bytes());
+    let ends = key_of(batches.first_key_value())?.zip(key_of(batches.last_key_value())?);
+    Ok(ends.filter(|(first, last)| own && *first <= position.seq && *last >= position.seq))
+}
+
+/// The token to read on from after batch `last`: that of an empty reply that came after it, else its own.
+fn last_token(batches: &Keyspace, meta: &Keyspace, last: u64) -> Result<Option<Document>, Failure> {
+    let newest = batches.get(last.to_be_bytes()).map_err(storage)?.unwrap_or_else(|| [].into());
+    let newest = RawDocument::from_bytes(newest.as_ref()).map_err(storage)?;
+    let idle = meta.get("idle").map_err(storage)?;
+    let idle = idle.as_ref().and_then(|v| {
+        let (seq, token) = v.as_ref().split_at_checked(8)?;
+        if seq == (last + 1).to_be_bytes() { RawDocument::from_bytes(token).ok() } else { None }
+    });
+    Ok(match idle {
+        Some(idle) => Some(crate::mongo::raw_bson::to_document(idle)),
+        None => event::token_of(newest).map(|t| crate::mongo::raw_bson::to_document(&t)),
+    })
+}
+
 impl Spool {
     /// Opens the spool in `dir` to continue at `position`. What is there is used if it belongs to that position's spool
     /// and reaches back to it, else thrown away. Returns the place to apply from, and the token to read on from.
@@ -111,17 +171,7 @@ impl Spool {
         position: &Position,
         tuning: &Tuning,
     ) -> Result<(Self, Position, Option<Document>), Failure> {
-        let spoiled = dir.join(SPOILED);
-        let database = match if spoiled.exists() { None } else { Some(open_database(dir)) } {
-            Some(Ok(database)) => database,
-            Some(Err(error @ (fjall::Error::Io(_) | fjall::Error::Locked))) => return Err(storage(error)),
-            // The source can be read again from the checkpoint.
-            unreadable => {
-                tracing::warn!(error = ?unreadable.and_then(Result::err), "the spool can't be read any more; it begins again");
-                local_state::empty(dir).map_err(storage)?;
-                open_database(dir).map_err(storage)?
-            }
-        };
+        let database = open_or_begin_again(dir)?;
         let options = || {
             let separated = KeyspaceCreateOptions::default().with_kv_separation(Some(KvSeparationOptions::default()));
             separated.max_memtable_size(MEMTABLE_BYTES)
@@ -129,42 +179,11 @@ impl Spool {
         let batches = database.keyspace("batches", options).map_err(storage)?;
         let small = || KeyspaceCreateOptions::default().max_memtable_size(META_BYTES);
         let meta = database.keyspace("meta", small).map_err(storage)?;
-        let key_of = |guard: Option<fjall::Guard>| -> Result<Option<u64>, Failure> {
-            let key = guard.map(fjall::Guard::key).transpose().map_err(storage)?;
-            Ok(key.and_then(|k| k.as_ref().try_into().ok()).map(u64::from_be_bytes))
-        };
-        let (first, last) = (key_of(batches.first_key_value())?, key_of(batches.last_key_value())?);
-        let own = meta.get("id").map_err(storage)?.is_some_and(|id| id.as_ref() == position.spool.as_bytes());
-        let usable =
-            own && first.is_some_and(|first| first <= position.seq) && last.is_some_and(|last| last >= position.seq);
         let mut position = position.clone();
         let mut token = position.token.clone();
-        let mut state = State {
-            next: position.seq,
-            on_disk_until: position.seq,
-            on_disk_from: position.seq,
-            disk_bytes: 0,
-            besides: 0,
-            memory: VecDeque::new(),
-            memory_bytes: 0,
-            reading: position.seq,
-            applied: position.clone(),
-            live: false,
-            idle: None,
-            read_until: None,
-        };
-        if let (true, Some(first), Some(last)) = (usable, first, last) {
-            let newest = batches.get(last.to_be_bytes()).map_err(storage)?.unwrap_or_else(|| [].into());
-            let newest = RawDocument::from_bytes(newest.as_ref()).map_err(storage)?;
-            let idle = meta.get("idle").map_err(storage)?;
-            let idle = idle.as_ref().and_then(|v| {
-                let (seq, token) = v.as_ref().split_at_checked(8)?;
-                if seq == (last + 1).to_be_bytes() { RawDocument::from_bytes(token).ok() } else { None }
-            });
-            token = match idle {
-                Some(idle) => Some(crate::mongo::raw_bson::to_document(idle)),
-                None => event::token_of(newest).map(|t| crate::mongo::raw_bson::to_document(&t)),
-            };
+        let mut state = State::at(&position);
+        if let Some((first, last)) = usable(&batches, &meta, &position)? {
+            token = last_token(&batches, &meta, last)?;
             state.next = last + 1;
             state.on_disk_until = last + 1;
             state.on_disk_from = first;

@@ -376,9 +376,7 @@ mod tests {
     use super::*;
     use bson::Bson;
 
-    #[test]
-    fn notes_are_gone_on_with_by_their_name_only() {
-        let dir = tempfile::tempdir().expect("a directory");
+    fn whole() -> (Range, Counted) {
         let pair = Pair {
             source: Namespace::new("a", "b"),
             destination: Namespace::new("a", "c.d"),
@@ -388,25 +386,37 @@ mod tests {
         };
         let interval = Interval { min: Some(Bson::MinKey), max: Some(Bson::Double(f64::INFINITY)) };
         let counted = Counted { compared: 5, bytes: 50, digest: u128::MAX - 1 };
-        let range = Range { n: 1, pair, interval, counted: Some(counted) };
-        let repaired = Repaired { ns: "a.b".to_owned(), difference: doc! {"id": 1} };
-        let id = {
-            let (notes, id) = Notes::open(dir.path(), None).expect("opens");
-            notes.touch([3; 16]).expect("notes");
-            assert_eq!(notes.begin_pass(), Ok(1));
-            notes.plan(&[Range { counted: None, ..range.clone() }]).expect("plans");
-            assert!(notes.done(&range, 1).expect("notes"));
-            assert!(notes.repair(&[1; 32], &repaired).expect("notes"));
-            assert!(notes.repair(&[1; 32], &repaired).expect("notes"), "it was not written yet");
-            notes.confirm(&[1; 32]).expect("notes");
-            assert!(!notes.repair(&[1; 32], &repaired).expect("notes"), "a second time");
-            notes.fail().expect("notes");
-            let other = Pair { source: Namespace::new("a", "gone"), uuid: Some([9; 16]), ..range.pair.clone() };
-            let gone = Range { n: 2, pair: other, ..range.clone() };
-            assert!(notes.done(&gone, 1).expect("notes"));
-            notes.leave_out(&gone).expect("notes");
-            id
-        };
+        (Range { n: 1, pair, interval, counted: Some(counted) }, counted)
+    }
+
+    fn of_nothing(range: &Range) -> Pair {
+        Pair { source: Namespace::new("a", "gone"), uuid: Some([9; 16]), ..range.pair.clone() }
+    }
+
+    /// The first run's notes: a pass under way, one range compared, one document repaired.
+    fn first_run(dir: &Path, repaired: &Repaired) -> String {
+        let (range, _) = whole();
+        let (notes, id) = Notes::open(dir, None).expect("opens");
+        notes.touch([3; 16]).expect("notes");
+        assert_eq!(notes.begin_pass(), Ok(1));
+        notes.plan(&[Range { counted: None, ..range.clone() }]).expect("plans");
+        assert!(notes.done(&range, 1).expect("notes"));
+        assert!(notes.repair(&[1; 32], repaired).expect("notes"));
+        assert!(notes.repair(&[1; 32], repaired).expect("notes"), "it was not written yet");
+        notes.confirm(&[1; 32]).expect("notes");
+        assert!(!notes.repair(&[1; 32], repaired).expect("notes"), "a second time");
+        notes.fail().expect("notes");
+        let gone = Range { n: 2, pair: of_nothing(&range), ..range };
+        assert!(notes.done(&gone, 1).expect("notes"));
+        notes.leave_out(&gone).expect("notes");
+        id
+    }
+
+    #[test]
+    fn notes_are_continued_where_they_were_left() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let ((range, counted), repaired) = (whole(), Repaired { ns: "a.b".to_owned(), difference: doc! {"id": 1} });
+        let id = first_run(dir.path(), &repaired);
         {
             let (notes, again) = Notes::open(dir.path(), Some(&id)).expect("opens");
             assert_eq!((again, notes.ranges().expect("reads")), (id.clone(), vec![range.clone()]));
@@ -416,8 +426,7 @@ mod tests {
             assert_eq!(notes.first_repaired(9).expect("reads"), [repaired]);
             assert_eq!(notes.end_pass(1), Ok(Some(1)));
             assert_eq!((notes.passes().expect("reads"), notes.ranges().expect("reads").len()), (1, 0));
-            let gone = Pair { uuid: Some([9; 16]), ..range.pair.clone() };
-            assert_eq!(notes.found_of(&gone).expect("reads"), None, "what is gone was not compared");
+            assert_eq!(notes.found_of(&of_nothing(&range)).expect("reads"), None, "what is gone was not compared");
             let found = || notes.found_of(&range.pair).expect("reads").expect("is there");
             assert_eq!(found(), Found { counted, changed_since: false });
             notes.touch([4; 16]).expect("notes");
@@ -425,25 +434,38 @@ mod tests {
             notes.touch([3; 16]).expect("notes");
             assert!(found().changed_since);
         }
+        let (notes, _) = Notes::open(dir.path(), Some(&id)).expect("opens");
+        assert!(notes.found_of(&range.pair).expect("reads").expect("is there").changed_since);
+        let number = notes.begin_pass().expect("begins");
+        notes.find(&range.pair, Counted::default(), number).expect("notes");
+        assert!(!notes.found_of(&range.pair).expect("reads").expect("is there").changed_since);
+    }
+
+    #[test]
+    fn a_pass_that_is_owed_begins_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (range, _) = whole();
+        let (notes, _) = Notes::open(dir.path(), None).expect("opens");
+        let number = notes.begin_pass().expect("begins");
+        notes.plan(std::slice::from_ref(&range)).expect("plans");
+        notes.owe_a_pass().expect("notes");
+        assert!(notes.ranges().expect("reads").is_empty(), "the one under way began too early");
+        assert_eq!((notes.done(&range, number), notes.end_pass(number)), (Ok(false), Ok(None)));
+        assert!(notes.owes_a_pass().expect("reads"));
+        let number = notes.begin_pass().expect("begins");
+        notes.plan(std::slice::from_ref(&range)).expect("plans");
+        assert!(notes.end_pass(number).expect("ends").is_some());
+        assert!(!notes.owes_a_pass().expect("reads"));
+    }
+
+    #[test]
+    fn notes_are_continued_by_their_name_only() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let repaired = Repaired { ns: "a.b".to_owned(), difference: doc! {"id": 1} };
+        let id = first_run(dir.path(), &repaired);
         {
             let (notes, _) = Notes::open(dir.path(), Some(&id)).expect("opens");
-            assert!(notes.found_of(&range.pair).expect("reads").expect("is there").changed_since);
-            let number = notes.begin_pass().expect("begins");
-            notes.find(&range.pair, Counted::default(), number).expect("notes");
-            assert!(!notes.found_of(&range.pair).expect("reads").expect("is there").changed_since);
-        }
-        {
-            let (notes, _) = Notes::open(dir.path(), Some(&id)).expect("opens");
-            let number = notes.begin_pass().expect("begins");
-            notes.plan(std::slice::from_ref(&range)).expect("plans");
-            notes.owe_a_pass().expect("notes");
-            assert!(notes.ranges().expect("reads").is_empty(), "the one under way began too early");
-            assert_eq!((notes.done(&range, number), notes.end_pass(number)), (Ok(false), Ok(None)));
-            assert!(notes.owes_a_pass().expect("reads"));
-            let number = notes.begin_pass().expect("begins");
-            notes.plan(std::slice::from_ref(&range)).expect("plans");
-            assert!(notes.end_pass(number).expect("ends").is_some());
-            assert!(!notes.owes_a_pass().expect("reads"));
+            assert_eq!(notes.end_pass(1), Ok(Some(1)));
             // A release that kept the set otherwise.
             notes.meta.remove(NAME).expect("writes");
             notes.meta.insert(FORMER_NAME, id.as_bytes()).expect("writes");
@@ -451,6 +473,7 @@ mod tests {
         {
             let (notes, again) = Notes::open(dir.path(), Some(&id)).expect("opens");
             assert!(again == id && notes.meta.get(FORMER_NAME).expect("reads").is_none());
+            assert!(notes.passes().expect("reads") == 1 && notes.repairs().expect("reads") > 0, "they are the same");
         }
         let (notes, other) = Notes::open(dir.path(), Some("another's")).expect("opens");
         assert!(other != id && notes.passes().expect("reads") == 0 && notes.repairs().expect("reads") == 0);
