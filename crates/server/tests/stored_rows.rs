@@ -15,7 +15,7 @@ use std::{
 
 /// What a failed comparison with a stored snapshot says.
 const ADVICE: &str = "\
-    The store's tables and rows as earlier versions of limosa wrote them. Change nothing in a step of store/steps.rs that a \
+    The store's tables and rows as earlier versions of limosa wrote them. Change nothing in a step of store/schema.rs that a \
     version had: add a step. A row's JSON keeps its names: #[serde(rename)] or #[serde(alias)], and a default for what is \
     new. After an addition, write the file again: INSTA_UPDATE=always cargo test -p limosa-server --test main stored_rows";
 
