@@ -1,22 +1,22 @@
 //! The program as its users run it: real processes, real servers.
 
-mod again;
-mod apart;
+mod benchmarks;
 mod clients;
+mod commands_across_restarts;
+mod completed_again;
+mod connection_flood;
 mod cutover;
+mod dashboard;
 mod docs;
-mod faults;
-mod flood;
 mod install;
-mod measure;
+mod kills;
 mod migrate;
 mod package;
-mod page;
 mod preflight;
-mod refused;
-mod restarts;
+mod refusals;
+mod server_and_agent;
 mod service;
-mod silent;
+mod silent_agent;
 mod support;
-mod terminal;
+mod tui;
 mod verify;

@@ -101,7 +101,7 @@ fn the_compose_file_is_one() {
 /// Every series that the alerts and the board ask for is one that a server gives; the rules do what they say.
 #[tokio::test(flavor = "multi_thread")]
 async fn alerts_and_board_ask_for_series_that_there_are() {
-    let server = crate::page::Served::start(&[]);
+    let server = crate::dashboard::Served::start(&[]);
     let keys = format!("{}:{}", server.key("publicKey"), server.key("privateKey"));
     let given = run(Command::new("curl")
         .args(["--silent", "--fail", "--digest", "--user", &keys])

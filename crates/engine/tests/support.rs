@@ -219,7 +219,6 @@ pub async fn index_names(client: &Client, db: &str, coll: &str) -> Vec<String> {
     all.iter().map(|index| index.get_str("name").expect("has a name").to_owned()).collect()
 }
 
-/// Waits until `state` holds.
 /// A number of the server's own, such as `["document", "returned"]`: the metric at this path, 0 where it isn't counted yet.
 pub async fn metric(client: &Client, path: &[&str]) -> i64 {
     let status = client.database("admin").run_command(doc! {"serverStatus": 1}).await.expect("answers");
@@ -228,6 +227,7 @@ pub async fn metric(client: &Client, path: &[&str]) -> i64 {
     found.and_then(Bson::as_i64).unwrap_or(0)
 }
 
+/// Waits until `state` holds.
 pub async fn until(what: &str, mut state: impl AsyncFnMut() -> bool) {
     let began = std::time::Instant::now();
     while !state().await {

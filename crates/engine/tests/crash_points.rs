@@ -242,8 +242,7 @@ async fn after_lost_history_the_copy_is_made_again_and_what_is_equal_stays() {
         }
         other => panic!("{other:?}"),
     }
-    let ops =
-        async || metric(&to, &["document", "inserted"]).await + metric(&to, &["document", "updated"]).await;
+    let ops = async || metric(&to, &["document", "inserted"]).await + metric(&to, &["document", "updated"]).await;
     let before = ops().await;
     settings.epoch = settings.epoch.next();
     settings.recopies = 1;
