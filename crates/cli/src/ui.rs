@@ -15,6 +15,7 @@ use limosa_model::{
 use serde::Serialize;
 use serde_json::Value;
 use std::{
+    fmt,
     fs::OpenOptions,
     io::{self, IsTerminal, Write},
     os::unix::fs::OpenOptionsExt,
@@ -26,11 +27,17 @@ use std::{
     },
     time::{Duration, Instant},
 };
+use tracing::Subscriber;
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
     field::MakeExt,
-    fmt::{FormatFields, MakeWriter, format},
+    filter::LevelFilter,
+    fmt::{
+        FmtContext, FormatEvent, FormatFields, MakeWriter,
+        format::{self, Writer},
+    },
     layer::SubscriberExt,
+    registry::LookupSpan,
     util::SubscriberInitExt,
 };
 
@@ -424,15 +431,37 @@ pub(crate) fn log_to(file: &Path, format: LogFormat) -> Result<(), CliError> {
     let opened = OpenOptions::new().create(true).append(true).mode(0o600).open(file);
     let opened = opened.map_err(|e| CliError::File(file.to_owned(), e))?;
     let to_file = lines(format, false, Mutex::new(opened));
-    let to_person = tracing_subscriber::fmt::layer()
-        .with_writer(|| Beside)
-        .with_ansi(false)
-        .fmt_fields(values())
-        .without_time()
-        .with_target(false)
-        .with_filter(tracing_subscriber::filter::LevelFilter::WARN);
-    tracing_subscriber::registry().with(to_file.with_filter(filter())).with(to_person).init();
+    tracing_subscriber::registry().with(to_file.with_filter(filter())).with(for_people(|| Beside)).init();
     Ok(())
+}
+
+/// What a person should know, as lines.
+fn for_people<W: for<'a> MakeWriter<'a> + Send + Sync + 'static, S>(writer: W) -> impl Layer<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false).event_format(ForPeople);
+    layer.fmt_fields(values()).with_filter(LevelFilter::WARN)
+}
+
+/// A line for a person who looks at one migration: how bad it is, and what; neither when nor of which migration.
+struct ForPeople;
+
+impl<S, N> FormatEvent<S, N> for ForPeople
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        ctx: &FmtContext<'_, S, N>,
+        mut line: Writer<'_>,
+        event: &tracing::Event<'_>,
+    ) -> fmt::Result {
+        write!(line, "{:>5} ", event.metadata().level())?;
+        ctx.format_fields(line.by_ref(), event)?;
+        writeln!(line)
+    }
 }
 
 /// Stderr, while it shows lines.
@@ -480,6 +509,22 @@ mod tests {
         let told = text.strip_suffix('\n').expect("is a line");
         assert!(!told.chars().any(|c| c.is_control() || c == '\u{202e}'), "{text:?}");
         assert!(told.contains("told: refused\\u{1b}[2J\\n2026") && told.contains("error=refused"), "{text:?}");
+    }
+
+    #[test]
+    fn a_person_is_shown_the_level_and_the_words_and_no_span() {
+        let kept = Kept::default();
+        let writer = kept.clone();
+        tracing::subscriber::with_default(
+            tracing_subscriber::registry().with(for_people(move || writer.clone())),
+            || {
+                let _span = tracing::info_span!("migration", id = 1).entered();
+                tracing::warn!(reason = "a full disk", "it waits");
+                tracing::info!("it continues");
+            },
+        );
+        let text = String::from_utf8(kept.0.lock().expect("is whole").clone()).expect("is text");
+        assert_eq!(text, " WARN it waits reason=\"a full disk\"\n");
     }
 
     #[test]
