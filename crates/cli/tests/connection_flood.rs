@@ -1,6 +1,6 @@
 //! A server under hostile connections: what it holds in memory, and how soon others are answered.
 
-use crate::{page::Served, support::bearer_token};
+use crate::{dashboard::Served, support::bearer_token};
 use limosa_testkit::tool;
 use std::{
     net::SocketAddr,

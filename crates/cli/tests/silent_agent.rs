@@ -1,7 +1,7 @@
 //! A migration host that says nothing, and a source whose majority is held back: nothing is green anywhere.
 
 use crate::{
-    page::Served,
+    dashboard::Served,
     support::{Process, finish, limosa, verb, wait_for},
 };
 use bson::{Document, doc};

@@ -6,7 +6,7 @@
 //! is the same each time; when exactly an engine dies in it isn't.
 
 use crate::{
-    random::{HELD, first_db, number},
+    randomized::{HELD, first_db, number},
     support::{Pair, Run, hold_reads, settings},
 };
 use bson::{Document, doc};

@@ -25,6 +25,7 @@ use std::{
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 /// What a batch holds, by the source's estimate; the server ends a reply at 16 MB by itself. Larger transactions take
 /// the destination longer for each document, smaller ones are most of all round trips.
@@ -90,20 +91,23 @@ impl Copier {
         let mut tasks = JoinSet::new();
         for (worker, own) in slots.chunks(IN_FLIGHT).enumerate() {
             let (copier, queue, drained, own) = (self.clone(), Arc::clone(&queue), drained.clone(), own.to_vec());
-            tasks.spawn(async move {
-                loop {
-                    tokio::select! {
-                        () = copier.throttle.admitted(worker, copier.workers) => {}
-                        () = drained.cancelled() => return Ok(()),
+            tasks.spawn(
+                async move {
+                    loop {
+                        tokio::select! {
+                            () = copier.throttle.admitted(worker, copier.workers) => {}
+                            () = drained.cancelled() => return Ok(()),
+                        }
+                        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                        let Some(range) = next else {
+                            drained.cancel();
+                            return Ok(());
+                        };
+                        copier.copy(range, &own).await?;
                     }
-                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
-                    let Some(range) = next else {
-                        drained.cancel();
-                        return Ok(());
-                    };
-                    copier.copy(range, &own).await?;
                 }
-            });
+                .in_current_span(),
+            );
         }
         while let Some(ended) = tasks.join_next().await {
             ended.map_err(|e| Failure::new(ErrorCode::Internal, format!("a copy worker ended: {e}")))??;
@@ -274,15 +278,18 @@ impl Copier {
                 return Err(Failure::new(ErrorCode::Internal, "more batches under way than slots").into());
             };
             let (ns, array, metrics) = (range.ns.clone(), array.to_owned(), self.tracker.metrics.clone());
-            writes.spawn(async move {
-                let began = Instant::now();
-                let written = match again {
-                    true => slot.refresh(&ns, &array).await,
-                    false => slot.insert(&ns, &array, in_transaction).await,
-                };
-                metrics.written(COPY, began.elapsed());
-                (slot, written)
-            });
+            writes.spawn(
+                async move {
+                    let began = Instant::now();
+                    let written = match again {
+                        true => slot.refresh(&ns, &array).await,
+                        false => slot.insert(&ns, &array, in_transaction).await,
+                    };
+                    metrics.written(COPY, began.elapsed());
+                    (slot, written)
+                }
+                .in_current_span(),
+            );
             self.throttle.rest(began.elapsed()).await;
             began = Instant::now();
         }

@@ -19,6 +19,7 @@ use futures::{StreamExt, TryStreamExt};
 use limosa_model::Failure;
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
+use tracing::Instrument;
 
 /// What was refused is tried again after so long.
 const AGAIN: Duration = Duration::from_secs(60);
@@ -97,7 +98,8 @@ impl Upkeep {
             self.again = Instant::now() + AGAIN;
         }
         let (source, destination) = (registry.source().clone(), registry.destination().clone());
-        self.at_work = Some(tokio::spawn(bring(source, destination, pairings, missing, self.properties)));
+        let work = bring(source, destination, pairings, missing, self.properties);
+        self.at_work = Some(tokio::spawn(work.in_current_span()));
     }
 
     fn put_off(&mut self, failure: &Failure) {

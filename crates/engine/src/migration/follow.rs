@@ -18,6 +18,7 @@ use bson::Timestamp;
 use limosa_model::{Failure, PhaseKind, protocol::Directive};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
+use tracing::Instrument;
 
 /// How often it is found out whether the migration is ready.
 const MEASURED_EVERY: Duration = Duration::from_millis(500);
@@ -235,8 +236,8 @@ impl Asked {
         self.rehearsed = wanted;
         let stage = RehearsalStage::of(replicator, &settings.filter, choices(settings));
         let tracker = tracker.clone();
-        self.rehearsing =
-            Some(tokio::spawn(Box::pin(async move { tracker.rehearsed(Box::pin(stage.rehearse(wanted)).await) })));
+        let rehearse = async move { tracker.rehearsed(Box::pin(stage.rehearse(wanted)).await) };
+        self.rehearsing = Some(tokio::spawn(Box::pin(rehearse.in_current_span())));
     }
 
     /// One that is cut short is begun again later.

@@ -38,6 +38,7 @@ use bson::Timestamp;
 use limosa_model::{ErrorCode, Failure, PhaseKind, protocol::Directive};
 use std::sync::{Arc, atomic::AtomicBool};
 use tokio::sync::watch;
+use tracing::Instrument;
 
 /// Carries the migration out, from its checkpoint to its end. `claimed` is set once both clusters answered and the
 /// destination is this migration's.
@@ -92,7 +93,7 @@ impl Pipeline {
             t0: checkpoint.t0,
             trouble: trouble.clone(),
         };
-        let reader = ReaderTask(tokio::spawn(reader.read(token)));
+        let reader = ReaderTask(tokio::spawn(reader.read(token).in_current_span()));
 
         let (ends, dir) =
             (Ends::new(source.clone(), destination.clone()), local_state::make(local_state::notes(&settings))?);

@@ -14,6 +14,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
 };
+use tracing::Instrument;
 
 /// What a lane says of a share: the source's time of the last re-fetch, if there was any.
 type Answer = Result<Option<Timestamp>, Failure>;
@@ -41,7 +42,7 @@ impl Lanes {
         let mut tasks = JoinSet::new();
         let queues = writers.into_iter().map(|writer| {
             let (queue, shares) = mpsc::unbounded_channel();
-            tasks.spawn(write(writer, shares));
+            tasks.spawn(write(writer, shares).in_current_span());
             queue
         });
         Self { first, queues: queues.collect(), _tasks: tasks }

@@ -31,6 +31,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{sync::watch, task::JoinSet};
+use tracing::Instrument;
 
 /// More documents to look at than this are no small rest: they take two seconds of a write pause, about.
 const MOST_DIRTY: u64 = 40_000;
@@ -161,25 +162,31 @@ impl Verifier {
         [Part::Scan, Part::Look].into_iter().for_each(|part| self.inner.tracker.works(part));
         let mut tasks = JoinSet::new();
         let (scanning, looking) = (self.clone(), self.clone());
-        tasks.spawn(async move {
-            let failure = loop {
-                let failure = scanning.pass_after_pass().await;
-                scanning.inner.scan_rests.send_replace(true);
-                if let Some(lasting) = scanning.wait_out(Part::Scan, failure).await {
-                    break lasting;
-                }
-            };
-            scanning.fail(failure);
-        });
-        tasks.spawn(async move {
-            let failure = loop {
-                let failure = looking.round_after_round().await;
-                if let Some(lasting) = looking.wait_out(Part::Look, failure).await {
-                    break lasting;
-                }
-            };
-            looking.fail(failure);
-        });
+        tasks.spawn(
+            async move {
+                let failure = loop {
+                    let failure = scanning.pass_after_pass().await;
+                    scanning.inner.scan_rests.send_replace(true);
+                    if let Some(lasting) = scanning.wait_out(Part::Scan, failure).await {
+                        break lasting;
+                    }
+                };
+                scanning.fail(failure);
+            }
+            .in_current_span(),
+        );
+        tasks.spawn(
+            async move {
+                let failure = loop {
+                    let failure = looking.round_after_round().await;
+                    if let Some(lasting) = looking.wait_out(Part::Look, failure).await {
+                        break lasting;
+                    }
+                };
+                looking.fail(failure);
+            }
+            .in_current_span(),
+        );
         Tasks(tasks)
     }
 
