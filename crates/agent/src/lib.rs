@@ -13,7 +13,7 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use limosa_engine::{Metrics, Tuning};
-use limosa_model::{AgentId, ErrorCode, Failure, NamespaceFilter, Secret, Uri, protocol};
+use limosa_model::{AgentId, ErrorCode, Failure, NamespaceFilter, Secret, Uri, ValidationId, protocol};
 use reqwest::Method;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -228,20 +228,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send)
         kept.retain(|id| running.as_ref().is_none_or(|running| running.id != *id));
         let heartbeat = protocol::Heartbeat { deployments: deployments.clone(), idle: running.is_none(), kept };
         match agent.post::<protocol::Work>(&format!("/{id}/heartbeat"), &heartbeat).await {
-            Ok(work) => {
-                for waiting in work.validations {
-                    if validated.insert(waiting.validation_id) {
-                        let span = tracing::info_span!("validation", id = %waiting.validation_id);
-                        tokio::spawn(assignment::validate(Arc::clone(&agent), waiting).instrument(span));
-                    }
-                }
-                for id in work.over {
-                    limosa_engine::forget(&agent.config.data_dir, id).await;
-                }
-                if let (None, Some(given)) = (&running, work.migration) {
-                    running = Some(assignment::Running::start(Arc::clone(&agent), given));
-                }
-            }
+            Ok(work) => take(&agent, work, &mut running, &mut validated).await,
             Err(error) => tracing::warn!(%error, "the heartbeat failed"),
         }
     }
@@ -249,6 +236,27 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send)
         running.stop().await;
     }
     Ok(())
+}
+
+/// Begins what the server has for this agent, and forgets what is over.
+async fn take(
+    agent: &Arc<Agent>,
+    work: protocol::Work,
+    running: &mut Option<assignment::Running>,
+    validated: &mut HashSet<ValidationId>,
+) {
+    for waiting in work.validations {
+        if validated.insert(waiting.validation_id) {
+            let span = tracing::info_span!("validation", id = %waiting.validation_id);
+            tokio::spawn(assignment::validate(Arc::clone(agent), waiting).instrument(span));
+        }
+    }
+    for id in work.over {
+        limosa_engine::forget(&agent.config.data_dir, id).await;
+    }
+    if let (None, Some(given)) = (&running, work.migration) {
+        *running = Some(assignment::Running::start(Arc::clone(agent), given));
+    }
 }
 
 /// The source's URI for this work: the agent's own, or with the credentials that came with the request.

@@ -128,7 +128,7 @@ impl Metrics {
         registry.register("verified_documents", "Documents compared in this pass", self.verified.clone());
         registry.register("documents_to_verify", "Documents to compare in it", self.to_verify.clone());
         registry.register("verification_passes", "Passes over everything", self.passes.clone());
-        registry.register("dirty_documents", "Documents to be looked at again", self.dirty.clone());
+        registry.register("dirty_documents", "Documents to be checked again", self.dirty.clone());
         registry.register("repaired_documents", "Documents that differed and were repaired", self.repaired.clone());
     }
 

@@ -54,7 +54,7 @@ pub(crate) async fn hold(part: Part, failure: Failure, tracker: &Tracker, patien
     let waited = tracker.fails(part, &failure);
     if waited >= patience {
         tracker.gives_up();
-        let message = format!("{}; it was waited out for {} s", failure.message, waited.as_secs());
+        let message = format!("{}; still failing after {} s of retries", failure.message, waited.as_secs());
         return Err(Failure::new(failure.code, message));
     }
     tracing::warn!(?part, %failure, waited_seconds = waited.as_secs(), "waiting for its cause to be fixed");
@@ -89,7 +89,7 @@ mod tests {
         };
         assert!(began.elapsed() >= patience);
         assert_eq!(ended.code, ErrorCode::DestinationUnreachable);
-        assert!(ended.message.contains("nobody answers; it was waited out for "), "{}", ended.message);
+        assert!(ended.message.contains("nobody answers; still failing after "), "{}", ended.message);
     }
 
     #[tokio::test]

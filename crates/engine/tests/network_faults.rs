@@ -261,7 +261,7 @@ async fn patience_ends_with_what_happened_and_a_resume_goes_on() {
     match run.end().await {
         Outcome::Failed(Failure { code, message }) => {
             assert_eq!(code, ErrorCode::DestinationUnreachable, "{message}");
-            assert!(message.contains("it was waited out for"), "{message}");
+            assert!(message.contains("still failing after"), "{message}");
         }
         other => panic!("{other:?}"),
     }

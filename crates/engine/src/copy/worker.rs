@@ -16,7 +16,7 @@ use crate::{
     throttle::Throttle,
     tuning::ReadFrom,
 };
-use bson::{Document, Timestamp, doc};
+use bson::{Document, RawArrayBuf, Timestamp, doc};
 use limosa_model::{ErrorCode, Failure, Namespace};
 use std::{
     collections::HashSet,
@@ -277,19 +277,9 @@ impl Copier {
             let Some(slot) = free.pop() else {
                 return Err(Failure::new(ErrorCode::Internal, "more batches under way than slots").into());
             };
-            let (ns, array, metrics) = (range.ns.clone(), array.to_owned(), self.tracker.metrics.clone());
-            writes.spawn(
-                async move {
-                    let began = Instant::now();
-                    let written = match again {
-                        true => slot.refresh(&ns, &array).await,
-                        false => slot.insert(&ns, &array, in_transaction).await,
-                    };
-                    metrics.written(COPY, began.elapsed());
-                    (slot, written)
-                }
-                .in_current_span(),
-            );
+            let (copier, ns, array) = (self.clone(), range.ns.clone(), array.to_owned());
+            let write = async move { copier.write(slot, &ns, &array, again, in_transaction).await };
+            writes.spawn(write.in_current_span());
             self.throttle.rest(began.elapsed()).await;
             began = Instant::now();
         }
@@ -297,6 +287,24 @@ impl Copier {
             self.written(done, &range.ns, &mut free, sum).await?;
         }
         Ok(())
+    }
+
+    /// Writes one batch, and gives the slot back.
+    async fn write(
+        &self,
+        slot: Slot,
+        ns: &Namespace,
+        array: &RawArrayBuf,
+        again: bool,
+        in_transaction: bool,
+    ) -> (Slot, Result<Written, Failure>) {
+        let began = Instant::now();
+        let written = match again {
+            true => slot.refresh(ns, array).await,
+            false => slot.insert(ns, array, in_transaction).await,
+        };
+        self.tracker.metrics.written(COPY, began.elapsed());
+        (slot, written)
     }
 
     /// Takes an ended write in; returns whether it could be a transaction.

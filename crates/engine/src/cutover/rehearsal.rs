@@ -153,7 +153,7 @@ async fn counts(stage: &Stage, plan: &mut Plan) -> Result<(), Failure> {
         }
     }
     let (dirty, looking) = verifier.outstanding();
-    let mut would = format!("{dirty} documents are looked at again");
+    let mut would = format!("{dirty} documents are checked again");
     if !uneven.is_empty() && dirty == 0 {
         would = format!("{would}; {} are compared whole, since their numbers of documents differ", uneven.join(", "));
     }

@@ -149,7 +149,7 @@ pub(crate) async fn begin(
 pub(crate) async fn refusal(cluster: &Cluster) -> Result<Option<Finding>, Failure> {
     let lacking = cluster.privileges().await?.and_then(|all| all.lacking(privileges::TO_WRITE));
     Ok(lacking.map(|lacking| {
-        let evidence = format!("the user of the source can't write all that the way back needs: {lacking}");
+        let evidence = format!("the user of the source can't write all that the reverse migration needs: {lacking}");
         Finding::error(ErrorCode::InsufficientPrivileges, "source", evidence)
     }))
 }

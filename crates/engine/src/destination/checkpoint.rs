@@ -155,7 +155,7 @@ impl Store {
         if !former.is_empty()
             && let Err(error) = self.destination.db("admin").run_command(doc! {"killSessions": former}).await
         {
-            tracing::warn!(%error, "the former holder's sessions can't be ended; they lapse by themselves");
+            tracing::warn!(%error, "the former holder's sessions can't be ended; they end with the server's session timeout");
         }
         Ok(())
     }

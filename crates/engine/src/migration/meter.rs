@@ -157,7 +157,7 @@ impl Source<'_> {
         let found = match timeout(ANSWER_WITHIN, oplog_window::still_has(self.cluster, seen)).await {
             Ok(Ok(found)) => found,
             Ok(Err(failure)) => {
-                tracing::debug!(%failure, "the source's oplog can't be looked at");
+                tracing::debug!(%failure, "the source's oplog can't be read");
                 return Ok(false);
             }
             Err(_) => return Ok(false),

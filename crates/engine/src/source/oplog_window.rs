@@ -36,7 +36,7 @@ pub(crate) async fn watch(source: &Cluster, spool: &Spool, tracker: &Tracker, ev
                 let left = window(oplog, spool.read_until());
                 tracker.count(|p| p.oplog_window_seconds = left);
             }
-            Err(error) => tracing::debug!(%error, "the source's oplog can't be looked at"),
+            Err(error) => tracing::debug!(%error, "the source's oplog can't be read"),
         }
     }
 }

@@ -324,7 +324,7 @@ impl Verifier {
     pub fn disk_bytes(&self) -> Result<u64, Failure> {
         let dirty = &self.inner.notes.dirty;
         if dirty.bytes() > self.inner.most_bytes {
-            tracing::warn!(documents = dirty.len(), "too many documents wait to be looked at: all are compared again");
+            tracing::warn!(documents = dirty.len(), "too many documents wait to be checked: all are compared again");
             self.inner.notes.owe_a_pass()?;
         }
         Ok(dirty.bytes())

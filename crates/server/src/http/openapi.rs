@@ -85,7 +85,7 @@ pub(crate) fn document() -> &'static Value {
             "info": {
                 "title": "Limosa",
                 "version": env!("CARGO_PKG_VERSION"),
-                "description": "The Cloud Migration Service of the Atlas Administration API v2, and what Limosa has beside it.",
+                "description": "The Cloud Migration Service of the Atlas Administration API v2, and what Limosa adds to it.",
                 "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
             },
             "security": [{"DigestAuth": []}, {"ServiceAccounts": []}],

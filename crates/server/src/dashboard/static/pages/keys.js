@@ -28,7 +28,7 @@ export function keys(place, session) {
   }
 
   const revoke = (what, path) => ask({
-    title: `Revoke ${what}`, verb: "Revoke", dangerous: true, lines: ["Whoever uses it is shut out at once, sessions of this page included."],
+    title: `Revoke ${what}`, verb: "Revoke", dangerous: true, lines: ["Its users lose access at once, sessions of this dashboard included."],
     act: async () => {
       await call("DELETE", path);
       say(`${what} is revoked.`);
