@@ -1,10 +1,12 @@
 //! One piece of work under way: the engine, its reports, and the lease that it stands on.
 
 use crate::{Agent, http::HttpError, source_uri};
-use limosa_engine::{Claim, EngineReport, Outcome, Settings, Steering};
+use limosa_engine::{Claim, ControlHandle, EngineReport, Outcome, Settings};
 use limosa_model::{
     Epoch, ErrorCode, Failure, MigrationId, PhaseKind, Secret, ValidationId,
-    protocol::{ClusterFacts, Directive, MigrationAssignment, Ordered, Report, ValidationAssignment, ValidationReport},
+    protocol::{
+        ClusterFacts, Directive, MigrationAssignment, Report, ReportResponse, ValidationAssignment, ValidationReport,
+    },
 };
 use std::{
     sync::{
@@ -72,14 +74,14 @@ struct Reporter {
 }
 
 impl Reporter {
-    async fn send(&mut self, now: &EngineReport) -> Result<Ordered, HttpError> {
+    async fn send(&mut self, now: &EngineReport) -> Result<ReportResponse, HttpError> {
         let began = Instant::now();
         let path = format!("/{}/migrations/{}/report", self.agent.id, self.id);
         let EngineReport { phase, progress, failure, rehearsal, record, identities } = now.clone();
         let record = record.filter(|_| phase == PhaseKind::Complete).map(|record| *record);
         let destination = self.destination.clone();
         let report = Report { epoch: self.epoch, phase, progress, failure, rehearsal, destination, record, identities };
-        let ordered: Ordered = self.agent.post(&path, &report).await?;
+        let ordered: ReportResponse = self.agent.post(&path, &report).await?;
         self.destination = None;
         self.renewed = began;
         Ok(ordered)
@@ -94,7 +96,7 @@ impl Reporter {
 struct Work {
     engine: JoinHandle<Outcome>,
     reports: watch::Receiver<EngineReport>,
-    steering: Steering,
+    steering: ControlHandle,
     orders: watch::Sender<Directive>,
     /// The agent leaves: what the server orders counts no more.
     leaving: Arc<AtomicBool>,
@@ -117,7 +119,7 @@ impl Work {
             tokio::spawn(look.in_current_span());
         }
         let (sender, reports) = watch::channel(EngineReport::begin());
-        let steering = Steering::default();
+        let steering = ControlHandle::default();
         let (steered, receiver) = (steering.clone(), orders.subscribe());
         let engine = async move {
             match settings(&agent, &given) {
@@ -162,7 +164,7 @@ impl Work {
         }
     }
 
-    fn obey(&self, Ordered { directive, wishes }: Ordered) {
+    fn obey(&self, ReportResponse { directive, wishes }: ReportResponse) {
         self.steering.set(wishes);
         if !self.leaving.load(Ordering::SeqCst) {
             self.orders.send_if_modified(|held| std::mem::replace(held, directive) != directive);
@@ -198,7 +200,7 @@ async fn run(
 async fn report_stop(reporter: &mut Reporter, last: &EngineReport) {
     tracing::info!("the migration's engine was stopped");
     let told = tokio::time::timeout(LAST_WORD, reporter.send(last)).await;
-    if matches!(told, Ok(Ok(Ordered { directive: Directive::Cancel { .. }, .. }))) {
+    if matches!(told, Ok(Ok(ReportResponse { directive: Directive::Cancel { .. }, .. }))) {
         limosa_engine::forget(&reporter.agent.config.data_dir, reporter.id).await;
     }
 }
@@ -248,7 +250,7 @@ fn settings(agent: &Agent, given: &MigrationAssignment) -> Result<Settings, Fail
         recopies: given.recopies,
         data_dir: agent.config.data_dir.clone(),
         tuning: agent.config.tuning.clone(),
-        steering: Steering::default(),
+        steering: ControlHandle::default(),
         metrics: agent.metrics.clone(),
         reversal_from: given.reversal_from,
         claim,

@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod error;
+mod logging;
 mod profile;
 mod screen;
 mod terminal;

@@ -1,11 +1,7 @@
 //! The only place that prints: answers and events to stdout, everything for people to stderr.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
-use crate::{
-    args::{LogFormat, Output},
-    error::CliError,
-    terminal,
-};
+use crate::{args::Output, error::CliError, logging, terminal};
 use indicatif::{HumanBytes, HumanCount};
 use limosa_model::{
     ErrorCode, Finding, MigrationId, PhaseKind, Progress, Timestamp,
@@ -15,40 +11,14 @@ use limosa_model::{
 use serde::Serialize;
 use serde_json::Value;
 use std::{
-    fmt,
-    fs::OpenOptions,
-    io::{self, IsTerminal, Write},
-    os::unix::fs::OpenOptionsExt,
+    io::{self, Write},
     path::Path,
     process::ExitCode,
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
     time::{Duration, Instant},
 };
-use tracing::Subscriber;
-use tracing_subscriber::{
-    EnvFilter, Layer, Registry,
-    field::MakeExt,
-    filter::LevelFilter,
-    fmt::{
-        FmtContext, FormatEvent, FormatFields, MakeWriter,
-        format::{self, Writer},
-    },
-    layer::SubscriberExt,
-    registry::LookupSpan,
-    util::SubscriberInitExt,
-};
-
-/// Whether all that stderr gets is JSON: then what a person would be told is logged.
-static TELLS_BY_LOG: AtomicBool = AtomicBool::new(false);
 
 /// How much is shown of a text that someone else chose, in characters: a link token and a table are shorter.
 const SHOWN: usize = 100_000;
-
-/// How much a log's line has of one value, in characters.
-const LOGGED: usize = 10_000;
 
 /// Plain progress lines come no closer than this.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -254,7 +224,7 @@ pub(crate) fn print(text: &str) {
 
 /// A line for people.
 pub(crate) fn say(text: &str) {
-    if TELLS_BY_LOG.load(Ordering::Relaxed) {
+    if logging::is_json() {
         tracing::info!("{text}");
     } else {
         let _ = writeln!(io::stderr(), "{}", plain(text, SHOWN));
@@ -263,7 +233,7 @@ pub(crate) fn say(text: &str) {
 
 /// Why it ends.
 fn complain(text: &str) {
-    if TELLS_BY_LOG.load(Ordering::Relaxed) {
+    if logging::is_json() {
         tracing::error!("{text}");
     } else {
         say(&format!("error: {}", text.replace('\n', "\n  ")));
@@ -394,138 +364,9 @@ pub(crate) fn end(ended: Result<(), CliError>) -> ExitCode {
     ExitCode::from(error.exit_status())
 }
 
-fn filter() -> EnvFilter {
-    EnvFilter::try_from_env("LIMOSA_LOG").unwrap_or_else(|_| EnvFilter::new("info"))
-}
-
-/// Values as a log of lines has them: on one line, without what a terminal would act on.
-fn values() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static {
-    let value = format::debug_fn(|writer, field, value| {
-        let value = one_line(&format!("{value:?}"), LOGGED);
-        if field.name() == "message" { write!(writer, "{value}") } else { write!(writer, "{field}={value}") }
-    });
-    value.delimited(" ")
-}
-
-/// Lines of a log, to `writer`.
-fn lines<W>(format: LogFormat, ansi: bool, writer: W) -> Box<dyn Layer<Registry> + Send + Sync>
-where
-    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
-{
-    let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(ansi);
-    match format {
-        LogFormat::Text => layer.fmt_fields(values()).boxed(),
-        LogFormat::Json => layer.json().flatten_event(true).with_span_list(false).boxed(),
-    }
-}
-
-/// Logs to stderr.
-pub(crate) fn log(format: LogFormat) {
-    TELLS_BY_LOG.store(format == LogFormat::Json, Ordering::Relaxed);
-    let layer = lines(format, io::stderr().is_terminal(), io::stderr);
-    tracing_subscriber::registry().with(layer.with_filter(filter())).init();
-}
-
-/// Logs to a file, and what a person should know to stderr, unless the whole terminal is taken.
-pub(crate) fn log_to(file: &Path, format: LogFormat) -> Result<(), CliError> {
-    let opened = OpenOptions::new().create(true).append(true).mode(0o600).open(file);
-    let opened = opened.map_err(|e| CliError::File(file.to_owned(), e))?;
-    let to_file = lines(format, false, Mutex::new(opened));
-    tracing_subscriber::registry().with(to_file.with_filter(filter())).with(for_people(|| Beside)).init();
-    Ok(())
-}
-
-/// What a person should know, as lines.
-fn for_people<W: for<'a> MakeWriter<'a> + Send + Sync + 'static, S>(writer: W) -> impl Layer<S>
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-{
-    let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false).event_format(ForPeople);
-    layer.fmt_fields(values()).with_filter(LevelFilter::WARN)
-}
-
-/// A line for a person who looks at one migration: how bad it is, and what; neither when nor of which migration.
-struct ForPeople;
-
-impl<S, N> FormatEvent<S, N> for ForPeople
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(
-        &self,
-        ctx: &FmtContext<'_, S, N>,
-        mut line: Writer<'_>,
-        event: &tracing::Event<'_>,
-    ) -> fmt::Result {
-        write!(line, "{:>5} ", event.metadata().level())?;
-        ctx.format_fields(line.by_ref(), event)?;
-        writeln!(line)
-    }
-}
-
-/// Stderr, while it shows lines.
-struct Beside;
-
-impl Write for Beside {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if terminal::is_taken() { Ok(bytes.len()) } else { io::stderr().write(bytes) }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
-
-    #[derive(Clone, Default)]
-    struct Kept(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Kept {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().expect("is whole").extend(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn a_servers_message_writes_no_line_of_its_own_into_the_log() {
-        let hostile = "refused\u{1b}[2J\n2026-01-01T00:00:00Z  INFO limosa: complete\r\u{202e}";
-        let kept = Kept::default();
-        let writer = kept.clone();
-        let layer = lines(LogFormat::Text, false, move || writer.clone());
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
-            tracing::warn!(error = %hostile, reason = hostile, "told: {hostile}");
-        });
-        let text = String::from_utf8(kept.0.lock().expect("is whole").clone()).expect("is text");
-        let told = text.strip_suffix('\n').expect("is a line");
-        assert!(!told.chars().any(|c| c.is_control() || c == '\u{202e}'), "{text:?}");
-        assert!(told.contains("told: refused\\u{1b}[2J\\n2026") && told.contains("error=refused"), "{text:?}");
-    }
-
-    #[test]
-    fn a_person_is_shown_the_level_and_the_words_and_no_span() {
-        let kept = Kept::default();
-        let writer = kept.clone();
-        tracing::subscriber::with_default(
-            tracing_subscriber::registry().with(for_people(move || writer.clone())),
-            || {
-                let _span = tracing::info_span!("migration", id = 1).entered();
-                tracing::warn!(reason = "a full disk", "it waits");
-                tracing::info!("it continues");
-            },
-        );
-        let text = String::from_utf8(kept.0.lock().expect("is whole").clone()).expect("is text");
-        assert_eq!(text, " WARN it waits reason=\"a full disk\"\n");
-    }
 
     #[test]
     fn what_others_chose_is_shown_without_control_characters() {

@@ -3,7 +3,7 @@
 use crate::{
     destination::{collection_map::Target, delta::Delta, write_commands},
     mongo::raw_bson,
-    replication::batch::Window,
+    replication::batch::ChangeBatch,
     source::event::{self, Event},
 };
 use bson::RawDocument;
@@ -30,7 +30,7 @@ pub fn exact_deltas(reply: &RawDocument) -> usize {
 #[must_use]
 pub fn commands(reply: &RawDocument) -> usize {
     let target = Arc::new(Target::plain(Namespace::new("d", "c")));
-    let mut window = Window::new();
+    let mut window = ChangeBatch::new();
     for raw in event::events_of(reply).into_iter().flatten().flatten() {
         if let Some(event) = raw.as_document().and_then(Event::parse) {
             let _ = window.push(Arc::clone(&target), &event, false);

@@ -3,7 +3,7 @@
 /// What can fail on its own while the rest continues. Where several do, the first of this list is told: what is behind it
 /// in the list may only be its consequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
+pub(crate) enum Component {
     /// The source, asked every half second whether it answers.
     Source,
     /// The destination, asked the same.
@@ -27,4 +27,4 @@ pub(crate) enum Part {
 }
 
 /// How many there are.
-pub(crate) const PARTS: usize = Part::Look as usize + 1;
+pub(crate) const PARTS: usize = Component::Look as usize + 1;

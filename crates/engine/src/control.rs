@@ -1,31 +1,31 @@
 //! What a running engine is told besides its orders.
 
 use crate::throttle::Throttle;
-use limosa_model::cutover::Wishes;
+use limosa_model::cutover::RunOptions;
 use std::sync::Arc;
 use tokio::sync::watch;
 
 /// Held by whoever embeds the engine, and by the engine.
 #[derive(Clone, Debug)]
-pub struct Steering {
-    wishes: Arc<watch::Sender<Wishes>>,
+pub struct ControlHandle {
+    wishes: Arc<watch::Sender<RunOptions>>,
     throttle: Arc<Throttle>,
 }
 
-impl Default for Steering {
+impl Default for ControlHandle {
     fn default() -> Self {
-        Self { wishes: Arc::new(watch::Sender::new(Wishes::default())), throttle: Arc::default() }
+        Self { wishes: Arc::new(watch::Sender::new(RunOptions::default())), throttle: Arc::default() }
     }
 }
 
-impl Steering {
+impl ControlHandle {
     /// Says what is wanted from now on.
-    pub fn set(&self, wishes: Wishes) {
+    pub fn set(&self, wishes: RunOptions) {
         self.throttle.set(wishes.limits);
         self.wishes.send_replace(wishes);
     }
 
-    pub(crate) fn now(&self) -> Wishes {
+    pub(crate) fn now(&self) -> RunOptions {
         *self.wishes.borrow()
     }
 

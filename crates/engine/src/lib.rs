@@ -27,13 +27,13 @@ mod throttle;
 pub mod tuning;
 mod verify;
 
-pub use control::Steering;
+pub use control::ControlHandle;
 pub use metrics::Metrics;
 pub use verify::compare_clusters::{VerifyOptions, VerifyProgress};
 
 use limosa_model::{
     AgentId, Epoch, Failure, Finding, Identities, MigrationId, NamespaceFilter, PhaseKind, Progress, Secret,
-    cutover::{Rehearsal, TurningPoint},
+    cutover::{CutoverTime, Rehearsal},
     protocol,
     report::Record,
 };
@@ -66,11 +66,11 @@ pub struct Settings {
     /// How fast, how much, how long.
     pub tuning: Tuning,
     /// What it is told while it runs.
-    pub steering: Steering,
+    pub steering: ControlHandle,
     /// Where it counts; shared by all migrations of one process.
     pub metrics: Metrics,
     /// For a way back: nothing is copied, the destination is what the source was at this time.
-    pub reversal_from: Option<TurningPoint>,
+    pub reversal_from: Option<CutoverTime>,
     /// Whose it is, and what it may write.
     pub claim: Claim,
 }
@@ -156,7 +156,7 @@ pub fn kept_migrations(data_dir: &Path) -> Vec<MigrationId> {
 /// Removes what a run of this migration kept below its data directory. For one that nobody will continue with; a run that was
 /// cancelled or is complete has done so itself.
 pub async fn forget(data_dir: &Path, id: MigrationId) {
-    local_state::forget(data_dir, id).await;
+    local_state::remove(data_dir, id).await;
 }
 
 /// Everything to know before the migration starts; it can when none is an error. Writes nothing anywhere.

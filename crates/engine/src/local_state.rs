@@ -3,7 +3,7 @@
 
 use crate::Settings;
 use fjall::Database;
-use limosa_model::{ErrorCode, Failure, Identities, MigrationId, cutover::TurningPoint};
+use limosa_model::{ErrorCode, Failure, Identities, MigrationId, cutover::CutoverTime};
 use serde::{Deserialize, Serialize};
 use std::{
     fmt::Display,
@@ -49,7 +49,7 @@ pub(crate) fn notes(settings: &Settings) -> PathBuf {
 pub(crate) struct Known {
     pub identities: Identities,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub turning_point: Option<TurningPoint>,
+    pub turning_point: Option<CutoverTime>,
     pub complete: bool,
 }
 
@@ -92,7 +92,7 @@ fn trouble_of(data_dir: &Path, id: MigrationId) -> PathBuf {
 }
 
 /// Makes such a directory.
-pub(crate) fn make(dir: PathBuf) -> Result<PathBuf, Failure> {
+pub(crate) fn create_dir(dir: PathBuf) -> Result<PathBuf, Failure> {
     match create(&dir) {
         Ok(()) => Ok(dir),
         Err(e) => Err(Failure::new(ErrorCode::LocalStorage, format!("{}: {e}", dir.display()))),
@@ -157,7 +157,7 @@ pub(crate) fn migrations(data_dir: &Path) -> Vec<MigrationId> {
 }
 
 /// See [`crate::forget`]. Tasks of a run that still have it open let go of it in a moment; a leftover costs only disk.
-pub(crate) async fn forget(data_dir: &Path, id: MigrationId) {
+pub(crate) async fn remove(data_dir: &Path, id: MigrationId) {
     let _ = fs::remove_file(trouble_of(data_dir, id));
     for kind in [SPOOL, NOTES] {
         let dir = data_dir.join(kind).join(id.to_string());

@@ -1,7 +1,7 @@
 //! What is counted for whoever watches a migration host, over all migrations of one process. How far a migration is, its
 //! reports tell; here are the rates and times from which one sees why it goes as fast as it does.
 
-use crate::component::Part;
+use crate::component::Component;
 use bson::Timestamp;
 use limosa_model::Progress;
 use prometheus_client::{
@@ -153,17 +153,17 @@ impl Metrics {
         self.retries.get_or_create(&by).inc();
     }
 
-    pub(crate) fn waited(&self, part: Part) {
+    pub(crate) fn waited(&self, part: Component) {
         let part = match part {
-            Part::Reader => "reader",
-            Part::Applier => "applier",
-            Part::Source => "source",
-            Part::Destination => "destination",
-            Part::SourceCalls => "source calls",
-            Part::DestinationCalls => "destination calls",
-            Part::Majority => "majority",
-            Part::Pace => "pace",
-            Part::Scan | Part::Look => "verifier",
+            Component::Reader => "reader",
+            Component::Applier => "applier",
+            Component::Source => "source",
+            Component::Destination => "destination",
+            Component::SourceCalls => "source calls",
+            Component::DestinationCalls => "destination calls",
+            Component::Majority => "majority",
+            Component::Pace => "pace",
+            Component::Scan | Component::Look => "verifier",
         };
         self.waits.get_or_create(&OfPart { part }).inc();
     }

@@ -11,7 +11,7 @@ const NAMED: usize = 50;
 
 /// An index that the destination refused to build before the cutover.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Refused {
+pub(crate) struct RefusedIndex {
     pub name: String,
     /// Whether the reason lies in the index itself, so that a cutover can't complete. Another index that is only in its way
     /// as long as neither is unique is no such reason: the cutover builds it.
@@ -29,7 +29,7 @@ struct State {
     /// Collections of which something may be missing.
     suspects: BTreeSet<Namespace>,
     /// Why each is missing.
-    known: BTreeMap<(Namespace, String), Refused>,
+    known: BTreeMap<(Namespace, String), RefusedIndex>,
 }
 
 impl Missing {
@@ -51,13 +51,13 @@ impl Missing {
         state.suspects.insert(ns.clone());
         for name in names {
             let why = format!("dropped, since it refused a document; it is built again soon: {why}");
-            let refused = Refused { name: name.clone(), is_lasting: false, why };
+            let refused = RefusedIndex { name: name.clone(), is_lasting: false, why };
             state.known.insert((ns.clone(), name.clone()), refused);
         }
     }
 
     /// What was found of a collection when its indexes were brought to the source's.
-    pub fn found(&self, ns: &Namespace, refused: Vec<Refused>) {
+    pub fn found(&self, ns: &Namespace, refused: Vec<RefusedIndex>) {
         let mut state = self.state();
         state.known.retain(|(own, _), _| own != ns);
         state.known.extend(refused.into_iter().map(|one| ((ns.clone(), one.name.clone()), one)));
@@ -117,7 +117,7 @@ mod tests {
         let (missing, ns) = (Missing::default(), Namespace::new("app", "c"));
         missing.dropped(&ns, &["ab".to_owned()], "cannot index parallel arrays");
         assert!(missing.refusals().is_empty() && missing.listed().len() == 1);
-        let refused = |name: &str, is_lasting| Refused { name: name.to_owned(), is_lasting, why: "no".to_owned() };
+        let refused = |name: &str, is_lasting| RefusedIndex { name: name.to_owned(), is_lasting, why: "no".to_owned() };
         missing.found(&ns, vec![refused("twin", false), refused("hay", true)]);
         let found = missing.refusals();
         assert!(found.len() == 1 && found[0].evidence.contains("hay of app.c"), "{found:?}");

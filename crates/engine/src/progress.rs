@@ -3,7 +3,7 @@
 
 use crate::{
     EngineReport,
-    component::{PARTS, Part},
+    component::{Component, PARTS},
     lag::{Lag, WORTH_TELLING},
     metrics::Metrics,
     missing_indexes::Missing,
@@ -26,7 +26,7 @@ const ORDER_WAITS: Duration = Duration::from_secs(5);
 
 /// Shared by all parts of one migration.
 #[derive(Clone, Debug)]
-pub(crate) struct Tracker {
+pub(crate) struct ProgressTracker {
     state: Arc<Mutex<State>>,
     reports: watch::Sender<EngineReport>,
     pub metrics: Metrics,
@@ -49,7 +49,7 @@ struct State {
     gave_up: bool,
 }
 
-impl Tracker {
+impl ProgressTracker {
     pub fn new(reports: watch::Sender<EngineReport>, metrics: Metrics) -> Self {
         let state = State {
             report: EngineReport::begin(),
@@ -70,12 +70,12 @@ impl Tracker {
     }
 
     /// Changes counters; they are published with the next [`Self::publish`].
-    pub fn count(&self, change: impl FnOnce(&mut Progress)) {
+    pub fn update(&self, change: impl FnOnce(&mut Progress)) {
         change(&mut self.state().report.progress);
     }
 
     /// Enters a phase and tells at once.
-    pub fn enter(&self, phase: PhaseKind, failure: Option<Failure>) {
+    pub fn enter_phase(&self, phase: PhaseKind, failure: Option<Failure>) {
         {
             let mut state = self.state();
             state.report.phase = phase;
@@ -110,12 +110,12 @@ impl Tracker {
     }
 
     /// Notes that a part fails; returns for how long it has done nothing else.
-    pub fn fails(&self, part: Part, failure: &Failure) -> Duration {
-        self.fails_since(part, Instant::now(), failure)
+    pub fn record_failure(&self, part: Component, failure: &Failure) -> Duration {
+        self.record_failure_since(part, Instant::now(), failure)
     }
 
     /// The same of what began earlier.
-    pub fn fails_since(&self, part: Part, since: Instant, failure: &Failure) -> Duration {
+    pub fn record_failure_since(&self, part: Component, since: Instant, failure: &Failure) -> Duration {
         let mut state = self.state();
         let since = state.failing[part as usize].as_ref().map_or(since, |(known, _)| *known.min(&since));
         state.failing[part as usize] = Some((since, failure.clone()));
@@ -124,12 +124,12 @@ impl Tracker {
     }
 
     /// Notes that a part does its work.
-    pub fn works(&self, part: Part) {
+    pub fn clear_failure(&self, part: Component) {
         self.state().failing[part as usize] = None;
     }
 
     /// What was waited out for the whole patience isn't waited out again by whoever hears of it next.
-    pub fn gives_up(&self) {
+    pub fn give_up(&self) {
         self.state().gave_up = true;
     }
 
@@ -175,7 +175,7 @@ impl Tracker {
         let follows = matches!(state.report.phase, PhaseKind::CatchingUp | PhaseKind::Synced);
         let stands = state.lag.stands(read, now);
         let too_slow = if follows { state.pace.too_slow(now, lag, stands) } else { None };
-        state.failing[Part::Pace as usize] = too_slow;
+        state.failing[Component::Pace as usize] = too_slow;
     }
 
     /// Whether no part of it has failed for longer than a hiccup.

@@ -7,7 +7,7 @@
 //! | passes when someone fixes its cause | a server that is down, a full disk, a changed password, a revoked role | the migration waits, says what for, and continues automatically; for the whole patience (24 h unless set) |
 //! | doesn't pass | lost history, a refused document, differing data | the migration has failed, with everything kept for a resume |
 
-use crate::{component::Part, progress::Tracker};
+use crate::{component::Component, progress::ProgressTracker};
 use limosa_model::Failure;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -45,15 +45,20 @@ impl Backoff {
 }
 
 /// Waits out what someone may fix. `Err` when waiting is of no use, or was for too long without anything working.
-pub(crate) async fn hold(part: Part, failure: Failure, tracker: &Tracker, patience: Duration) -> Result<(), Failure> {
+pub(crate) async fn wait_until_fixed(
+    part: Component,
+    failure: Failure,
+    tracker: &ProgressTracker,
+    patience: Duration,
+) -> Result<(), Failure> {
     // An outage that a part has waited out for the whole patience isn't waited out again by another.
     if !failure.code.is_operator_fixable() || tracker.has_given_up() {
         return Err(failure);
     }
     tracker.metrics.waited(part);
-    let waited = tracker.fails(part, &failure);
+    let waited = tracker.record_failure(part, &failure);
     if waited >= patience {
-        tracker.gives_up();
+        tracker.give_up();
         let message = format!("{}; still failing after {} s of retries", failure.message, waited.as_secs());
         return Err(Failure::new(failure.code, message));
     }
@@ -70,10 +75,10 @@ mod tests {
     use limosa_model::ErrorCode;
     use tokio::sync::watch;
 
-    fn tracker() -> (Tracker, watch::Receiver<EngineReport>) {
+    fn tracker() -> (ProgressTracker, watch::Receiver<EngineReport>) {
         let begin = EngineReport::begin();
         let (sender, receiver) = watch::channel(begin);
-        (Tracker::new(sender, Metrics::default()), receiver)
+        (ProgressTracker::new(sender, Metrics::default()), receiver)
     }
 
     #[tokio::test]
@@ -83,7 +88,7 @@ mod tests {
         let down = Failure::new(ErrorCode::DestinationUnreachable, "nobody answers");
         let began = Instant::now();
         let ended = loop {
-            if let Err(failure) = hold(Part::Applier, down.clone(), &tracker, patience).await {
+            if let Err(failure) = wait_until_fixed(Component::Applier, down.clone(), &tracker, patience).await {
                 break failure;
             }
         };
@@ -97,8 +102,10 @@ mod tests {
         let (tracker, _reports) = tracker();
         let down = Failure::new(ErrorCode::SourceUnreachable, "nobody answers");
         for _ in 0..4 {
-            hold(Part::Reader, down.clone(), &tracker, Duration::from_millis(300)).await.expect("waits");
-            tracker.works(Part::Reader);
+            wait_until_fixed(Component::Reader, down.clone(), &tracker, Duration::from_millis(300))
+                .await
+                .expect("waits");
+            tracker.clear_failure(Component::Reader);
         }
     }
 
@@ -106,6 +113,9 @@ mod tests {
     async fn what_no_one_can_fix_ends_at_once() {
         let (tracker, _reports) = tracker();
         let lost = Failure::new(ErrorCode::HistoryLost, "gone");
-        assert_eq!(hold(Part::Reader, lost.clone(), &tracker, Duration::from_secs(60)).await, Err(lost));
+        assert_eq!(
+            wait_until_fixed(Component::Reader, lost.clone(), &tracker, Duration::from_secs(60)).await,
+            Err(lost)
+        );
     }
 }

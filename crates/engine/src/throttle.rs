@@ -30,14 +30,14 @@ pub(crate) struct Reads {
 #[derive(Debug, Default)]
 pub(crate) struct Throttle {
     limits: watch::Sender<Limits>,
-    read: Pace,
-    write: Pace,
+    read: RateLimiter,
+    write: RateLimiter,
     strain: AtomicU32,
 }
 
 /// What a load level means for the copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Effort {
+struct LoadProfile {
     /// Workers, as a share of those configured: numerator and denominator.
     workers: (usize, usize),
     /// `insert`s under way for each worker.
@@ -46,7 +46,7 @@ struct Effort {
     rest: u32,
 }
 
-impl Effort {
+impl LoadProfile {
     fn of(limits: &Limits) -> Self {
         let (workers, in_flight, rest) = match u8::from(limits.load_level) {
             1 => ((0, 1), 1, 1),
@@ -78,8 +78,8 @@ impl Throttle {
         });
     }
 
-    fn effort(&self) -> Effort {
-        Effort::of(&self.limits.borrow())
+    fn effort(&self) -> LoadProfile {
+        LoadProfile::of(&self.limits.borrow())
     }
 
     /// How many copy workers there may ever be, where `configured` are the normal number.
@@ -88,8 +88,8 @@ impl Throttle {
     }
 
     /// Waits until copy worker number `worker` is to work, where `configured` are the normal number.
-    pub async fn admitted(&self, worker: usize, configured: usize) {
-        let admits = |limits: &Limits| worker < Effort::of(limits).workers(configured);
+    pub async fn wait_until_enabled(&self, worker: usize, configured: usize) {
+        let admits = |limits: &Limits| worker < LoadProfile::of(limits).workers(configured);
         let _ = self.limits.subscribe().wait_for(admits).await;
     }
 
@@ -99,12 +99,12 @@ impl Throttle {
     }
 
     /// Waits until the source may be read again; `bytes` were just read.
-    pub async fn has_read(&self, bytes: usize) {
+    pub async fn charge_read(&self, bytes: usize) {
         self.pay(&self.read, bytes).await;
     }
 
     /// Waits until the destination may be written to again; `bytes` were just written.
-    pub async fn has_written(&self, bytes: usize) {
+    pub async fn charge_write(&self, bytes: usize) {
         self.pay(&self.write, bytes).await;
     }
 
@@ -118,15 +118,15 @@ impl Throttle {
         self.wear_off(&self.read).await;
     }
 
-    async fn pay(&self, pace: &Pace, bytes: usize) {
+    async fn pay(&self, pace: &RateLimiter, bytes: usize) {
         pace.account().take(bytes, Instant::now());
         self.wear_off(pace).await;
     }
 
-    async fn wear_off(&self, pace: &Pace) {
+    async fn wear_off(&self, pace: &RateLimiter) {
         let mut limits = self.limits.subscribe();
         loop {
-            let wait = pace.account().settle(Instant::now());
+            let wait = pace.account().accrue(Instant::now());
             if wait.is_zero() {
                 return;
             }
@@ -146,57 +146,57 @@ impl Throttle {
     }
 
     /// A cluster suffers, or no longer does: rests double, or halve.
-    pub fn suffers(&self, suffers: bool) {
+    pub fn report_overload(&self, report_overload: bool) {
         let now = self.strain.load(Ordering::Relaxed);
-        let next = if suffers { (now * 2).clamp(1, GREATEST_STRAIN) } else { now / 2 };
+        let next = if report_overload { (now * 2).clamp(1, GREATEST_STRAIN) } else { now / 2 };
         self.strain.store(next, Ordering::Relaxed);
     }
 
     /// Whether it goes slower for a cluster's sake.
-    pub fn is_strained(&self) -> bool {
+    pub fn is_overloaded(&self) -> bool {
         self.strain.load(Ordering::Relaxed) > 0
     }
 }
 
 /// A rate that is paid for afterwards: what was taken becomes debt, and nobody takes more before it is worn off.
 #[derive(Debug)]
-struct Pace(Mutex<Account>);
+struct RateLimiter(Mutex<TokenBucket>);
 
 #[derive(Debug)]
-struct Account {
+struct TokenBucket {
     bytes_per_second: Option<f64>,
     debt: f64,
     at: Instant,
 }
 
-impl Default for Pace {
+impl Default for RateLimiter {
     fn default() -> Self {
-        Self(Mutex::new(Account { bytes_per_second: None, debt: 0.0, at: Instant::now() }))
+        Self(Mutex::new(TokenBucket { bytes_per_second: None, debt: 0.0, at: Instant::now() }))
     }
 }
 
-impl Pace {
-    fn account(&self) -> MutexGuard<'_, Account> {
+impl RateLimiter {
+    fn account(&self) -> MutexGuard<'_, TokenBucket> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set(&self, mbps: Option<u32>) {
         let mut account = self.account();
-        account.settle(Instant::now());
+        account.accrue(Instant::now());
         account.bytes_per_second = mbps.map(|mbps| f64::from(mbps) * 125_000.0);
     }
 }
 
-impl Account {
+impl TokenBucket {
     fn take(&mut self, bytes: usize, now: Instant) {
-        self.settle(now);
+        self.accrue(now);
         if self.bytes_per_second.is_some() {
             self.debt += bytes as f64;
         }
     }
 
     /// How long until nothing is owed, if the rate stays.
-    fn settle(&mut self, now: Instant) -> Duration {
+    fn accrue(&mut self, now: Instant) -> Duration {
         let Some(rate) = self.bytes_per_second else {
             (self.debt, self.at) = (0.0, now);
             return Duration::ZERO;
@@ -214,23 +214,23 @@ mod tests {
     #[test]
     fn what_was_taken_is_worn_off_at_the_rate() {
         let start = Instant::now();
-        let mut account = Account { bytes_per_second: Some(1e6), debt: 0.0, at: start };
+        let mut account = TokenBucket { bytes_per_second: Some(1e6), debt: 0.0, at: start };
         account.take(3_000_000, start);
-        assert_eq!(account.settle(start), Duration::from_secs(3));
-        assert_eq!(account.settle(start + Duration::from_secs(2)), Duration::from_secs(1));
-        assert_eq!(account.settle(start + Duration::from_secs(9)), Duration::ZERO);
+        assert_eq!(account.accrue(start), Duration::from_secs(3));
+        assert_eq!(account.accrue(start + Duration::from_secs(2)), Duration::from_secs(1));
+        assert_eq!(account.accrue(start + Duration::from_secs(9)), Duration::ZERO);
         // Time in which nothing was taken isn't saved up.
         account.take(1_000_000, start + Duration::from_secs(60));
-        assert_eq!(account.settle(start + Duration::from_secs(60)), Duration::from_secs(1));
+        assert_eq!(account.accrue(start + Duration::from_secs(60)), Duration::from_secs(1));
         account.bytes_per_second = None;
-        assert_eq!(account.settle(start + Duration::from_secs(60)), Duration::ZERO);
+        assert_eq!(account.accrue(start + Duration::from_secs(60)), Duration::ZERO);
     }
 
     #[test]
     fn higher_levels_go_harder() {
         let at = |level: u8| {
             let level = level.try_into().expect("a level");
-            Effort::of(&Limits { load_level: level, ..Limits::default() })
+            LoadProfile::of(&Limits { load_level: level, ..Limits::default() })
         };
         let workers: Vec<usize> = (1..=5).map(|level| at(level).workers(4)).collect();
         assert_eq!(workers, [1, 2, 4, 6, 8]);
@@ -241,11 +241,11 @@ mod tests {
     #[test]
     fn strain_doubles_and_wears_off() {
         let throttle = Throttle::default();
-        (0..9).for_each(|_| throttle.suffers(true));
+        (0..9).for_each(|_| throttle.report_overload(true));
         assert_eq!(throttle.strain.load(Ordering::Relaxed), GREATEST_STRAIN);
-        (0..4).for_each(|_| throttle.suffers(false));
-        assert!(throttle.is_strained());
-        throttle.suffers(false);
-        assert!(!throttle.is_strained());
+        (0..4).for_each(|_| throttle.report_overload(false));
+        assert!(throttle.is_overloaded());
+        throttle.report_overload(false);
+        assert!(!throttle.is_overloaded());
     }
 }

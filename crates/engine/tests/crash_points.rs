@@ -6,7 +6,7 @@ use futures::{StreamExt, stream};
 use limosa_engine::{Settings, failpoint};
 use limosa_model::{
     PhaseKind,
-    cutover::{CutoverOptions, Wishes},
+    cutover::{CutoverOptions, RunOptions},
     protocol::Directive,
 };
 use limosa_testkit::{
@@ -60,7 +60,7 @@ impl Hazards {
         let mut settings = settings(source, destination, dir.path());
         settings.filter.include = vec![format!("{db}.*").parse().expect("a pattern")];
         let cutover = CutoverOptions { block_source_writes, ..CutoverOptions::default() };
-        settings.steering.set(Wishes { cutover, ..Wishes::default() });
+        settings.steering.set(RunOptions { cutover, ..RunOptions::default() });
         let scope = match name {
             failpoint::INDEXES_BUILT | failpoint::UNIQUE_PREPARED | failpoint::UNIQUE_MADE => format!("{db}.beta"),
             _ => settings.migration_id.to_string(),
@@ -74,7 +74,7 @@ impl Hazards {
             run.order(Directive::CutOver);
             self.die(name, armed, run).await;
             settings.epoch = settings.epoch.next();
-            settings.steering.set(Wishes::default());
+            settings.steering.set(RunOptions::default());
             self.finish(Run::start(&settings), &settings, &db, acknowledged).await;
             return;
         }

@@ -5,7 +5,7 @@ use bson::{Document, doc};
 use limosa_engine::{Outcome, failpoint};
 use limosa_model::{
     ErrorCode, PhaseKind,
-    cutover::{CutoverOptions, Wishes},
+    cutover::{CutoverOptions, RunOptions},
     protocol::Directive,
 };
 use limosa_testkit::compare;
@@ -63,7 +63,7 @@ async fn a_rehearsed_cutover_blocks_the_source_and_an_application_waits_as_long_
     assert_eq!(before.rehearsal, None);
     let indexes = async || to.database("app").run_command(doc! {"listIndexes": "a"}).await.expect("lists").to_string();
     let listed = indexes().await;
-    steering.set(Wishes { cutover: BLOCK, rehearsal: 1, ..Wishes::default() });
+    steering.set(RunOptions { cutover: BLOCK, rehearsal: 1, ..RunOptions::default() });
     let rehearsal = run.rehearsed(1).await;
     assert!(rehearsal.would_complete && rehearsal.findings.is_empty(), "{rehearsal:?}");
     let steps: Vec<&str> = rehearsal.steps.iter().map(|s| s.step.as_str()).collect();
@@ -95,12 +95,12 @@ async fn a_cutover_that_fails_lets_the_source_write_again() {
     seed(&from).await;
     let dir = tempfile::tempdir().expect("a directory");
     let mut settings = settings(&source, &destination, dir.path());
-    settings.steering.set(Wishes { cutover: BLOCK, ..Wishes::default() });
+    settings.steering.set(RunOptions { cutover: BLOCK, ..RunOptions::default() });
     let mut run = Run::start(&settings);
     run.reach(PhaseKind::Synced).await;
     // Somebody else's collection: nothing that Limosa may remove.
     to.database("app").collection("theirs").insert_one(doc! {"_id": 1}).await.expect("inserts");
-    settings.steering.set(Wishes { cutover: BLOCK, rehearsal: 1, ..Wishes::default() });
+    settings.steering.set(RunOptions { cutover: BLOCK, rehearsal: 1, ..RunOptions::default() });
     let rehearsal = run.rehearsed(1).await;
     assert!(!rehearsal.would_complete && rehearsal.findings[0].subject == "app.theirs", "{rehearsal:?}");
     run.order(Directive::CutOver);
@@ -150,7 +150,7 @@ async fn after_50_000_writes_on_the_destination_the_way_back_leads_to_the_same()
     let dir = tempfile::tempdir().expect("a directory");
     let forth = settings(&source, &destination, dir.path());
     let reversible = CutoverOptions { block_source_writes: true, reversible: true };
-    forth.steering.set(Wishes { cutover: reversible, ..Wishes::default() });
+    forth.steering.set(RunOptions { cutover: reversible, ..RunOptions::default() });
     let record = Run::start(&forth).cut_over_and_tell().await.record.expect("is told");
     let turning_point = record.turning_point.expect("there is a way back");
     let app = to.database("app");
@@ -168,7 +168,7 @@ async fn after_50_000_writes_on_the_destination_the_way_back_leads_to_the_same()
         source_uri: forth.destination_uri.clone(),
         destination_uri: forth.source_uri.clone(),
         reversal_from: Some(turning_point),
-        steering: limosa_engine::Steering::default(),
+        steering: limosa_engine::ControlHandle::default(),
         ..forth.clone()
     };
     let mut run = Run::start(&back);
@@ -212,7 +212,7 @@ async fn an_engine_that_dies_at_any_step_is_succeeded_by_one_that_is_synced_agai
     seed(&from).await;
     let dir = tempfile::tempdir().expect("a directory");
     let mut settings = settings(&source, &destination, dir.path());
-    settings.steering.set(Wishes { cutover: BLOCK, ..Wishes::default() });
+    settings.steering.set(RunOptions { cutover: BLOCK, ..RunOptions::default() });
     let writes = from.database("app").collection("a");
     for (n, step) in failpoint::STEPS_NOTED.into_iter().enumerate() {
         let armed = failpoint::arm(step, settings.migration_id);

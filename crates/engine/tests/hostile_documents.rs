@@ -339,7 +339,7 @@ async fn a_unique_value_that_is_taken_for_the_moment_is_written_after_the_others
     let dir = tempfile::tempdir().expect("a directory");
     let forth = settings(&source, &destination, dir.path());
     let cutover = limosa_model::cutover::CutoverOptions { reversible: true, ..Default::default() };
-    forth.steering.set(limosa_model::cutover::Wishes { cutover, ..Default::default() });
+    forth.steering.set(limosa_model::cutover::RunOptions { cutover, ..Default::default() });
     let report = Run::start(&forth).cut_over_and_tell().await;
     let turning_point = report.record.expect("is told").turning_point;
     let mut back = settings(&destination, &source, dir.path());

@@ -3,7 +3,7 @@
 
 use crate::support::{Pair, Run, fail_command, hold_reads, index_names, indexes_of, settings, until};
 use bson::{Document, doc};
-use limosa_model::{ErrorCode, PhaseKind, cutover::Wishes, protocol::Directive};
+use limosa_model::{ErrorCode, PhaseKind, cutover::RunOptions, protocol::Directive};
 use limosa_testkit::{ReplicaSet, compare};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -107,7 +107,7 @@ async fn an_index_that_the_destination_does_not_know_is_found_before_anything_is
     // Migrated all the same: said at once, and by a rehearsal; a cutover is refused, and in the server's own words.
     let mut run = Run::start(&settings);
     run.reach(PhaseKind::Synced).await;
-    settings.steering.set(Wishes { rehearsal: 1, ..Wishes::default() });
+    settings.steering.set(RunOptions { rehearsal: 1, ..RunOptions::default() });
     let rehearsal = run.rehearsed(1).await;
     let foreseen = rehearsal.findings.iter().find(|f| f.code == ErrorCode::IndexBuildFailed);
     assert!(foreseen.is_some_and(|f| f.is_error() && f.evidence.contains("hay")), "{rehearsal:?}");

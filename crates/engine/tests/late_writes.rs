@@ -2,7 +2,7 @@
 
 use crate::support::{Pair, Run, fail_command, metric, settings, until};
 use bson::{Document, doc};
-use limosa_model::{ErrorCode, PhaseKind, cutover::Wishes, protocol::Directive};
+use limosa_model::{ErrorCode, PhaseKind, cutover::RunOptions, protocol::Directive};
 use limosa_testkit::compare;
 use mongodb::Client;
 use std::time::Duration;
@@ -38,7 +38,7 @@ async fn a_rehearsal_under_load_ends_and_names_the_writes_and_the_writers() {
     run.reach(PhaseKind::Synced).await;
     let writer = update_arrays(&source.uri()).await;
     run.count(|p| p.documents_refetched > 100).await;
-    settings.steering.set(Wishes { rehearsal: 1, ..Wishes::default() });
+    settings.steering.set(RunOptions { rehearsal: 1, ..RunOptions::default() });
     let rehearsal = run.rehearsed(1).await;
     writer.abort();
     assert!(!rehearsal.would_complete && rehearsal.steps.len() == 5, "{rehearsal:?}");
@@ -48,7 +48,7 @@ async fn a_rehearsal_under_load_ends_and_names_the_writes_and_the_writers() {
     assert!(written.evidence.contains("a second") && written.evidence.contains("shop at 127.0.0.1:"), "{written:?}");
     // With nobody writing it is quiet.
     let quiet = async |number: u32, run: &mut Run| {
-        settings.steering.set(Wishes { rehearsal: number, ..Wishes::default() });
+        settings.steering.set(RunOptions { rehearsal: number, ..RunOptions::default() });
         run.rehearsed(number).await.findings.is_empty()
     };
     let mut number = 1;

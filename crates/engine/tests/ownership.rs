@@ -5,7 +5,7 @@ use bson::{Document, doc};
 use limosa_engine::{Outcome, Settings, failpoint};
 use limosa_model::{
     MigrationId, PhaseKind,
-    cutover::{CutoverOptions, TurningPoint, Wishes},
+    cutover::{CutoverOptions, CutoverTime, RunOptions},
     protocol::Directive,
 };
 use limosa_testkit::compare;
@@ -326,7 +326,7 @@ async fn a_reverse_migration_that_nothing_proves_writes_nothing_to_the_source() 
     let dir = tempfile::tempdir().expect("a directory");
     let forth = settings(&source, &destination, dir.path());
     let reversible = CutoverOptions { block_source_writes: false, reversible: true };
-    forth.steering.set(Wishes { cutover: reversible, ..Wishes::default() });
+    forth.steering.set(RunOptions { cutover: reversible, ..RunOptions::default() });
     let record = Run::start(&forth).cut_over_and_tell().await.record.expect("is told");
     let point = record.turning_point.expect("there is one");
     let hostile = limosa_testkit::ReplicaSet::start().await.expect("starts");
@@ -335,7 +335,7 @@ async fn a_reverse_migration_that_nothing_proves_writes_nothing_to_the_source() 
         source_uri: forth.destination_uri.clone(),
         destination_uri: forth.source_uri.clone(),
         reversal_from: Some(point),
-        steering: limosa_engine::Steering::default(),
+        steering: limosa_engine::ControlHandle::default(),
         ..another(&forth, dir.path())
     };
     let not_asked = {
@@ -343,7 +343,7 @@ async fn a_reverse_migration_that_nothing_proves_writes_nothing_to_the_source() 
         settings.claim.allow_reverse = false;
         settings
     };
-    let earlier = TurningPoint { time: point.time - 100, ..point };
+    let earlier = CutoverTime { time: point.time - 100, ..point };
     let cases = [
         ("without --allow-reverse", not_asked),
         ("from another cluster", Settings { source_uri: limosa_model::Secret::new(hostile.uri()), ..back.clone() }),

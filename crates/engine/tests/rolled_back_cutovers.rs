@@ -4,7 +4,7 @@ use crate::support::{Pair, Run, fail_command, indexes_of, settings};
 use bson::doc;
 use limosa_model::{
     ErrorCode, PhaseKind,
-    cutover::{CutoverOptions, Wishes},
+    cutover::{CutoverOptions, RunOptions},
     protocol::Directive,
 };
 use limosa_testkit::{ReplicaSet, compare};
@@ -30,7 +30,7 @@ async fn a_cutover_ends_on_request_wherever_it_is() {
     seed(&from).await;
     let dir = tempfile::tempdir().expect("a directory");
     let settings = settings(&source, &destination, dir.path());
-    settings.steering.set(Wishes { cutover: BLOCK, ..Wishes::default() });
+    settings.steering.set(RunOptions { cutover: BLOCK, ..RunOptions::default() });
     let mut run = Run::start(&settings);
     for (n, held) in ["collMod", "listCollections", "listIndexes"].into_iter().enumerate() {
         run.reach_quietly(PhaseKind::Synced).await;
@@ -39,12 +39,12 @@ async fn a_cutover_ends_on_request_wherever_it_is() {
         run.order(Directive::CutOver);
         run.reach(if n == 0 { PhaseKind::Finalizing } else { PhaseKind::CuttingOver }).await;
         tokio::time::sleep(Duration::from_millis(500)).await;
-        settings.steering.set(Wishes { cutover: BLOCK, abort_cutover: true, ..Wishes::default() });
+        settings.steering.set(RunOptions { cutover: BLOCK, abort_cutover: true, ..RunOptions::default() });
         let wanted = run.wait_until(|r| r.phase == PhaseKind::Synced && r.failure.is_some());
         let back = timeout(PROMPTLY, wanted).await.unwrap_or_else(|_| panic!("{held} holds it up"));
         assert_eq!(back.failure.map(|f| f.code), Some(ErrorCode::CutoverAborted), "{held}");
         // It has been heard.
-        settings.steering.set(Wishes { cutover: BLOCK, ..Wishes::default() });
+        settings.steering.set(RunOptions { cutover: BLOCK, ..RunOptions::default() });
         run.order(Directive::Run);
         from.database("app").collection("u").insert_one(doc! {"u": -1 - n as i32}).await.expect("nothing is blocked");
         let u = indexes_of(&to, "app", "u").await.pop().expect("has two");
@@ -100,7 +100,7 @@ async fn a_view_that_the_destination_refuses_is_rehearsed_and_named() {
     let settings = settings(&source, &destination, dir.path());
     let mut run = Run::start(&settings);
     run.reach(PhaseKind::Synced).await;
-    settings.steering.set(Wishes { rehearsal: 1, ..Wishes::default() });
+    settings.steering.set(RunOptions { rehearsal: 1, ..RunOptions::default() });
     let rehearsal = run.rehearsed(1).await;
     let refused: Vec<_> = rehearsal.findings.iter().filter(|f| f.is_error()).collect();
     assert!(refused.len() == 1 && refused[0].subject == "app.odd", "{rehearsal:?}");
@@ -130,7 +130,7 @@ async fn a_destination_that_may_not_make_indexes_unique_is_rehearsed_and_builds_
     let settings = settings(&source, &destination, dir.path());
     let mut run = Run::start(&settings);
     run.reach(PhaseKind::Synced).await;
-    settings.steering.set(Wishes { rehearsal: 1, ..Wishes::default() });
+    settings.steering.set(RunOptions { rehearsal: 1, ..RunOptions::default() });
     let rehearsal = run.rehearsed(1).await;
     let foreseen = rehearsal.findings.iter().find(|f| f.code == ErrorCode::UniqueBuiltAtCutover);
     assert!(rehearsal.would_complete && foreseen.is_some(), "{rehearsal:?}");

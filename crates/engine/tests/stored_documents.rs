@@ -9,7 +9,7 @@ use bson::{Bson, Document, doc};
 use limosa_engine::{Metrics, Settings, failpoint};
 use limosa_model::{
     MigrationId, PhaseKind,
-    cutover::{CutoverOptions, Wishes},
+    cutover::{CutoverOptions, RunOptions},
     protocol::Directive,
 };
 use mongodb::Client;
@@ -175,7 +175,7 @@ async fn names_of_stored_documents_and_of_metrics_stay() {
         Settings { migration_id: id, data_dir: two.path().to_owned(), drop_destination_data: true, ..replaced.clone() };
     settings.claim.replaces = vec![replaced.migration_id];
     let cutover = CutoverOptions { block_source_writes: true, reversible: true };
-    settings.steering.set(Wishes { cutover, ..Wishes::default() });
+    settings.steering.set(RunOptions { cutover, ..RunOptions::default() });
     let planned = failpoint::arm(failpoint::PLANNED, id);
     let mut second = Run::start(&settings);
     run.end().await;

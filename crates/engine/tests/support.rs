@@ -46,7 +46,7 @@ pub fn settings(source: &ReplicaSet, destination: &ReplicaSet, dir: &std::path::
         recopies: 0,
         data_dir: dir.to_owned(),
         tuning: limosa_engine::Tuning::default(),
-        steering: limosa_engine::Steering::default(),
+        steering: limosa_engine::ControlHandle::default(),
         metrics: limosa_engine::Metrics::default(),
         reversal_from: None,
         claim: limosa_engine::Claim { allow_reverse: true, ..limosa_engine::Claim::default() },

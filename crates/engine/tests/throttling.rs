@@ -2,7 +2,7 @@
 
 use crate::support::{Pair, Run, settings};
 use bson::{Document, doc};
-use limosa_model::{Limits, PhaseKind, cutover::Wishes};
+use limosa_model::{Limits, PhaseKind, cutover::RunOptions};
 use limosa_testkit::{ReplicaSet, compare};
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ async fn a_bound_is_kept_and_takes_effect_while_it_runs() {
     let dir = tempfile::tempdir().expect("a directory");
     let slow = Limits { max_destination_write_mbps: Some(1), ..Limits::default() };
     let settings = settings(&source, &destination, dir.path());
-    settings.steering.set(Wishes { limits: slow, ..Wishes::default() });
+    settings.steering.set(RunOptions { limits: slow, ..RunOptions::default() });
     let mut run = Run::start(&settings);
     run.reach(PhaseKind::Copying).await;
     let began = Instant::now();
@@ -28,7 +28,7 @@ async fn a_bound_is_kept_and_takes_effect_while_it_runs() {
         assert!(copied <= most, "{copied} documents of a kilobyte after {:?}", began.elapsed());
     }
     assert_eq!(run.report().phase, PhaseKind::Copying);
-    settings.steering.set(Wishes::default());
+    settings.steering.set(RunOptions::default());
     run.cut_over().await;
     assert!(began.elapsed() < Duration::from_secs(60), "the bound was not lifted: {:?}", began.elapsed());
     compare(&from, &to, &["slow"]).await.expect("equal");

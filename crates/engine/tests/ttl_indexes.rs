@@ -3,7 +3,7 @@
 use crate::support::{Pair, Run, fail_command, index_names, indexes_of, metric, settings, until};
 use bson::{Document, doc};
 use limosa_engine::failpoint;
-use limosa_model::{ErrorCode, PhaseKind, cutover::Wishes, protocol::Directive};
+use limosa_model::{ErrorCode, PhaseKind, cutover::RunOptions, protocol::Directive};
 use limosa_testkit::ReplicaSet;
 use mongodb::Client;
 
@@ -117,7 +117,7 @@ async fn indexes_that_expire_are_built_on_5_0_before_the_cutover() {
     // It expires from now on, under its name.
     app.run_command(doc! {"dropIndexes": "c", "index": "p"}).await.expect("drops");
     index(doc! {"key": {"p": 1}, "name": "p", "expireAfterSeconds": 7_200}).await;
-    settings.steering.set(Wishes { rehearsal: 1, ..Wishes::default() });
+    settings.steering.set(RunOptions { rehearsal: 1, ..RunOptions::default() });
     let rehearsal = run.rehearsed(1).await;
     assert!(rehearsal.would_complete, "{rehearsal:?}");
     run.cut_over().await;

@@ -2,7 +2,7 @@
 
 use crate::support::{Pair, Run, metric, settings};
 use bson::{Document, doc};
-use limosa_model::{Limits, PhaseKind, cutover::Wishes};
+use limosa_model::{Limits, PhaseKind, cutover::RunOptions};
 use limosa_testkit::{ReplicaSet, compare};
 use mongodb::Client;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ async fn a_pass_over_the_source_keeps_to_its_bound_and_a_cutover_does_not_wait_f
     run.reach(PhaseKind::Synced).await;
     // A megabyte a second: the reads of one pass take six seconds, and its rest more.
     let slow = Limits { max_source_read_mbps: Some(8), ..Limits::default() };
-    settings.steering.set(Wishes { limits: slow, ..Wishes::default() });
+    settings.steering.set(RunOptions { limits: slow, ..RunOptions::default() });
     let passes = run.report().progress.verification_passes;
     run.count(|p| p.verification_passes > passes).await;
     // One may have been under way when the bound was set.

@@ -4,7 +4,7 @@ use crate::support::{Pair, Run, settings};
 use bson::{Document, doc};
 use futures::TryStreamExt;
 use limosa_engine::{Outcome, failpoint};
-use limosa_model::{AgentId, Epoch, ErrorCode, PhaseKind, cutover::Wishes, protocol::Directive};
+use limosa_model::{AgentId, Epoch, ErrorCode, PhaseKind, cutover::RunOptions, protocol::Directive};
 use limosa_testkit::{compare, workload::Workload};
 use mongodb::{Client, Collection};
 
@@ -228,7 +228,7 @@ async fn another_order_of_a_capped_collection_is_found_told_and_mended_by_the_cu
     let mut run = Run::start(&settings);
     run.reach(PhaseKind::Synced).await;
     let rehearse = async |run: &mut Run, number: u32| {
-        settings.steering.set(Wishes { rehearsal: number, ..Wishes::default() });
+        settings.steering.set(RunOptions { rehearsal: number, ..RunOptions::default() });
         run.rehearsed(number).await
     };
     let first = rehearse(&mut run, 1).await;

@@ -4,7 +4,7 @@ use crate::support::{Pair, Run, settings};
 use bson::{Document, doc};
 use limosa_model::{
     ErrorCode, PhaseKind, Secret,
-    cutover::{CutoverOptions, Wishes},
+    cutover::{CutoverOptions, RunOptions},
     protocol::Directive,
 };
 use limosa_testkit::{ReplicaSet, compare};
@@ -23,7 +23,7 @@ async fn an_open_transaction_is_named_and_nobody_else_waits_for_it() {
     from.database("app").collection("a").insert_many((0..10).map(|n| doc! {"_id": n})).await.expect("inserts");
     let dir = tempfile::tempdir().expect("a directory");
     let settings = settings(&source, &destination, dir.path());
-    settings.steering.set(Wishes { cutover: BLOCK, ..Wishes::default() });
+    settings.steering.set(RunOptions { cutover: BLOCK, ..RunOptions::default() });
     let mut run = Run::start(&settings);
     run.reach(PhaseKind::Synced).await;
     let teller = Client::with_uri_str(format!("{}&appName=teller", source.uri())).await.expect("a client");
@@ -33,7 +33,7 @@ async fn an_open_transaction_is_named_and_nobody_else_waits_for_it() {
     accounts.insert_one(doc! {"_id": "open"}).session(&mut session).await.expect("inserts");
     tokio::time::sleep(Duration::from_millis(1_100)).await;
 
-    settings.steering.set(Wishes { cutover: BLOCK, rehearsal: 1, ..Wishes::default() });
+    settings.steering.set(RunOptions { cutover: BLOCK, rehearsal: 1, ..RunOptions::default() });
     let rehearsal = run.rehearsed(1).await;
     let foreseen = rehearsal.findings.iter().find(|f| f.code == ErrorCode::WriteBlockRefused);
     assert!(foreseen.is_some_and(|f| f.evidence.contains("teller")), "{rehearsal:?}");
@@ -78,7 +78,7 @@ async fn a_user_who_may_not_block_writes_is_ready_again_at_once() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut settings = settings(&source, &destination, dir.path());
     settings.source_uri = Secret::new(source.uri_with(Some(("mover", "mover"))));
-    settings.steering.set(Wishes { cutover: BLOCK, ..Wishes::default() });
+    settings.steering.set(RunOptions { cutover: BLOCK, ..RunOptions::default() });
     let mut run = Run::start(&settings);
     run.reach(PhaseKind::Synced).await;
     run.order(Directive::CutOver);
@@ -86,7 +86,7 @@ async fn a_user_who_may_not_block_writes_is_ready_again_at_once() {
     let failure = back.await.expect("is ready again").failure.expect("says why");
     assert_eq!(failure.code, ErrorCode::WriteBlockRefused, "{failure}");
     assert!(failure.message.contains("setUserWriteBlockMode"), "{failure}");
-    settings.steering.set(Wishes::default());
+    settings.steering.set(RunOptions::default());
     run.order(Directive::Run);
     run.reach_quietly(PhaseKind::Synced).await;
     run.cut_over().await;

@@ -20,7 +20,7 @@ pub struct CutoverOptions {
 /// What the control plane tells a running engine besides its directive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Wishes {
+pub struct RunOptions {
     /// How to cut over.
     pub cutover: CutoverOptions,
     /// The number of the rehearsal that is wanted; one that was carried out already is not again.
@@ -34,7 +34,8 @@ pub struct Wishes {
 /// The cluster time on the destination at which a cutover was complete: where the reverse migration begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct TurningPoint {
+#[schema(as = TurningPoint)]
+pub struct CutoverTime {
     /// Seconds.
     pub time: u32,
     /// Within the second.
@@ -48,7 +49,7 @@ pub struct Reversal {
     /// The migration that it reverses.
     pub of: MigrationId,
     /// From when on.
-    pub from: TurningPoint,
+    pub from: CutoverTime,
 }
 
 /// Where a rehearsal is.

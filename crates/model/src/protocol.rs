@@ -7,10 +7,10 @@
 //! |---|---|---|
 //! | `POST /api/limosa/v1/agents` | [`Join`] | 200 [`Joined`] |
 //! | `POST /api/limosa/v1/agents/{agentId}/heartbeat` | [`Heartbeat`] | 200 [`Work`] |
-//! | `POST /api/limosa/v1/agents/{agentId}/migrations/{id}/report` | [`Report`] | 200 [`Ordered`] |
+//! | `POST /api/limosa/v1/agents/{agentId}/migrations/{id}/report` | [`Report`] | 200 [`ReportResponse`] |
 //! | `POST /api/limosa/v1/agents/{agentId}/validations/{id}/report` | [`ValidationReport`] | 200 `{}` |
 
-use crate::cutover::{Rehearsal, TurningPoint, Wishes};
+use crate::cutover::{CutoverTime, Rehearsal, RunOptions};
 use crate::plain::{MESSAGE, NAME, make_plain};
 use crate::progress::NAMESPACES;
 use crate::report::Record;
@@ -155,7 +155,7 @@ pub struct MigrationAssignment {
     /// Where it begins, if it is a reverse migration: from that time on, what is to be written is read, and what is to be
     /// read is written.
     #[serde(default)]
-    pub reversal_from: Option<TurningPoint>,
+    pub reversal_from: Option<CutoverTime>,
     /// The migration that a reverse migration leads back from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reversal_of: Option<MigrationId>,
@@ -273,12 +273,12 @@ impl ValidationReport {
 /// The server's answer to [`Report`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Ordered {
+pub struct ReportResponse {
     /// What to do.
     pub directive: Directive,
     /// And how.
     #[serde(default)]
-    pub wishes: Wishes,
+    pub wishes: RunOptions,
 }
 
 /// What the control plane wants of a running migration.

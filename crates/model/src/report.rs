@@ -2,7 +2,7 @@
 
 use crate::{
     Finding, Migration, PhaseKind, Progress,
-    cutover::{CutoverOptions, TurningPoint},
+    cutover::{CutoverOptions, CutoverTime},
     verification::{Difference, NamespaceVerification},
 };
 use serde::{Deserialize, Serialize};
@@ -39,7 +39,7 @@ pub struct Record {
     pub cutover_steps: Vec<CutoverStep>,
     /// Where the reverse migration begins, if there is to be one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub turning_point: Option<TurningPoint>,
+    pub turning_point: Option<CutoverTime>,
 }
 
 /// One namespace of a finished migration.

@@ -2,7 +2,7 @@
 
 use crate::{
     AgentId, Epoch, ErrorCode, Failure, GroupId, Identities, Limits, MigrationId, NamespaceFilter, Progress, Timestamp,
-    cutover::{CutoverOptions, Rehearsal, Reversal, Wishes},
+    cutover::{CutoverOptions, Rehearsal, Reversal, RunOptions},
     progress::Waiting,
     protocol::Directive,
     wire::live_migration::HostnameSchemaType,
@@ -305,7 +305,7 @@ pub struct Migration {
     pub reversal: Option<Reversal>,
     /// What it carries from phase to phase.
     #[serde(default)]
-    pub carried: Carried,
+    pub carried: Bookkeeping,
     /// What was heard of its agent last; absent before the first claim.
     #[serde(default)]
     pub heard: Option<Heard>,
@@ -314,7 +314,7 @@ pub struct Migration {
 /// What must outlive a change of phase or of agent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Carried {
+pub struct Bookkeeping {
     /// Until when the cutover is possible: set when it was synced first, whatever phase an agent's restart leads through.
     pub cutover_by: Option<Timestamp>,
     /// How many seconds before that the user was warned last.
@@ -386,16 +386,16 @@ impl Migration {
     }
 
     /// Whether no agent will ever take it up again.
-    pub fn is_over_for_good(&self) -> bool {
+    pub fn is_terminal(&self) -> bool {
         let kind = self.phase.kind();
         kind.is_final() && !kind.may_resume() && !self.carried.to_remove
     }
 
     /// What the agent receives besides its directive.
-    pub fn wishes(&self) -> Wishes {
+    pub fn wishes(&self) -> RunOptions {
         let rehearsal = self.rehearsal.as_ref().map_or(0, |rehearsal| rehearsal.number);
         let abort_cutover = self.carried.abort_cutover;
-        Wishes { cutover: self.cutover, rehearsal, limits: self.limits, abort_cutover }
+        RunOptions { cutover: self.cutover, rehearsal, limits: self.limits, abort_cutover }
     }
 
     /// What the agent that reports with `agent` and `epoch` is to do next.

@@ -7,7 +7,8 @@ use utoipa::ToSchema;
 /// How two documents of one `_id` differ where they differ first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub enum Departure {
+#[schema(as = Departure)]
+pub enum DifferenceKind {
     /// The destination lacks it.
     Missing,
     /// The source lacks it.
@@ -20,7 +21,7 @@ pub enum Departure {
     FieldOrder,
 }
 
-impl Departure {
+impl DifferenceKind {
     /// For people.
     pub fn words(self) -> &'static str {
         match self {
@@ -41,7 +42,7 @@ pub struct Difference {
     #[schema(value_type = Object)]
     pub id: Value,
     /// What is the matter.
-    pub departure: Departure,
+    pub departure: DifferenceKind,
     /// The first field that differs, where both sides have the document.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub path: Option<String>,

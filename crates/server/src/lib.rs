@@ -26,7 +26,7 @@ pub use bootstrap::Bootstrap;
 pub use error::ServerError;
 pub use http::connections::MOST_CONNECTIONS;
 pub use key_rotation::rotate_key;
-pub use notify::{NotifyConfig, NotifyError, try_out};
+pub use notify::{NotifyConfig, NotifyError, send_test};
 pub use rate_limits::RequestLimits;
 
 use axum::{ServiceExt, body::Body, http::Request};
@@ -192,7 +192,7 @@ impl Server {
     /// Serves until `shutdown`; requests under way are finished, and people are told of what happened until then.
     pub async fn serve_until(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), ServerError> {
         let ticking = tokio::spawn(deadlines::tick(Arc::clone(&self.app)));
-        let telling = self.notify.map(|config| tokio::spawn(notify::tell(Arc::clone(&self.app), config)));
+        let telling = self.notify.map(|config| tokio::spawn(notify::run(Arc::clone(&self.app), config)));
         let app = Arc::clone(&self.app);
         let handle = Handle::new();
         let stopping = tokio::spawn({

@@ -171,7 +171,7 @@ async fn what_happens_is_told_once_and_tried_until_it_is_taken() {
 async fn a_test_message_tells_which_way_works() {
     let dir = tempfile::tempdir().expect("a directory");
     let (mail, letters) = mail_server().await;
-    let results = limosa_server::try_out(&config(dir.path(), "http://127.0.0.1:1/hook-with-a-token", &mail)).await;
+    let results = limosa_server::send_test(&config(dir.path(), "http://127.0.0.1:1/hook-with-a-token", &mail)).await;
     let results = results.expect("is configured");
     assert_eq!(results.iter().map(|(_, done)| done.is_ok()).collect::<Vec<_>>(), [false, true], "{results:?}");
     assert!(!format!("{results:?}").contains("with-a-token"), "{results:?}");

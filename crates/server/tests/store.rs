@@ -1,7 +1,7 @@
 //! What a data directory holds from one start to the next.
 
 use crate::support::{Answer, TestServer};
-use limosa_model::{PhaseKind, cutover::TurningPoint, report::Record};
+use limosa_model::{PhaseKind, cutover::CutoverTime, report::Record};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::{fs, path::Path, time::Duration};
@@ -45,7 +45,7 @@ async fn a_sources_password_goes_once_nothing_makes_the_migration_go_on() {
     // The way back has them from the one that it belongs to.
     agent.report(&migration, PhaseKind::Synced, Some(0)).await;
     server.call(Method::PUT, &format!("{migration}/cutover"), None).await;
-    let record = Record { turning_point: Some(TurningPoint { time: 1, increment: 1 }), ..Record::default() };
+    let record = Record { turning_point: Some(CutoverTime { time: 1, increment: 1 }), ..Record::default() };
     assert_eq!(agent.completes(&migration, record).await.status, 200);
     assert_eq!(server.count(KEPT), 1, "the way back's only");
     assert_eq!(server.get(&format!("{}/report", own(&migration))).await.status, 200);

@@ -4,7 +4,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use limosa_model::{
     AgentId, DeploymentId, Epoch, ErrorCode, Failure, PhaseKind, Progress, Secret, digest,
     protocol::{
-        Deployment, Directive, Heartbeat, Join, Joined, MigrationAssignment, Ordered, Report, SECRET_HEADER,
+        Deployment, Directive, Heartbeat, Join, Joined, MigrationAssignment, Report, ReportResponse, SECRET_HEADER,
         ValidationReport, Work,
     },
     report::Record,
@@ -442,6 +442,6 @@ impl TestAgent<'_> {
         let report =
             Report { epoch: self.epoch, phase, progress, failure, rehearsal, destination, record, identities: None };
         let path = format!("/{}/migrations/{id}/report", self.id);
-        self.post::<Ordered>(&path, &report).await.directive
+        self.post::<ReportResponse>(&path, &report).await.directive
     }
 }

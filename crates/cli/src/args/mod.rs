@@ -105,7 +105,7 @@ pub(crate) enum Cutover {
 
 /// Which two clusters.
 #[derive(Args)]
-pub(crate) struct Ends {
+pub(crate) struct EndpointArgs {
     /// The cluster to read: mongodb://… or mongodb+srv://…
     #[arg(long, value_name = "URI", env = "LIMOSA_SOURCE_URI", hide_env_values = true, value_parser = secret)]
     pub source: Secret,
@@ -143,7 +143,7 @@ impl Namespaces {
 #[derive(Args)]
 pub(crate) struct Migrate {
     #[command(flatten)]
-    pub ends: Ends,
+    pub ends: EndpointArgs,
     /// Where everything is kept that is needed to continue after an interruption
     #[arg(long, value_name = "DIR", default_value = "./.limosa")]
     pub state_dir: PathBuf,
@@ -181,7 +181,7 @@ pub(crate) struct Migrate {
 #[derive(Args)]
 pub(crate) struct Check {
     #[command(flatten)]
-    pub ends: Ends,
+    pub ends: EndpointArgs,
     /// What stdout gets
     #[arg(long, value_enum, default_value = "text")]
     pub output: Output,

@@ -21,12 +21,12 @@ pub(crate) async fn run(given: args::Check) -> Result<(), CliError> {
 }
 
 /// Everything to know before. Writes nothing.
-pub(crate) async fn preflight(ends: &args::Ends, id: MigrationId) -> Vec<Finding> {
+pub(crate) async fn preflight(ends: &args::EndpointArgs, id: MigrationId) -> Vec<Finding> {
     limosa_engine::preflight(&settings(ends, id)).await
 }
 
 /// What the engine is to look at.
-pub(super) fn settings(ends: &args::Ends, id: MigrationId) -> Settings {
+pub(super) fn settings(ends: &args::EndpointArgs, id: MigrationId) -> Settings {
     Settings {
         migration_id: id,
         epoch: Epoch(0),
@@ -38,7 +38,7 @@ pub(super) fn settings(ends: &args::Ends, id: MigrationId) -> Settings {
         recopies: 0,
         data_dir: std::env::temp_dir(),
         tuning: limosa_engine::Tuning::default(),
-        steering: limosa_engine::Steering::default(),
+        steering: limosa_engine::ControlHandle::default(),
         metrics: limosa_engine::Metrics::default(),
         reversal_from: None,
         claim: limosa_engine::Claim { replaces: ends.replaces.clone(), ..limosa_engine::Claim::default() },

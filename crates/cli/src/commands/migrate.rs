@@ -8,8 +8,9 @@ use super::{
     rerun,
 };
 use crate::{
-    args::{Ends, Migrate},
+    args::{EndpointArgs, Migrate},
     error::CliError,
+    logging,
     profile::{Profile, write_private},
     ui::{self, Event, Ui},
 };
@@ -80,7 +81,7 @@ async fn migrate(given: &Migrate, ui: &mut Ui) -> Result<(), CliError> {
         }
     }
     let state = State::open(&given.state_dir, &given.ends).await?;
-    ui::log_to(&given.state_dir.join("limosa.log"), given.log.log_format)?;
+    logging::log_to(&given.state_dir.join("limosa.log"), given.log.log_format)?;
     let server = server(given)?;
     // The state directory proved it to be the cluster that it was.
     server.know_cluster(DESTINATION, &given.ends.destination)?;
@@ -237,7 +238,7 @@ struct Belongs {
 
 impl State {
     /// Creates or takes over the directory; refuses one that is in use or was begun with other clusters.
-    async fn open(dir: &Path, ends: &Ends) -> Result<Self, CliError> {
+    async fn open(dir: &Path, ends: &EndpointArgs) -> Result<Self, CliError> {
         let error = |e| CliError::File(dir.to_owned(), e);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(error)?;
         let lock = File::create(dir.join("lock")).map_err(error)?;

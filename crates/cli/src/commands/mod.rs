@@ -23,7 +23,7 @@ pub(crate) use migration_handle::MigrationHandle;
 use crate::{
     args::{self, Arguments, Command},
     error::CliError,
-    ui,
+    logging, ui,
 };
 use std::io;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -50,7 +50,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), CliError> {
             Command::Verify(given) => verify::run(given).await,
             Command::Migrations(given) => migrations::run(given).await,
             Command::Server(given) => {
-                ui::log(given.log.log_format);
+                logging::log(given.log.log_format);
                 server::run(given).await
             }
             Command::RotateKey { data_dir } => {
@@ -59,7 +59,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), CliError> {
                 Ok(())
             }
             Command::Agent(given) => {
-                ui::log(given.log.log_format);
+                logging::log(given.log.log_format);
                 agent::run(given).await
             }
             Command::Clusters(given) => clusters::run(given).await,

@@ -7,7 +7,7 @@ use std::path::Path;
 /// Every channel is tried, whatever becomes of the others.
 pub(crate) async fn test(file: &Path) -> Result<(), CliError> {
     let mut failed = None;
-    for (channel, done) in limosa_server::try_out(&NotifyConfig::read(file)?).await? {
+    for (channel, done) in limosa_server::send_test(&NotifyConfig::read(file)?).await? {
         match done {
             Ok(()) => ui::print(&format!("{channel}: taken")),
             Err(error) => {

@@ -5,7 +5,7 @@
 
 use crate::{
     destination::{
-        checkpoint::Term,
+        checkpoint::ElectionId,
         fenced_session::{FencedSession, WriteError},
         time_series,
         write_commands::{inserts, needs_exact_insert, restores},
@@ -29,7 +29,7 @@ const MOST_MILLIS: i64 = 30_000;
 
 /// One `insert` under way at a time.
 #[derive(Clone)]
-pub(crate) struct Slot(pub FencedSession);
+pub(crate) struct CopyBatchWriter(pub FencedSession);
 
 /// What a batch came to.
 #[derive(Debug)]
@@ -37,16 +37,16 @@ pub(crate) struct Written {
     pub documents: u64,
     pub bytes: u64,
     /// The terms in which it was acknowledged.
-    pub terms: HashSet<Term>,
+    pub terms: HashSet<ElectionId>,
     /// Whether a transaction can write to the collection.
     pub in_transaction: bool,
 }
 
-enum Refused {
+enum CopyError {
     /// Try again.
     Transient(Error),
     /// One of the documents is there. What was before it may have been written, in this term.
-    Duplicate(Option<Term>),
+    Duplicate(Option<ElectionId>),
     /// What was refused is quoted in a reply that can't be read: there is text in it that isn't UTF-8.
     Unreadable(Error),
     /// The reply, or the batch, would be too large.
@@ -72,7 +72,7 @@ impl<'a> Pending<'a> {
     }
 }
 
-impl Slot {
+impl CopyBatchWriter {
     /// The cluster that it writes to.
     pub fn destination(&self) -> &Cluster {
         self.0.destination()
@@ -110,15 +110,15 @@ impl Slot {
         &self,
         ns: &Namespace,
         batch: Vec<&'a RawDocument>,
-        refused: Refused,
+        refused: CopyError,
         pending: &mut Pending<'a>,
     ) -> Result<(), Failure> {
         match refused {
-            Refused::NoTransaction => {
+            CopyError::NoTransaction => {
                 pending.written.in_transaction = false;
                 pending.batches.push(batch);
             }
-            Refused::Duplicate(term) if batch.len() > 1 => {
+            CopyError::Duplicate(term) if batch.len() > 1 => {
                 pending.written.terms.extend(term);
                 let missing = self.missing(ns, &batch).await?;
                 if missing.len() < batch.len() {
@@ -129,7 +129,7 @@ impl Slot {
                 }
             }
             // Found out by looking, since the reply can't tell.
-            Refused::Unreadable(error) => {
+            CopyError::Unreadable(error) => {
                 let missing = self.missing(ns, &batch).await?;
                 match (missing.len() < batch.len(), batch.len() > 1) {
                     (true, _) => pending.batches.extend((!missing.is_empty()).then_some(missing)),
@@ -137,27 +137,27 @@ impl Slot {
                     (false, false) => return Err(self.destination().failure(&error)),
                 }
             }
-            Refused::Duplicate(_) => {}
-            Refused::TooLarge(_) if batch.len() > 1 => {
+            CopyError::Duplicate(_) => {}
+            CopyError::TooLarge(_) if batch.len() > 1 => {
                 let (left, right) = batch.split_at(batch.len() / 2);
                 pending.batches.extend([right.to_vec(), left.to_vec()]);
             }
-            Refused::Transient(error) if pending.backoff.wait().await => {
+            CopyError::Transient(error) if pending.backoff.wait().await => {
                 tracing::debug!(%error, %ns, "a batch is sent again");
                 // Nothing conflicts with a copy but the size of it: a cache may be too full for so many keys at once.
                 let is_conflict = error::code(&error) == Some(codes::WRITE_CONFLICT);
                 let most = if is_conflict { batch.len().div_ceil(2) } else { batch.len() };
                 pending.batches.extend(batch.chunks(most).rev().map(<[_]>::to_vec));
             }
-            Refused::Transient(error) | Refused::TooLarge(error) => return Err(self.destination().failure(&error)),
-            Refused::Failed(failure)
+            CopyError::Transient(error) | CopyError::TooLarge(error) => return Err(self.destination().failure(&error)),
+            CopyError::Failed(failure)
                 if !pending.mixed_allowed
                     && time_series::allow_mixed_schema(self.destination(), ns, &failure.message).await? =>
             {
                 pending.mixed_allowed = true;
                 pending.batches.push(batch);
             }
-            Refused::Failed(failure) => return Err(failure),
+            CopyError::Failed(failure) => return Err(failure),
         }
         Ok(())
     }
@@ -179,50 +179,50 @@ impl Slot {
                     let message = format!("{ns} refused an update: {}", refused.message);
                     return Err(error::refused(refused.code, message));
                 }
-                written.terms.extend(Term::of(&reply));
+                written.terms.extend(ElectionId::of(&reply));
             }
         }
         Ok(())
     }
 
     /// What became of a command outside of a transaction that failed as a whole.
-    fn sort(&self, error: Error) -> Refused {
+    fn sort(&self, error: Error) -> CopyError {
         match error::code(&error) {
-            _ if error::is_transient(&error) => Refused::Transient(error),
-            None if error::is_unreadable(&error) => Refused::Unreadable(error),
+            _ if error::is_transient(&error) => CopyError::Transient(error),
+            None if error::is_unreadable(&error) => CopyError::Unreadable(error),
             Some(code) => self.sort_command(code, error),
-            None => Refused::Failed(self.destination().failure(&error)),
+            None => CopyError::Failed(self.destination().failure(&error)),
         }
     }
 
-    fn sort_command(&self, code: i32, error: Error) -> Refused {
+    fn sort_command(&self, code: i32, error: Error) -> CopyError {
         match code {
-            codes::BSON_OBJECT_TOO_LARGE | codes::TRANSACTION_TOO_LARGE_FOR_CACHE => Refused::TooLarge(error),
-            codes::OPERATION_NOT_SUPPORTED_IN_TRANSACTION => Refused::NoTransaction,
-            _ => Refused::Failed(self.destination().failure(&error)),
+            codes::BSON_OBJECT_TOO_LARGE | codes::TRANSACTION_TOO_LARGE_FOR_CACHE => CopyError::TooLarge(error),
+            codes::OPERATION_NOT_SUPPORTED_IN_TRANSACTION => CopyError::NoTransaction,
+            _ => CopyError::Failed(self.destination().failure(&error)),
         }
     }
 
-    async fn insert_fenced(&self, ns: &Namespace, batch: &[&RawDocument]) -> Result<Option<Term>, Refused> {
+    async fn insert_fenced(&self, ns: &Namespace, batch: &[&RawDocument]) -> Result<Option<ElectionId>, CopyError> {
         let command = command(ns, batch, doc! {"ordered": true}).map_err(|e| self.sort(e))?;
         self.fenced(ns, command).await
     }
 
     /// Runs one write in a transaction with the fence.
-    async fn fenced(&self, ns: &Namespace, command: RawDocumentBuf) -> Result<Option<Term>, Refused> {
+    async fn fenced(&self, ns: &Namespace, command: RawDocumentBuf) -> Result<Option<ElectionId>, CopyError> {
         // What was acknowledged may be rolled back; the range knows by its term.
         let done = self.0.transact(vec![(ns.clone(), command)], WriteConcern::nodes(1)).await;
-        done.map(|replies| replies.last().and_then(Term::of)).map_err(|refused| match refused {
-            WriteError::Transient(error) => Refused::Transient(error),
+        done.map(|replies| replies.last().and_then(ElectionId::of)).map_err(|refused| match refused {
+            WriteError::Transient(error) => CopyError::Transient(error),
             WriteError::Command(code, error) => self.sort_command(code, error),
             WriteError::Writes(reply) => refusal(ns, &reply),
-            WriteError::Unreadable(error) => Refused::Unreadable(error),
-            WriteError::Failed(failure) => Refused::Failed(failure),
+            WriteError::Unreadable(error) => CopyError::Unreadable(error),
+            WriteError::Failed(failure) => CopyError::Failed(failure),
         })
     }
 
-    async fn insert_plainly(&self, ns: &Namespace, batch: &[&RawDocument]) -> Result<Option<Term>, Refused> {
-        self.0.check().await.map_err(Refused::Failed)?;
+    async fn insert_plainly(&self, ns: &Namespace, batch: &[&RawDocument]) -> Result<Option<ElectionId>, CopyError> {
+        self.0.check().await.map_err(CopyError::Failed)?;
         // Ordered: a reply that told of every document that is there, with its `_id`, could be larger than the server can
         // send, and it would close the connection instead.
         let options = doc! {"ordered": true, "writeConcern": {"w": 1}, "maxTimeMS": MOST_MILLIS};
@@ -235,7 +235,7 @@ impl Slot {
     }
 
     /// The same where one of the documents can't be inserted plainly.
-    async fn insert_exactly(&self, ns: &Namespace, batch: &[&RawDocument]) -> Result<Option<Term>, Refused> {
+    async fn insert_exactly(&self, ns: &Namespace, batch: &[&RawDocument]) -> Result<Option<ElectionId>, CopyError> {
         let mut term = None;
         for (_, mut command) in inserts(ns, batch).map_err(|e| self.sort(e))? {
             command.append(cstr!("writeConcern"), rawdoc! {"w": 1});
@@ -243,7 +243,7 @@ impl Slot {
             let reply = self.destination().db(&ns.db).run_raw_command(command).await.map_err(|e| self.sort(e))?;
             match judged(ns, &reply) {
                 // Those that aren't there were inserted: nothing of this is ordered.
-                Ok(told) | Err(Refused::Duplicate(told)) => term = told,
+                Ok(told) | Err(CopyError::Duplicate(told)) => term = told,
                 Err(refused) => return Err(refused),
             }
         }
@@ -251,20 +251,20 @@ impl Slot {
     }
 
     /// Runs one write in a transaction with the fence, again where it passes by itself.
-    pub(super) async fn write(&self, ns: &Namespace, command: RawDocumentBuf) -> Result<Option<Term>, Failure> {
+    pub(super) async fn write(&self, ns: &Namespace, command: RawDocumentBuf) -> Result<Option<ElectionId>, Failure> {
         let mut backoff = Backoff::default();
         loop {
             match self.fenced(ns, command.clone()).await {
                 Ok(term) => return Ok(term),
-                Err(Refused::Transient(error)) if backoff.wait().await => tracing::debug!(%error, %ns, "sent again"),
-                Err(Refused::Transient(error) | Refused::TooLarge(error) | Refused::Unreadable(error)) => {
+                Err(CopyError::Transient(error)) if backoff.wait().await => tracing::debug!(%error, %ns, "sent again"),
+                Err(CopyError::Transient(error) | CopyError::TooLarge(error) | CopyError::Unreadable(error)) => {
                     return Err(self.destination().failure(&error));
                 }
-                Err(Refused::Duplicate(_) | Refused::NoTransaction) => {
+                Err(CopyError::Duplicate(_) | CopyError::NoTransaction) => {
                     let message = format!("{ns} refused a document while the copy was made again");
                     return Err(Failure::new(limosa_model::ErrorCode::ServerError, message));
                 }
-                Err(Refused::Failed(failure)) => return Err(failure),
+                Err(CopyError::Failed(failure)) => return Err(failure),
             }
         }
     }
@@ -289,18 +289,18 @@ fn command(ns: &Namespace, batch: &[&RawDocument], options: Document) -> Result<
 }
 
 /// The term in which all of a command's writes were acknowledged.
-fn judged(ns: &Namespace, reply: &Document) -> Result<Option<Term>, Refused> {
-    if refused_writes(reply).next().is_some() { Err(refusal(ns, reply)) } else { Ok(Term::of(reply)) }
+fn judged(ns: &Namespace, reply: &Document) -> Result<Option<ElectionId>, CopyError> {
+    if refused_writes(reply).next().is_some() { Err(refusal(ns, reply)) } else { Ok(ElectionId::of(reply)) }
 }
 
 /// Why some of a command's writes were refused.
-fn refusal(ns: &Namespace, reply: &Document) -> Refused {
+fn refusal(ns: &Namespace, reply: &Document) -> CopyError {
     match refused_writes(reply).find(|refused| refused.code != codes::DUPLICATE_KEY) {
-        None => Refused::Duplicate(Term::of(reply)),
-        Some(refused) if refused.code == codes::OPERATION_NOT_SUPPORTED_IN_TRANSACTION => Refused::NoTransaction,
+        None => CopyError::Duplicate(ElectionId::of(reply)),
+        Some(refused) if refused.code == codes::OPERATION_NOT_SUPPORTED_IN_TRANSACTION => CopyError::NoTransaction,
         Some(refused) => {
             let message = format!("{ns} refused a document: {}", refused.message);
-            Refused::Failed(error::refused(refused.code, message))
+            CopyError::Failed(error::refused(refused.code, message))
         }
     }
 }

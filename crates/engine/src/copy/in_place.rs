@@ -6,11 +6,11 @@
 
 use crate::{
     copy::{
-        batch_writer::{Slot, Written},
+        batch_writer::{CopyBatchWriter, Written},
         plan::CopyRange,
     },
     destination::{
-        checkpoint::{Store, Term},
+        checkpoint::{CheckpointStore, ElectionId},
         definition,
         write_commands::puts,
     },
@@ -41,7 +41,7 @@ pub(super) fn in_place(own: Option<&Entry>) -> bool {
 pub(crate) async fn prepare(
     source: &Cluster,
     destination: &Cluster,
-    store: &Store,
+    store: &CheckpointStore,
     filter: &NamespaceFilter,
 ) -> Result<(), Failure> {
     let now: HashMap<_, _> =
@@ -58,7 +58,7 @@ pub(crate) async fn prepare(
     Ok(())
 }
 
-impl Slot {
+impl CopyBatchWriter {
     /// Makes the destination's documents those of `documents`, writing only what differs.
     pub(super) async fn refresh(&self, ns: &Namespace, documents: &RawArrayBuf) -> Result<Written, Failure> {
         let all: Vec<&RawDocument> = documents.into_iter().flatten().filter_map(|v| v.as_document()).collect();
@@ -83,7 +83,7 @@ impl Slot {
         &self,
         source: &Cluster,
         range: &CopyRange,
-    ) -> Result<Option<HashSet<Term>>, Failure> {
+    ) -> Result<Option<HashSet<ElectionId>>, Failure> {
         let mut command = doc! {"find": &range.ns.coll, "projection": {"_id": 1}, "batchSize": IDS as i32};
         command.extend(range_read::bounded(Some(doc! {"_id": 1}), range.min.as_ref(), range.max.as_ref()));
         let failed = |e: mongodb::error::Error| self.destination().failure(&e);
@@ -128,7 +128,7 @@ async fn still_there(
     ids: &[Value<'_>],
 ) -> Result<Option<HashMap<Vec<u8>, RawDocumentBuf>>, Failure> {
     let mut options = doc! {"projection": {"_id": 1}, "readConcern": {"level": "majority"}};
-    let by_uuid = range.uuid.filter(|_| source.can().hold_to_uuid());
+    let by_uuid = range.uuid.filter(|_| source.can().check_uuid());
     if let Some(uuid) = by_uuid {
         let bytes = uuid.to_vec();
         options.insert("collectionUUID", Binary { subtype: BinarySubtype::Uuid, bytes });

@@ -1,17 +1,17 @@
 //! Copies ranges: the server's reply batches go as they are, undecoded, into `insert` commands.
 
 use crate::{
-    component::Part,
+    component::Component,
     copy::{
-        batch_writer::{Slot, Written},
+        batch_writer::{CopyBatchWriter, Written},
         in_place,
         plan::CopyRange,
     },
-    destination::checkpoint::{Store, Term},
+    destination::checkpoint::{CheckpointStore, ElectionId},
     failpoint,
     metrics::COPY,
     mongo::{catalog, cluster::Cluster, error, range_read},
-    progress::Tracker,
+    progress::ProgressTracker,
     retry::Backoff,
     throttle::Throttle,
     tuning::ReadFrom,
@@ -47,8 +47,8 @@ pub(crate) const IN_FLIGHT: usize = 2;
 #[derive(Clone)]
 pub(crate) struct Copier {
     pub source: Cluster,
-    pub store: Store,
-    pub tracker: Tracker,
+    pub store: CheckpointStore,
+    pub tracker: ProgressTracker,
     /// Over what an earlier copy left.
     pub again: bool,
     pub throttle: Arc<Throttle>,
@@ -65,7 +65,7 @@ struct Sum {
     documents: u64,
     bytes: u64,
     /// The destination's terms in which it was acknowledged.
-    terms: HashSet<Term>,
+    terms: HashSet<ElectionId>,
 }
 
 /// Why a range's reading ended early.
@@ -83,7 +83,7 @@ impl From<Failure> for Interrupted {
 
 impl Copier {
     /// Copies all of `ranges` that aren't done, with a worker for every [`IN_FLIGHT`] of `slots`.
-    pub async fn run(&self, ranges: Vec<CopyRange>, slots: &[Slot]) -> Result<(), Failure> {
+    pub async fn run(&self, ranges: Vec<CopyRange>, slots: &[CopyBatchWriter]) -> Result<(), Failure> {
         let queue: Vec<CopyRange> = ranges.into_iter().filter(|range| !range.done).rev().collect();
         let queue = Arc::new(Mutex::new(queue));
         // Lets those go that the load level leaves idle.
@@ -95,7 +95,7 @@ impl Copier {
                 async move {
                     loop {
                         tokio::select! {
-                            () = copier.throttle.admitted(worker, copier.workers) => {}
+                            () = copier.throttle.wait_until_enabled(worker, copier.workers) => {}
                             () = drained.cancelled() => return Ok(()),
                         }
                         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -115,7 +115,7 @@ impl Copier {
         Ok(())
     }
 
-    async fn copy(&self, mut range: CopyRange, slots: &[Slot]) -> Result<(), Failure> {
+    async fn copy(&self, mut range: CopyRange, slots: &[CopyBatchWriter]) -> Result<(), Failure> {
         let mut backoff = Backoff::default();
         loop {
             let mut sum = Sum::default();
@@ -131,7 +131,7 @@ impl Copier {
             };
             self.tracker.metrics.retried(COPY);
             let ns = range.ns.to_string();
-            self.tracker.count(|p| p.take_copied(&ns, sum.documents, sum.bytes));
+            self.tracker.update(|p| p.take_copied(&ns, sum.documents, sum.bytes));
             match ended {
                 None => {
                     tracing::warn!(ns = %range.ns, "the destination's primary changed; copying a range again");
@@ -152,7 +152,7 @@ impl Copier {
 
     /// Copies a whole collection that is in no plan. `None`: it is gone; `false`: a failover of the destination may have
     /// rolled some of it back.
-    pub async fn copy_whole(&self, mut range: CopyRange, slots: &[Slot]) -> Result<Option<bool>, Failure> {
+    pub async fn copy_whole(&self, mut range: CopyRange, slots: &[CopyBatchWriter]) -> Result<Option<bool>, Failure> {
         let mut backoff = Backoff::default();
         loop {
             let mut sum = Sum::default();
@@ -186,7 +186,12 @@ impl Copier {
         Ok(catalog::find_by_uuid(&self.source, &range.source_ns, uuid).await?.map(|entry| entry.ns))
     }
 
-    async fn read_and_write(&self, range: &CopyRange, slots: &[Slot], sum: &mut Sum) -> Result<(), Interrupted> {
+    async fn read_and_write(
+        &self,
+        range: &CopyRange,
+        slots: &[CopyBatchWriter],
+        sum: &mut Sum,
+    ) -> Result<(), Interrupted> {
         let again = match slots.first() {
             Some(slot) if self.again => {
                 in_place::in_place(catalog::find(slot.destination(), &range.ns).await?.as_ref())
@@ -205,12 +210,12 @@ impl Copier {
             sum.terms.extend(removed.ok_or(Interrupted::Moved)?);
         }
         // A renamed or dropped collection just has nothing.
-        self.hold_to_uuid(range).await
+        self.check_uuid(range).await
     }
 
     /// Before 6.0 a read can't hold to a UUID: under the range's name there may be another collection by now, or none.
-    async fn hold_to_uuid(&self, range: &CopyRange) -> Result<(), Interrupted> {
-        if !self.source.can().hold_to_uuid() {
+    async fn check_uuid(&self, range: &CopyRange) -> Result<(), Interrupted> {
+        if !self.source.can().check_uuid() {
             let now = catalog::find(&self.source, &range.source_ns).await?;
             if now.and_then(|entry| entry.uuid) != range.uuid {
                 return Err(Interrupted::Moved);
@@ -227,7 +232,7 @@ impl Copier {
     /// A `find` of the range's whole collection.
     fn find(&self, range: &CopyRange) -> Document {
         let mut command = doc! {"find": &range.source_ns.coll, "batchSize": self.batch(range), "readConcern": {"level": "majority", "afterClusterTime": self.t0}};
-        if let (Some(uuid), true) = (range.uuid, self.source.can().hold_to_uuid()) {
+        if let (Some(uuid), true) = (range.uuid, self.source.can().check_uuid()) {
             command.insert(
                 "collectionUUID",
                 bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: uuid.to_vec() },
@@ -240,7 +245,7 @@ impl Copier {
         &self,
         range: &CopyRange,
         command: Document,
-        slots: &[Slot],
+        slots: &[CopyBatchWriter],
         again: bool,
         sum: &mut Sum,
     ) -> Result<(), Interrupted> {
@@ -252,9 +257,9 @@ impl Copier {
             db.run_cursor_command(command).batch_size(self.batch(range)).selection_criteria(self.reads.criteria());
         let mut cursor = opened.batch().await.map_err(read_error)?;
         // Before anything of it is written; the cursor stays with what it found.
-        self.hold_to_uuid(range).await?;
+        self.check_uuid(range).await?;
         let mut began = Instant::now();
-        let mut writes: JoinSet<(Slot, Result<Written, Failure>)> = JoinSet::new();
+        let mut writes: JoinSet<(CopyBatchWriter, Result<Written, Failure>)> = JoinSet::new();
         let mut free = slots.to_vec();
         // The first batch goes alone and tells whether a transaction can write here; if not, one follows the other, so
         // that a capped collection keeps its order.
@@ -266,14 +271,14 @@ impl Copier {
                 continue;
             }
             let size = array.as_bytes().len();
-            self.throttle.has_read(size).await;
+            self.throttle.charge_read(size).await;
             while writes.len() >= most.min(self.throttle.in_flight())
                 && let Some(done) = writes.join_next().await
             {
                 in_transaction = self.written(done, &range.ns, &mut free, sum).await?;
                 most = if in_transaction { slots.len() } else { 1 };
             }
-            self.throttle.has_written(size).await;
+            self.throttle.charge_write(size).await;
             let Some(slot) = free.pop() else {
                 return Err(Failure::new(ErrorCode::Internal, "more batches under way than slots").into());
             };
@@ -292,12 +297,12 @@ impl Copier {
     /// Writes one batch, and gives the slot back.
     async fn write(
         &self,
-        slot: Slot,
+        slot: CopyBatchWriter,
         ns: &Namespace,
         array: &RawArrayBuf,
         again: bool,
         in_transaction: bool,
-    ) -> (Slot, Result<Written, Failure>) {
+    ) -> (CopyBatchWriter, Result<Written, Failure>) {
         let began = Instant::now();
         let written = match again {
             true => slot.refresh(ns, array).await,
@@ -310,9 +315,9 @@ impl Copier {
     /// Takes an ended write in; returns whether it could be a transaction.
     async fn written(
         &self,
-        done: Result<(Slot, Result<Written, Failure>), tokio::task::JoinError>,
+        done: Result<(CopyBatchWriter, Result<Written, Failure>), tokio::task::JoinError>,
         ns: &Namespace,
-        free: &mut Vec<Slot>,
+        free: &mut Vec<CopyBatchWriter>,
         sum: &mut Sum,
     ) -> Result<bool, Interrupted> {
         let (slot, written) =
@@ -324,9 +329,9 @@ impl Copier {
         sum.documents += written.documents;
         sum.bytes += written.bytes;
         sum.terms.extend(written.terms);
-        self.tracker.works(Part::Applier);
+        self.tracker.clear_failure(Component::Applier);
         let ns = ns.to_string();
-        self.tracker.count(|p| p.add_copied(&ns, written.documents, written.bytes));
+        self.tracker.update(|p| p.add_copied(&ns, written.documents, written.bytes));
         Ok(written.in_transaction)
     }
 }

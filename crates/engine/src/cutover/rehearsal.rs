@@ -3,7 +3,7 @@
 use crate::{
     cutover::{
         reverse,
-        steps::{self, Choices, Step},
+        steps::{self, CutoverParams, Step},
         write_block,
     },
     destination::{indexes, views},
@@ -34,11 +34,11 @@ pub(crate) struct Stage {
     recent: Recent,
     missing: Missing,
     filter: NamespaceFilter,
-    choices: Choices,
+    choices: CutoverParams,
 }
 
 impl Stage {
-    pub fn of(replicator: &Replicator, filter: &NamespaceFilter, choices: Choices) -> Self {
+    pub fn of(replicator: &Replicator, filter: &NamespaceFilter, choices: CutoverParams) -> Self {
         Self {
             source: replicator.source().clone(),
             destination: replicator.destination().clone(),
@@ -123,7 +123,7 @@ async fn definitions(stage: &Stage, plan: &mut Plan) -> Result<Duration, Failure
     let began = Instant::now();
     let departures = definition_diff::compare(source, destination, filter, choices.properties).await?;
     let comparing = began.elapsed();
-    plan.findings.extend(steps::irreconcilable(source, destination, filter).await?);
+    plan.findings.extend(steps::unreconcilable_findings(source, destination, filter).await?);
     let lines: usize = departures.values().map(|found| found.options.len() + found.indexes.len()).sum();
     let would = match lines {
         0 => "nothing: both sides define the same".to_owned(),

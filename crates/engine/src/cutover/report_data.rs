@@ -2,7 +2,7 @@
 
 use crate::{
     Settings,
-    cutover::{reverse, steps::Done},
+    cutover::{reverse, steps::CutoverOutcome},
     mongo::index_spec,
     replication::replicator::Replicator,
     source::left_behind,
@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 pub(crate) async fn of(
     settings: &Settings,
     replicator: &Replicator,
-    done: Done,
+    done: CutoverOutcome,
     reversible: bool,
 ) -> Result<Record, Failure> {
     let (source, destination) = (replicator.source(), replicator.destination());

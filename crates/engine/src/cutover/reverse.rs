@@ -10,9 +10,9 @@ use crate::{
     Settings,
     cutover::write_block,
     destination::{
-        checkpoint::{DATABASE, Stage, Store},
+        checkpoint::{CheckpointStore, DATABASE, Stage},
         claims,
-        collection_map::Registry,
+        collection_map::CollectionMap,
     },
     local_state,
     mongo::{
@@ -23,7 +23,7 @@ use crate::{
 };
 use bson::{Document, Timestamp, doc};
 use limosa_model::{
-    ErrorCode, Failure, Finding, Identities, Namespace, NamespaceFilter, cutover::TurningPoint, report::Record,
+    ErrorCode, Failure, Finding, Identities, Namespace, NamespaceFilter, cutover::CutoverTime, report::Record,
 };
 use std::collections::{HashMap, HashSet};
 
@@ -44,7 +44,7 @@ pub(crate) async fn promise(source: &Cluster, destination: &Cluster, id: &str) -
 
 /// Adds the turning point to that note, where the source takes writes.
 pub(crate) async fn confirm(source: &Cluster, id: &str, record: &Record) {
-    let Some(TurningPoint { time, increment }) = record.turning_point else { return };
+    let Some(CutoverTime { time, increment }) = record.turning_point else { return };
     let set = doc! {"turningPoint": Timestamp { time, increment }};
     if let Err(failure) = write(source, doc! {"q": {"_id": id}, "u": {"$set": set}}).await {
         tracing::info!(%failure, "the source takes no writes: the turning point is noted on the destination only");
@@ -78,7 +78,7 @@ pub(crate) async fn prove(
     settings: &Settings,
     source: &Cluster,
     destination: &Cluster,
-    from: TurningPoint,
+    from: CutoverTime,
 ) -> Result<(), Failure> {
     let point = Timestamp { time: from.time, increment: from.increment };
     let now = claims::identities(source, destination).reversed();
@@ -128,9 +128,9 @@ pub(crate) async fn let_writes_in(destination: &Cluster) {
 pub(crate) async fn begin(
     source: &Cluster,
     destination: &Cluster,
-    store: &Store,
+    store: &CheckpointStore,
     filter: &NamespaceFilter,
-    from: TurningPoint,
+    from: CutoverTime,
     filter_document: Document,
 ) -> Result<(), Failure> {
     if let Some(finding) = refusal(destination).await? {
@@ -140,7 +140,7 @@ pub(crate) async fn begin(
         catalog::list(destination, filter).await?.into_iter().map(|own| (own.ns, own.uuid)).collect();
     let pairs = catalog::list(source, filter).await?.into_iter();
     let pairs: Vec<_> = pairs.filter_map(|entry| entry.uuid.zip(have.get(&entry.ns).copied().flatten())).collect();
-    store.map_first(&pairs).await?;
+    store.record_first_mapping(&pairs).await?;
     // At once: a run that finds an earlier stage copies.
     store.begin(Stage::Indexed, Timestamp { time: from.time, increment: from.increment }, filter_document).await
 }
@@ -156,7 +156,10 @@ pub(crate) async fn refusal(cluster: &Cluster) -> Result<Option<Finding>, Failur
 
 /// Makes changes of collections with unique indexes go one after the other. Returns the collections that expire by
 /// themselves.
-pub(crate) async fn prepare(destination: &Cluster, registry: &mut Registry) -> Result<HashSet<Namespace>, Failure> {
+pub(crate) async fn prepare(
+    destination: &Cluster,
+    registry: &mut CollectionMap,
+) -> Result<HashSet<Namespace>, Failure> {
     let (mut ordered, mut expiring) = (Vec::new(), HashSet::new());
     for entry in catalog::list(destination, registry.filter()).await?.iter().filter(|e| e.kind == Kind::Collection) {
         let listed = match index_spec::list(destination, &entry.ns).await {
@@ -181,7 +184,7 @@ pub(crate) async fn prepare(destination: &Cluster, registry: &mut Registry) -> R
 }
 
 /// The time on the destination at which a cutover is complete.
-pub(crate) async fn turning_point(destination: &Cluster) -> Result<TurningPoint, Failure> {
+pub(crate) async fn turning_point(destination: &Cluster) -> Result<CutoverTime, Failure> {
     let (Timestamp { time, increment }, _) = destination.optimes().await?;
-    Ok(TurningPoint { time, increment })
+    Ok(CutoverTime { time, increment })
 }

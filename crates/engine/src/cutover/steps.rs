@@ -10,7 +10,7 @@ use crate::{
         write_block::{block_writes, unblock_writes, write_block_refusal},
     },
     destination::{
-        checkpoint::Store,
+        checkpoint::CheckpointStore,
         definition::{Place, drop_namespace},
         expiry, indexes, views,
     },
@@ -19,9 +19,9 @@ use crate::{
         catalog::{self, Entry, Kind},
         cluster::Cluster,
         definition_diff,
-        index_spec::Properties,
+        index_spec::IndexPhase,
     },
-    progress::Tracker,
+    progress::ProgressTracker,
     replication::replicator::Replicator,
     tuning::CATALOG_CONCURRENCY,
 };
@@ -39,7 +39,7 @@ use std::{
 const ONCE_MORE: Duration = Duration::from_millis(500);
 
 /// Why a cutover didn't complete.
-pub(crate) enum NotCutOver {
+pub(crate) enum CutoverError {
     /// It can be asked for again.
     BackToSynced(Failure),
     /// The same, but a step was left in the middle: replication begins again from its checkpoint before.
@@ -47,7 +47,7 @@ pub(crate) enum NotCutOver {
     Failed(Failure),
 }
 
-impl From<Failure> for NotCutOver {
+impl From<Failure> for CutoverError {
     fn from(failure: Failure) -> Self {
         match failure.code {
             ErrorCode::UniqueConversionFailed
@@ -100,17 +100,17 @@ impl fmt::Display for Step {
 
 /// What a cutover is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Choices {
+pub(crate) struct CutoverParams {
     pub block_source_writes: bool,
     /// There will be a way back.
     pub reversible: bool,
     /// How far the destination's indexes are before it.
-    pub properties: Properties,
+    pub properties: IndexPhase,
 }
 
 /// What a cutover did.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Done {
+pub(crate) struct CutoverOutcome {
     /// Each step and how long it took.
     pub steps: Vec<(Step, Duration)>,
     /// Definitions that differed when it began, and were brought over.
@@ -120,20 +120,20 @@ pub(crate) struct Done {
 /// Carries the cutover out.
 pub(crate) async fn cut_over(
     replicator: &mut Replicator,
-    tracker: &Tracker,
+    tracker: &ProgressTracker,
     filter: &NamespaceFilter,
-    choices: Choices,
-) -> Result<Done, NotCutOver> {
+    choices: CutoverParams,
+) -> Result<CutoverOutcome, CutoverError> {
     let began = Instant::now();
-    tracker.enter(PhaseKind::CuttingOver, None);
+    tracker.enter_phase(PhaseKind::CuttingOver, None);
     let (source, destination) = (replicator.source().clone(), replicator.destination().clone());
-    let mut sequence = Sequence { store: replicator.store().clone(), at: None, done: Done::default() };
+    let mut sequence = Sequence { store: replicator.store().clone(), at: None, done: CutoverOutcome::default() };
     // From here on the verifier does nothing by itself.
     let verifier = replicator.verifier().clone();
-    let _held = verifier.hold().await;
+    let _held = verifier.suspend().await;
 
     if let Some(finding) = Box::pin(refusal(replicator, filter, choices)).await? {
-        return Err(NotCutOver::BackToSynced(finding.failure()));
+        return Err(CutoverError::BackToSynced(finding.failure()));
     }
     if choices.reversible {
         reverse::promise(&source, &destination, replicator.store().id()).await?;
@@ -154,33 +154,33 @@ pub(crate) async fn cut_over(
         .iter()
         .flat_map(|(ns, found)| found.options.iter().chain(&found.indexes).map(move |line| format!("{ns}: {line}")))
         .collect();
-    let renewed = replicator.renew_unequal().await?;
+    let renewed = replicator.resync_mismatched().await?;
     sequence.done.brought_over.extend(renewed);
     Box::pin(reconcile(&source, &destination, filter)).await?;
-    refuse_later_writes(replicator, &source).await?;
+    ensure_no_late_writes(replicator, &source).await?;
 
     sequence.enter(Step::Verify).await?;
     Box::pin(verify(replicator, &source)).await?;
 
     sequence.enter(Step::Finalize).await?;
-    tracker.enter(PhaseKind::Finalizing, None);
-    if choices.properties == Properties::Deferred {
-        Box::pin(indexes::sync_all(&source, &destination, filter, Properties::FinalButExpiry)).await?;
+    tracker.enter_phase(PhaseKind::Finalizing, None);
+    if choices.properties == IndexPhase::Deferred {
+        Box::pin(indexes::sync_all(&source, &destination, filter, IndexPhase::FinalButExpiry)).await?;
         // What expires from here on comes back only by a repair: whatever can still refuse the cutover comes before.
-        refuse_later_writes(replicator, &source).await?;
+        ensure_no_late_writes(replicator, &source).await?;
     }
-    Box::pin(indexes::sync_all(&source, &destination, filter, Properties::Final)).await?;
+    Box::pin(indexes::sync_all(&source, &destination, filter, IndexPhase::Final)).await?;
     expiry::switch_on(&source, &destination, filter).await?;
 
     sequence.enter(Step::Confirm).await?;
     confirm(replicator, &source, &destination, filter).await?;
     replicator.checkpoint().await?;
-    tracker.count(|p| p.write_pause_millis = Some(began.elapsed().as_millis() as i64));
+    tracker.update(|p| p.write_pause_millis = Some(began.elapsed().as_millis() as i64));
     Ok(sequence.end())
 }
 
 /// Makes the source refuse its users' writes; the checkpoint says so before, so that whoever continues lifts it.
-async fn block(source: &Cluster, store: &Store) -> Result<(), Failure> {
+async fn block(source: &Cluster, store: &CheckpointStore) -> Result<(), Failure> {
     store.set_writes_blocked(true).await?;
     if let Err(failure) = block_writes(source).await {
         // Who may not lift a block can't have made one.
@@ -200,22 +200,22 @@ async fn confirm(
     source: &Cluster,
     destination: &Cluster,
     filter: &NamespaceFilter,
-) -> Result<(), NotCutOver> {
-    let departures = definition_diff::compare(source, destination, filter, Properties::Final).await?;
+) -> Result<(), CutoverError> {
+    let departures = definition_diff::compare(source, destination, filter, IndexPhase::Final).await?;
     source.prove_primary().await?;
     // What was defined later explains a difference better.
-    refuse_later_writes(replicator, source).await?;
+    ensure_no_late_writes(replicator, source).await?;
     let Some((ns, found)) = departures.iter().next() else { return Ok(()) };
     let line = found.options.iter().chain(&found.indexes).next().cloned().unwrap_or_default();
     let message = format!("{} namespaces are defined differently, {ns} for one: {line}", departures.len());
-    Err(NotCutOver::BackToSynced(Failure::new(ErrorCode::VerificationFailed, message)))
+    Err(CutoverError::BackToSynced(Failure::new(ErrorCode::VerificationFailed, message)))
 }
 
 /// What is known to stand in the way before anything is changed and the pause begins, if something is.
 async fn refusal(
     replicator: &Replicator,
     filter: &NamespaceFilter,
-    choices: Choices,
+    choices: CutoverParams,
 ) -> Result<Option<Finding>, Failure> {
     let (source, destination) = (replicator.source(), replicator.destination());
     if choices.reversible
@@ -236,9 +236,9 @@ async fn refusal(
 
 /// Where a cutover is.
 struct Sequence {
-    store: Store,
+    store: CheckpointStore,
     at: Option<(Step, Instant)>,
-    done: Done,
+    done: CutoverOutcome,
 }
 
 impl Sequence {
@@ -257,7 +257,7 @@ impl Sequence {
         }
     }
 
-    fn end(mut self) -> Done {
+    fn end(mut self) -> CutoverOutcome {
         self.leave();
         self.done
     }
@@ -272,11 +272,11 @@ async fn drain(replicator: &mut Replicator, until: Timestamp) -> Result<(), Fail
         refuse_late(replicator)?;
     }
     // Later changes that are on their way would come in the middle of what is done next.
-    replicator.settle_all().await
+    replicator.drain().await
 }
 
 /// A change after Tc means that an application still writes to the source.
-async fn refuse_later_writes(replicator: &mut Replicator, source: &Cluster) -> Result<(), Failure> {
+async fn ensure_no_late_writes(replicator: &mut Replicator, source: &Cluster) -> Result<(), Failure> {
     let (now, _) = source.optimes().await?;
     drain(replicator, now).await?;
     refuse_late(replicator)
@@ -323,15 +323,15 @@ async fn verify(replicator: &mut Replicator, source: &Cluster) -> Result<(), Fai
         tracing::warn!(ns = %pair.destination, "comparing every document at the cutover");
         verifier.scan_now(&pair).await?;
     }
-    look_at_the_rest(replicator, source).await?;
+    verify_remaining(replicator, source).await?;
     verifier.scan_changed(ONCE_MORE).await?;
-    look_at_the_rest(replicator, source).await
+    verify_remaining(replicator, source).await
 }
 
-async fn look_at_the_rest(replicator: &mut Replicator, source: &Cluster) -> Result<(), Failure> {
+async fn verify_remaining(replicator: &mut Replicator, source: &Cluster) -> Result<(), Failure> {
     let verifier = replicator.verifier().clone();
     loop {
-        let repairs = Box::pin(verifier.look_at_the_rest()).await?;
+        let repairs = Box::pin(verifier.verify_remaining()).await?;
         if repairs.is_empty() {
             return Ok(());
         }
@@ -342,7 +342,7 @@ async fn look_at_the_rest(replicator: &mut Replicator, source: &Cluster) -> Resu
 }
 
 /// What [`reconcile`] would refuse.
-pub(crate) async fn irreconcilable(
+pub(crate) async fn unreconcilable_findings(
     source: &Cluster,
     destination: &Cluster,
     filter: &NamespaceFilter,

@@ -56,9 +56,9 @@ impl Stage {
 /// Which election made the primary that answered. A write that was acknowledged in one term and isn't known to the
 /// majority may be rolled back by the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Term(ObjectId);
+pub(crate) struct ElectionId(ObjectId);
 
-impl Term {
+impl ElectionId {
     pub fn of(reply: &Document) -> Option<Self> {
         reply.get_object_id("electionId").ok().map(Self)
     }
@@ -87,7 +87,7 @@ pub(crate) struct Checkpoint {
 
 /// The store of one migration's state.
 #[derive(Clone, Debug)]
-pub(crate) struct Store {
+pub(crate) struct CheckpointStore {
     destination: Cluster,
     id: String,
     epoch: Epoch,
@@ -97,7 +97,7 @@ fn binary(uuid: Uuid) -> Binary {
     Binary { subtype: BinarySubtype::Uuid, bytes: uuid.to_vec() }
 }
 
-impl Store {
+impl CheckpointStore {
     pub fn new(destination: &Cluster, id: MigrationId, epoch: Epoch) -> Self {
         Self { destination: destination.clone(), id: id.to_string(), epoch }
     }
@@ -225,7 +225,7 @@ impl Store {
     }
 
     /// Begins again at `t0`, over what is there.
-    pub async fn begin_again(&self, t0: Timestamp, recopies: i64) -> Result<(), Failure> {
+    pub async fn restart_copy(&self, t0: Timestamp, recopies: i64) -> Result<(), Failure> {
         let set = doc! {"stage": Stage::Begun.name(), "t0": t0, "recopies": recopies};
         let unset =
             doc! {"token": "", "spool": "", "seq": "", "index": "", "intent": "", "verifier": "", "sourceSeen": ""};
@@ -233,9 +233,9 @@ impl Store {
     }
 
     /// Writes nothing of any meaning. The term in which the majority has everything that was written before.
-    pub async fn confirm(&self) -> Result<Option<Term>, Failure> {
+    pub async fn confirm(&self) -> Result<Option<ElectionId>, Failure> {
         let reply = self.change(doc! {"$inc": {"confirmed": 1_i64}}).await?;
-        Ok(Term::of(&reply))
+        Ok(ElectionId::of(&reply))
     }
 
     async fn set(&self, update: Document) -> Result<(), Failure> {
@@ -302,7 +302,7 @@ impl Store {
     }
 
     /// Notes which of the destination's collections, the second of each pair, is the source's, the first.
-    pub async fn map(&self, pairs: &[(Uuid, Uuid)]) -> Result<(), Failure> {
+    pub async fn record_mapping(&self, pairs: &[(Uuid, Uuid)]) -> Result<(), Failure> {
         for command in self.mapping(pairs) {
             self.run_fenced(command).await?;
         }
@@ -310,7 +310,7 @@ impl Store {
     }
 
     /// The same before there is a checkpoint: whoever holds the migration notes the same.
-    pub async fn map_first(&self, pairs: &[(Uuid, Uuid)]) -> Result<(), Failure> {
+    pub async fn record_first_mapping(&self, pairs: &[(Uuid, Uuid)]) -> Result<(), Failure> {
         for command in self.mapping(pairs) {
             self.run(command).await?;
         }
@@ -361,10 +361,10 @@ impl Store {
     }
 
     /// The term in which the destination's majority has everything that was written before this on the same primary.
-    pub async fn confirm_range(&self, n: i64) -> Result<Option<Term>, Failure> {
+    pub async fn confirm_range(&self, n: i64) -> Result<Option<ElectionId>, Failure> {
         let q = doc! {"_id": {"migration": &self.id, "n": n}};
         let u = doc! {"$inc": {"confirmed": 1}};
-        self.run(doc! {"update": "ranges", "updates": [{"q": q, "u": u}]}).await.map(|reply| Term::of(&reply))
+        self.run(doc! {"update": "ranges", "updates": [{"q": q, "u": u}]}).await.map(|reply| ElectionId::of(&reply))
     }
 
     pub async fn range_done(&self, n: i64, documents: u64, bytes: u64) -> Result<(), Failure> {

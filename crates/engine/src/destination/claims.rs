@@ -7,7 +7,7 @@
 use crate::{
     Settings,
     destination::{
-        checkpoint::{DATABASE, Stage, Store},
+        checkpoint::{CheckpointStore, DATABASE, Stage},
         definition,
     },
     local_state,
@@ -16,7 +16,7 @@ use crate::{
 };
 use bson::{DateTime, Document, Timestamp, doc, oid::ObjectId};
 use limosa_model::{
-    ErrorCode, Failure, Finding, Identities, MigrationId, NamespaceFilter, cutover::TurningPoint, report::Record,
+    ErrorCode, Failure, Finding, Identities, MigrationId, NamespaceFilter, cutover::CutoverTime, report::Record,
 };
 use mongodb::{ClientSession, error::Error, options::WriteConcern};
 use serde::{Deserialize, Serialize};
@@ -127,7 +127,7 @@ pub(crate) fn identities(source: &Cluster, destination: &Cluster) -> Identities 
 }
 
 /// A migration's own claim.
-pub(crate) async fn own(store: &Store) -> Result<Option<Claim>, Failure> {
+pub(crate) async fn own(store: &CheckpointStore) -> Result<Option<Claim>, Failure> {
     let found = store.read(CLAIMS, doc! {"_id": store.id()}).await?.pop();
     found.map(parse).transpose()
 }
@@ -142,7 +142,7 @@ pub(crate) async fn take(
     settings: &Settings,
     source: &Cluster,
     destination: &Cluster,
-    store: &Store,
+    store: &CheckpointStore,
 ) -> Result<Standing, Failure> {
     let now = identities(source, destination);
     let changed = |text| Failure::new(ErrorCode::ConfigurationChanged, text);
@@ -219,7 +219,7 @@ fn lost(claim: Option<&Claim>) -> Option<Failure> {
 
 /// What stands in the way of a migration of `filter`, seen without taking anything.
 pub(crate) async fn in_the_way(
-    store: &Store,
+    store: &CheckpointStore,
     filter: &NamespaceFilter,
     replaces: &[MigrationId],
 ) -> Result<Option<Finding>, Failure> {
@@ -282,7 +282,7 @@ fn refusal(id: &str, filter: &NamespaceFilter, replaces: &[String], holders: &[C
 }
 
 /// Writes the claim down, unless another is in the way. `begun`: the migration holds its place already.
-async fn insert(store: &Store, claim: &Claim, begun: bool) -> Result<(), Failure> {
+async fn insert(store: &CheckpointStore, claim: &Claim, begun: bool) -> Result<(), Failure> {
     // Made before, since a transaction that makes a collection is refused when another makes it at once.
     store.run(doc! {"insert": CLAIMS, "documents": [{"_id": LOCK, "taken": 0_i64}]}).await?;
     let destination = store.destination();
@@ -316,7 +316,7 @@ async fn insert(store: &Store, claim: &Claim, begun: bool) -> Result<(), Failure
 }
 
 async fn insert_in(
-    store: &Store,
+    store: &CheckpointStore,
     claim: &Claim,
     begun: bool,
     session: &mut ClientSession,
@@ -357,7 +357,7 @@ async fn insert_in(
 }
 
 /// Keeps every migration that this one replaces from writing ever again, and waits until they have stopped.
-pub(crate) async fn evict(store: &Store) -> Result<(), Failure> {
+pub(crate) async fn evict(store: &CheckpointStore) -> Result<(), Failure> {
     let Some(claim) = own(store).await? else { return Ok(()) };
     for replaced in claim.replaces.iter().filter(|id| **id != claim.id) {
         store.close(replaced).await?;
@@ -372,7 +372,7 @@ pub(crate) async fn evict(store: &Store) -> Result<(), Failure> {
 }
 
 /// Ends when the claim is lost.
-pub(crate) async fn watch(store: &Store) -> Failure {
+pub(crate) async fn watch(store: &CheckpointStore) -> Failure {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         // A destination that can't be asked is others' to tell of.
@@ -385,7 +385,7 @@ pub(crate) async fn watch(store: &Store) -> Failure {
 }
 
 /// What fenced a migration out: more than that another agent holds it, if its claim says more.
-pub(crate) async fn why_fenced(store: &Store, fenced: Failure) -> Failure {
+pub(crate) async fn why_fenced(store: &CheckpointStore, fenced: Failure) -> Failure {
     match own(store).await {
         Ok(claim) => lost(claim.as_ref()).unwrap_or(fenced),
         Err(_) => fenced,
@@ -396,7 +396,7 @@ pub(crate) async fn why_fenced(store: &Store, fenced: Failure) -> Failure {
 pub(crate) async fn say_stopped(settings: &Settings) {
     let said = async {
         let destination = Cluster::connect(Side::Destination, &settings.destination_uri).await?;
-        let store = Store::new(&destination, settings.migration_id, settings.epoch);
+        let store = CheckpointStore::new(&destination, settings.migration_id, settings.epoch);
         set(&store, "replaced", doc! {"stopped": true}).await
     };
     if let Ok(Err(failure)) = tokio::time::timeout(GIVE_BACK_WITHIN, said).await {
@@ -406,14 +406,14 @@ pub(crate) async fn say_stopped(settings: &Settings) {
 
 /// From here on no holder of an older epoch can change the claim: one that wakes up late doesn't complete what its
 /// successor has rolled back.
-pub(crate) async fn raise(store: &Store) -> Result<(), Failure> {
+pub(crate) async fn raise(store: &CheckpointStore) -> Result<(), Failure> {
     let older = doc! {"_id": store.id(), "epoch": {"$not": {"$gte": store.epoch()}}};
     let update = doc! {"q": older, "u": {"$set": {"epoch": store.epoch()}}};
     store.run(doc! {"update": CLAIMS, "updates": [update]}).await.map(drop)
 }
 
 /// Sets fields of the own claim where it is in `state` and no later holder has raised its epoch; whether it was.
-async fn set(store: &Store, state: &str, fields: Document) -> Result<bool, Failure> {
+async fn set(store: &CheckpointStore, state: &str, fields: Document) -> Result<bool, Failure> {
     let own = doc! {"_id": store.id(), "state": state, "epoch": {"$not": {"$gt": store.epoch()}}};
     let update = doc! {"q": own, "u": {"$set": fields}};
     let reply = store.run(doc! {"update": CLAIMS, "updates": [update]}).await?;
@@ -421,7 +421,7 @@ async fn set(store: &Store, state: &str, fields: Document) -> Result<bool, Failu
 }
 
 /// Makes the migration complete, with its record, and closes its fences: whoever runs it again finds it so.
-pub(crate) async fn complete(store: &Store, record: &Record, source_time: Timestamp) -> Result<(), Failure> {
+pub(crate) async fn complete(store: &CheckpointStore, record: &Record, source_time: Timestamp) -> Result<(), Failure> {
     let json = |record: &Record| serde_json::to_string(record).unwrap_or_default();
     let mut text = json(record);
     if text.len() > LARGEST_RECORD {
@@ -429,7 +429,7 @@ pub(crate) async fn complete(store: &Store, record: &Record, source_time: Timest
     }
     let mut fields =
         doc! {"state": "complete", "stateSince": DateTime::now(), "record": text, "sourceTime": source_time};
-    if let Some(TurningPoint { time, increment }) = record.turning_point {
+    if let Some(CutoverTime { time, increment }) = record.turning_point {
         fields.insert("turningPoint", Timestamp { time, increment });
     }
     if !set(store, "live", fields).await? {
@@ -439,14 +439,14 @@ pub(crate) async fn complete(store: &Store, record: &Record, source_time: Timest
 }
 
 /// What is left to do once the claim says that it is complete.
-pub(crate) async fn finish(store: &Store) -> Result<(), Failure> {
+pub(crate) async fn finish(store: &CheckpointStore) -> Result<(), Failure> {
     let stage = doc! {"q": {"_id": store.id()}, "u": {"$set": {"stage": Stage::Complete.name()}}};
     store.run(doc! {"update": "migrations", "updates": [stage]}).await?;
     store.close(store.id()).await
 }
 
 /// Gives the claim back after the migration was cancelled or has expired. `false` if it isn't this migration's any more.
-pub(crate) async fn end(store: &Store) -> Result<bool, Failure> {
+pub(crate) async fn end(store: &CheckpointStore) -> Result<bool, Failure> {
     set(store, "live", doc! {"state": "ended", "stateSince": DateTime::now()}).await
 }
 
@@ -454,7 +454,7 @@ pub(crate) async fn end(store: &Store) -> Result<bool, Failure> {
 pub(crate) async fn end_soon(settings: &Settings) {
     let ended = async {
         let destination = Cluster::connect(Side::Destination, &settings.destination_uri).await?;
-        end(&Store::new(&destination, settings.migration_id, settings.epoch)).await
+        end(&CheckpointStore::new(&destination, settings.migration_id, settings.epoch)).await
     };
     let told = match tokio::time::timeout(GIVE_BACK_WITHIN, ended).await {
         Ok(Ok(_)) => return,
@@ -465,7 +465,7 @@ pub(crate) async fn end_soon(settings: &Settings) {
 }
 
 /// Forgets a claim with which nothing was begun.
-pub(crate) async fn release(store: &Store) -> Result<(), Failure> {
+pub(crate) async fn release(store: &CheckpointStore) -> Result<(), Failure> {
     if store.load().await?.is_some() {
         return Ok(());
     }

@@ -7,7 +7,7 @@ use std::{collections::HashMap, sync::Arc};
 
 /// What becomes of a document.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Change {
+pub(crate) enum WriteKind {
     /// The whole document.
     Put {
         document: RawDocumentBuf,
@@ -34,23 +34,23 @@ pub(crate) enum Origin {
 
 /// One document's change.
 #[derive(Clone, Debug)]
-pub(crate) struct Op {
+pub(crate) struct DocumentWrite {
     pub target: Arc<Target>,
     /// `{_id: …}`.
     pub id: RawDocumentBuf,
     /// Equal for equal documents; see [`crate::mongo::raw_bson::canonical_id`].
     pub canonical: Vec<u8>,
-    pub change: Change,
+    pub change: WriteKind,
 }
 
-impl Op {
+impl DocumentWrite {
     /// About how many bytes it takes.
     pub fn size(&self) -> usize {
         64 + self.id.as_bytes().len() + self.change.size()
     }
 }
 
-impl Change {
+impl WriteKind {
     fn size(&self) -> usize {
         match self {
             Self::Put { document, .. } | Self::Remake { document } => document.as_bytes().len(),
@@ -64,7 +64,7 @@ impl Change {
 /// go one after the other.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
-    ops: Vec<(u32, Op)>,
+    ops: Vec<(u32, DocumentWrite)>,
     bytes: usize,
     latest: HashMap<(usize, Vec<u8>), usize>,
 }
@@ -80,7 +80,7 @@ impl Batch {
         self.bytes
     }
 
-    pub fn push(&mut self, op: Op) {
+    pub fn push(&mut self, op: DocumentWrite) {
         self.bytes += op.size();
         let key = (Arc::as_ptr(&op.target) as usize, op.canonical.clone());
         let mut round = 0;
@@ -105,23 +105,25 @@ impl Batch {
 
     /// All operations, round by round; within a round those of one collection together, its deletes first. What must
     /// keep its order is in one round and in the order it came.
-    pub fn into_ops(mut self) -> Vec<(u32, Op)> {
-        let later = |op: &Op| !op.target.keeps_order && op.change != Change::Delete;
+    pub fn into_ops(mut self) -> Vec<(u32, DocumentWrite)> {
+        let later = |op: &DocumentWrite| !op.target.keeps_order && op.change != WriteKind::Delete;
         self.ops.sort_by(|(a, x), (b, y)| (a, &x.target.ns, later(x)).cmp(&(b, &y.target.ns, later(y))));
         self.ops
     }
 }
 
 /// One change that does what `earlier` and then `later` do.
-fn merge(earlier: &Change, later: &Change) -> Option<Change> {
+fn merge(earlier: &WriteKind, later: &WriteKind) -> Option<WriteKind> {
     match (earlier, later) {
-        (Change::Put { origin, .. }, Change::Put { document, .. }) => {
-            Some(Change::Put { document: document.clone(), origin: *origin })
+        (WriteKind::Put { origin, .. }, WriteKind::Put { document, .. }) => {
+            Some(WriteKind::Put { document: document.clone(), origin: *origin })
         }
-        (_, Change::Put { .. } | Change::Remake { .. } | Change::Delete | Change::Refetch) => Some(later.clone()),
-        (Change::Refetch, Change::Update(_)) => Some(Change::Refetch),
-        (Change::Update(a), Change::Update(b)) => a.then(b).map(Change::Update),
-        (Change::Put { .. } | Change::Remake { .. } | Change::Delete, Change::Update(_)) => None,
+        (_, WriteKind::Put { .. } | WriteKind::Remake { .. } | WriteKind::Delete | WriteKind::Refetch) => {
+            Some(later.clone())
+        }
+        (WriteKind::Refetch, WriteKind::Update(_)) => Some(WriteKind::Refetch),
+        (WriteKind::Update(a), WriteKind::Update(b)) => a.then(b).map(WriteKind::Update),
+        (WriteKind::Put { .. } | WriteKind::Remake { .. } | WriteKind::Delete, WriteKind::Update(_)) => None,
     }
 }
 
@@ -131,22 +133,22 @@ mod tests {
     use bson::rawdoc;
     use limosa_model::Namespace;
 
-    fn op(target: &Arc<Target>, id: RawDocumentBuf, change: Change) -> Op {
+    fn op(target: &Arc<Target>, id: RawDocumentBuf, change: WriteKind) -> DocumentWrite {
         let canonical = crate::mongo::raw_value::id_of(&id)
             .map(|id| crate::mongo::raw_bson::canonical_id(id, target.folds))
             .unwrap_or_default();
-        Op { target: Arc::clone(target), id, canonical, change }
+        DocumentWrite { target: Arc::clone(target), id, canonical, change }
     }
 
-    fn put(n: i32) -> Change {
-        Change::Put { document: rawdoc! {"_id": 1, "n": n}, origin: Origin::Insert }
+    fn put(n: i32) -> WriteKind {
+        WriteKind::Put { document: rawdoc! {"_id": 1, "n": n}, origin: Origin::Insert }
     }
 
     #[test]
     fn a_hot_document_becomes_one_write() {
         let target = Arc::new(Target::plain(Namespace::new("d", "c")));
         let mut batch = Batch::default();
-        for change in [put(1), put(2), Change::Delete, put(3)] {
+        for change in [put(1), put(2), WriteKind::Delete, put(3)] {
             batch.push(op(&target, rawdoc! {"_id": 1}, change));
         }
         let ops = batch.into_ops();
@@ -158,7 +160,7 @@ mod tests {
     fn equal_ids_of_different_types_keep_their_order() {
         let target = Arc::new(Target::plain(Namespace::new("d", "c")));
         let mut batch = Batch::default();
-        batch.push(op(&target, rawdoc! {"_id": 1}, Change::Delete));
+        batch.push(op(&target, rawdoc! {"_id": 1}, WriteKind::Delete));
         batch.push(op(&target, rawdoc! {"_id": 1.0}, put(1)));
         let rounds: Vec<u32> = batch.into_ops().iter().map(|(round, _)| *round).collect();
         assert_eq!(rounds, [0, 1]);
@@ -168,10 +170,10 @@ mod tests {
     fn strings_that_a_collation_may_hold_equal_keep_their_order() {
         let target = Arc::new(Target { folds: true, ..Target::plain(Namespace::new("d", "c")) });
         let mut batch = Batch::default();
-        for (id, change) in [("a", Change::Delete), ("A", put(1)), ("A", Change::Delete), ("a", put(2))] {
+        for (id, change) in [("a", WriteKind::Delete), ("A", put(1)), ("A", WriteKind::Delete), ("a", put(2))] {
             batch.push(op(&target, rawdoc! {"_id": id}, change));
         }
-        let ops: Vec<Change> = batch.into_ops().into_iter().map(|(_, op)| op.change).collect();
-        assert_eq!(ops, [Change::Delete, Change::Delete, put(2)]);
+        let ops: Vec<WriteKind> = batch.into_ops().into_iter().map(|(_, op)| op.change).collect();
+        assert_eq!(ops, [WriteKind::Delete, WriteKind::Delete, put(2)]);
     }
 }

@@ -8,7 +8,7 @@
 
 use crate::{
     destination::{
-        checkpoint::Store,
+        checkpoint::CheckpointStore,
         definition::{self, Place, lost},
     },
     failpoint,
@@ -63,10 +63,10 @@ impl Target {
 }
 
 /// All targets.
-pub(crate) struct Registry {
+pub(crate) struct CollectionMap {
     source: Cluster,
     destination: Cluster,
-    store: Store,
+    store: CheckpointStore,
     filter: NamespaceFilter,
     by_uuid: HashMap<Uuid, Arc<Target>>,
     by_name: HashMap<Namespace, Arc<Target>>,
@@ -85,12 +85,12 @@ pub(crate) struct Registry {
     doubtful: HashSet<Uuid>,
 }
 
-impl Registry {
+impl CollectionMap {
     /// Knows what the checkpoint has mapped, under the names that the destination has now.
     pub async fn load(
         source: &Cluster,
         destination: &Cluster,
-        store: &Store,
+        store: &CheckpointStore,
         filter: &NamespaceFilter,
     ) -> Result<Self, Failure> {
         let mut registry = Self {
@@ -177,7 +177,7 @@ impl Registry {
     /// Notes a collection that was filled after [`Self::create_unsettled`].
     pub async fn settle(&mut self, ns: &Namespace) -> Result<(), Failure> {
         let pair = self.by_name(ns).and_then(|target| target.uuid.zip(target.own));
-        self.map(pair.into_iter().collect()).await
+        self.record_mapping(pair.into_iter().collect()).await
     }
 
     /// The same for many, under their own names, several at a time: there may be thousands.
@@ -250,7 +250,7 @@ impl Registry {
 
     /// Writes down what became of which, and knows it.
     async fn note(&mut self, made: Vec<(Target, Made)>) -> Result<(), Failure> {
-        self.map(made.iter().filter_map(|(target, _)| target.uuid.zip(target.own)).collect()).await?;
+        self.record_mapping(made.iter().filter_map(|(target, _)| target.uuid.zip(target.own)).collect()).await?;
         for (target, made) in made {
             if made == Made::Existed {
                 self.doubtful.extend(target.uuid);
@@ -260,8 +260,8 @@ impl Registry {
         Ok(())
     }
 
-    async fn map(&mut self, pairs: Vec<(Uuid, Uuid)>) -> Result<(), Failure> {
-        self.store.map(&pairs).await?;
+    async fn record_mapping(&mut self, pairs: Vec<(Uuid, Uuid)>) -> Result<(), Failure> {
+        self.store.record_mapping(&pairs).await?;
         for (uuid, own) in pairs {
             self.missing.remove(&uuid);
             self.mapped.insert(uuid, own);
@@ -301,7 +301,7 @@ impl Registry {
         &self.destination
     }
 
-    pub fn store(&self) -> &Store {
+    pub fn store(&self) -> &CheckpointStore {
         &self.store
     }
 
@@ -390,15 +390,15 @@ mod tests {
     use limosa_model::{Epoch, ErrorCode, MigrationId, Secret};
     use limosa_testkit::ReplicaSet;
 
-    async fn load(cluster: &Cluster, store: &Store) -> Registry {
-        Registry::load(cluster, cluster, store, &NamespaceFilter::default()).await.expect("loads")
+    async fn load(cluster: &Cluster, store: &CheckpointStore) -> CollectionMap {
+        CollectionMap::load(cluster, cluster, store, &NamespaceFilter::default()).await.expect("loads")
     }
 
     #[tokio::test]
     async fn no_change_of_a_noted_collection_is_passed_over_and_no_image_is_shared() {
         let set = ReplicaSet::start().await.expect("starts");
         let cluster = Cluster::connect(Side::Destination, &Secret::new(set.uri())).await.expect("connects");
-        let store = Store::new(&cluster, MigrationId::generate(), Epoch(1));
+        let store = CheckpointStore::new(&cluster, MigrationId::generate(), Epoch(1));
         store
             .begin(crate::destination::checkpoint::Stage::Begun, Timestamp { time: 1, increment: 1 }, doc! {})
             .await

@@ -47,7 +47,7 @@ impl From<&Self> for Place {
 impl Place {
     /// Whether a command on it can carry its UUID. One on a time-series collection can't.
     fn is_held(&self, cluster: &Cluster) -> bool {
-        cluster.can().hold_to_uuid() && !self.ns.coll.starts_with(catalog::BUCKETS)
+        cluster.can().check_uuid() && !self.ns.coll.starts_with(catalog::BUCKETS)
     }
 
     /// Makes `command` one on this collection alone, whatever has its name.

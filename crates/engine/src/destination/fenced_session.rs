@@ -4,7 +4,7 @@
 //! A transaction is tried once here: what is done between two tries differs. [`WriteError`] says whether another is worth it.
 
 use crate::{
-    destination::checkpoint::{DATABASE, Store},
+    destination::checkpoint::{CheckpointStore, DATABASE},
     mongo::{cluster::Cluster, error, raw_bson::as_i64, refused_writes::refused_writes},
 };
 use bson::{Document, RawDocumentBuf, doc};
@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 /// One worker's fence, and the session in which it writes; one transaction at a time.
 #[derive(Clone)]
 pub(crate) struct FencedSession {
-    store: Store,
+    store: CheckpointStore,
     /// Which fence is its own.
     worker: usize,
     /// Noted at the fence, so that a successor can end what this one left open.
@@ -38,7 +38,7 @@ pub(crate) enum WriteError {
 }
 
 impl FencedSession {
-    pub fn new(store: &Store, worker: usize, session: ClientSession) -> Self {
+    pub fn new(store: &CheckpointStore, worker: usize, session: ClientSession) -> Self {
         Self { store: store.clone(), worker, session: Arc::new(Mutex::new(session)) }
     }
 

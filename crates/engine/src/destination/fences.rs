@@ -2,7 +2,7 @@
 //! of an older epoch can commit nothing.
 
 use crate::{
-    destination::{checkpoint::Store, claims, definition, fenced_session::FencedSession},
+    destination::{checkpoint::CheckpointStore, claims, definition, fenced_session::FencedSession},
     failpoint,
 };
 use bson::doc;
@@ -11,7 +11,11 @@ use limosa_model::{AgentId, Failure};
 /// Raises the epoch: from here on no holder of an older one can change the checkpoint, nor, by the fences, the data.
 /// All fences first, also of workers that only an earlier holder had; then what the earlier ones left open is ended.
 /// Returns the sessions in which the workers are to write.
-pub(crate) async fn take_over(store: &Store, agent: AgentId, workers: usize) -> Result<Vec<FencedSession>, Failure> {
+pub(crate) async fn take_over(
+    store: &CheckpointStore,
+    agent: AgentId,
+    workers: usize,
+) -> Result<Vec<FencedSession>, Failure> {
     let mine = doc! {"_id.migration": store.id(), "epoch": {"$lt": store.epoch()}};
     let former = store.read("fences", mine.clone()).await?;
     let raise = doc! {"q": mine, "u": {"$set": {"epoch": store.epoch()}}, "multi": true};

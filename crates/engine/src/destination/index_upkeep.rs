@@ -7,12 +7,12 @@
 
 use crate::{
     destination::{
-        collection_map::Registry,
+        collection_map::CollectionMap,
         indexes::{self, Pairing},
     },
     missing_indexes::Missing,
-    mongo::{cluster::Cluster, index_spec::Properties},
-    progress::Tracker,
+    mongo::{cluster::Cluster, index_spec::IndexPhase},
+    progress::ProgressTracker,
     tuning::CATALOG_CONCURRENCY,
 };
 use futures::{StreamExt, TryStreamExt};
@@ -29,8 +29,8 @@ const SOON: Duration = Duration::from_secs(5);
 
 /// The upkeep of one run; ends with it.
 pub(crate) struct Upkeep {
-    tracker: Tracker,
-    properties: Properties,
+    tracker: ProgressTracker,
+    properties: IndexPhase,
     /// Whether all collections are still to be gone over.
     all: bool,
     at_work: Option<JoinHandle<Result<(), Failure>>>,
@@ -47,16 +47,16 @@ impl Drop for Upkeep {
 }
 
 impl Upkeep {
-    pub fn new(tracker: &Tracker, properties: Properties) -> Self {
+    pub fn new(tracker: &ProgressTracker, properties: IndexPhase) -> Self {
         // A way back finds all indexes as they were, final.
-        let all = properties == Properties::Deferred;
+        let all = properties == IndexPhase::Deferred;
         Self { tracker: tracker.clone(), properties, all, at_work: None, again: Instant::now() }
     }
 
     /// Whether nothing is left to be done that could be done now.
     pub fn is_done(&self) -> bool {
         let rests = !self.all && self.at_work.is_none() && self.tracker.missing.has_no_suspects();
-        rests || self.properties != Properties::Deferred
+        rests || self.properties != IndexPhase::Deferred
     }
 
     /// What was refused is tried again at once: a cutover waits for the answer, and its cause may be gone.
@@ -67,8 +67,8 @@ impl Upkeep {
 
     /// Begins what is to be done, where nothing is under way. For when the destination is an image of the source: before,
     /// documents of another time may be in the way.
-    pub async fn go_on(&mut self, registry: &Registry) {
-        if self.properties != Properties::Deferred {
+    pub async fn go_on(&mut self, registry: &CollectionMap) {
+        if self.properties != IndexPhase::Deferred {
             return;
         }
         if let Some(task) = self.at_work.take_if(|task| task.is_finished()) {
@@ -110,7 +110,7 @@ impl Upkeep {
 
     fn show(&self) {
         let listed = self.tracker.missing.listed();
-        self.tracker.count(|p| p.missing_indexes = listed);
+        self.tracker.update(|p| p.missing_indexes = listed);
     }
 }
 
@@ -119,7 +119,7 @@ async fn bring(
     destination: Cluster,
     pairings: Vec<Pairing>,
     missing: Missing,
-    properties: Properties,
+    properties: IndexPhase,
 ) -> Result<(), Failure> {
     let all: Vec<_> = pairings
         .into_iter()
@@ -138,15 +138,15 @@ async fn bring(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{EngineReport, metrics::Metrics, missing_indexes::Refused};
+    use crate::{EngineReport, metrics::Metrics, missing_indexes::RefusedIndex};
     use limosa_model::Namespace;
 
     #[test]
     fn a_cutover_waits_until_what_was_refused_was_tried_again() {
-        let tracker = Tracker::new(tokio::sync::watch::Sender::new(EngineReport::begin()), Metrics::default());
-        let mut upkeep = Upkeep::new(&tracker, Properties::Deferred);
+        let tracker = ProgressTracker::new(tokio::sync::watch::Sender::new(EngineReport::begin()), Metrics::default());
+        let mut upkeep = Upkeep::new(&tracker, IndexPhase::Deferred);
         upkeep.all = false;
-        let hay = Refused { name: "hay".to_owned(), is_lasting: true, why: "no".to_owned() };
+        let hay = RefusedIndex { name: "hay".to_owned(), is_lasting: true, why: "no".to_owned() };
         tracker.missing.found(&Namespace::new("app", "c"), vec![hay]);
         assert!(upkeep.is_done(), "it is tried again in a minute");
         upkeep.try_again();

@@ -6,14 +6,14 @@
 //! unique index is built at the cutover.
 
 use crate::{
-    destination::{collection_map::Registry, definition::Place},
+    destination::{collection_map::CollectionMap, definition::Place},
     failpoint,
-    missing_indexes::Refused,
+    missing_indexes::RefusedIndex,
     mongo::{
         catalog::{self, Entry, Kind, Uuid},
         cluster::Cluster,
         codes, error,
-        index_spec::{Properties, list, same, wanted},
+        index_spec::{IndexPhase, list, same, wanted},
         raw_bson::as_i64,
     },
     tuning::CATALOG_CONCURRENCY,
@@ -29,8 +29,8 @@ pub(crate) async fn sync(
     source_ns: &Namespace,
     destination: &Cluster,
     destination_ns: &Namespace,
-    properties: Properties,
-) -> Result<Vec<Refused>, Failure> {
+    properties: IndexPhase,
+) -> Result<Vec<RefusedIndex>, Failure> {
     bring(&list(source, source_ns).await?, destination, destination_ns, properties).await
 }
 
@@ -39,8 +39,8 @@ pub(crate) async fn bring(
     listed: &[Document],
     destination: &Cluster,
     destination_ns: &Namespace,
-    properties: Properties,
-) -> Result<Vec<Refused>, Failure> {
+    properties: IndexPhase,
+) -> Result<Vec<RefusedIndex>, Failure> {
     bring_to(listed, destination, &Place::from(destination_ns), properties).await
 }
 
@@ -48,8 +48,8 @@ async fn bring_to(
     listed: &[Document],
     destination: &Cluster,
     place: &Place,
-    properties: Properties,
-) -> Result<Vec<Refused>, Failure> {
+    properties: IndexPhase,
+) -> Result<Vec<RefusedIndex>, Failure> {
     let want: Vec<Document> = listed.iter().filter_map(|i| wanted(i, properties, destination.can())).collect();
     let have = list(destination, &place.ns).await?;
     let name = |d: &Document| d.get_str("name").unwrap_or_default().to_owned();
@@ -88,8 +88,8 @@ impl Pairing {
         &self,
         source: &Cluster,
         destination: &Cluster,
-        properties: Properties,
-    ) -> Result<Vec<Refused>, Failure> {
+        properties: IndexPhase,
+    ) -> Result<Vec<RefusedIndex>, Failure> {
         let listed = list(source, &self.source).await?;
         match Box::pin(bring_to(&listed, destination, &self.destination, properties)).await {
             Err(failure) => {
@@ -104,7 +104,10 @@ impl Pairing {
 
 /// The collections of the source that the destination has, by the identity that replication knows them by: what is called
 /// alike on both sides just now needn't be one.
-pub(crate) async fn pairings(registry: &Registry, only: Option<&BTreeSet<Namespace>>) -> Result<Vec<Pairing>, Failure> {
+pub(crate) async fn pairings(
+    registry: &CollectionMap,
+    only: Option<&BTreeSet<Namespace>>,
+) -> Result<Vec<Pairing>, Failure> {
     let (source, destination) = (registry.source(), registry.destination());
     let entries = catalog::list(source, registry.filter()).await?;
     // Under whatever name, also outside of the filter.
@@ -131,7 +134,7 @@ pub(crate) async fn pairings(registry: &Registry, only: Option<&BTreeSet<Namespa
 }
 
 /// Brings the indexes of all collections that replication knows to `properties`.
-pub(crate) async fn sync_known(registry: &Registry, properties: Properties) -> Result<(), Failure> {
+pub(crate) async fn sync_known(registry: &CollectionMap, properties: IndexPhase) -> Result<(), Failure> {
     let pairings = pairings(registry, None).await?;
     let all: Vec<_> = pairings
         .iter()
@@ -148,7 +151,7 @@ pub(crate) async fn sync_all(
     source: &Cluster,
     destination: &Cluster,
     filter: &NamespaceFilter,
-    properties: Properties,
+    properties: IndexPhase,
 ) -> Result<(), Failure> {
     let entries = catalog::list(source, filter).await?;
     let have: HashMap<Namespace, Option<Uuid>> =
@@ -172,8 +175,8 @@ pub(crate) async fn create(
     destination: &Cluster,
     place: impl Into<Place>,
     specs: Vec<Document>,
-    properties: Properties,
-) -> Result<Vec<Refused>, Failure> {
+    properties: IndexPhase,
+) -> Result<Vec<RefusedIndex>, Failure> {
     build(destination, place.into(), specs, properties).await
 }
 
@@ -181,8 +184,8 @@ fn build(
     destination: &Cluster,
     place: Place,
     specs: Vec<Document>,
-    properties: Properties,
-) -> BoxFuture<'_, Result<Vec<Refused>, Failure>> {
+    properties: IndexPhase,
+) -> BoxFuture<'_, Result<Vec<RefusedIndex>, Failure>> {
     Box::pin(build_together(destination, place, specs, properties))
 }
 
@@ -190,8 +193,8 @@ async fn build_together(
     destination: &Cluster,
     place: Place,
     specs: Vec<Document>,
-    properties: Properties,
-) -> Result<Vec<Refused>, Failure> {
+    properties: IndexPhase,
+) -> Result<Vec<RefusedIndex>, Failure> {
     if specs.is_empty() {
         return Ok(Vec::new());
     }
@@ -220,10 +223,10 @@ async fn build_together(
         }
         // It fits at the cutover: until then another index of a later or earlier time is in its way, or documents of
         // another time are.
-        Err(error) if properties == Properties::Deferred => {
+        Err(error) if properties == IndexPhase::Deferred => {
             tracing::warn!(%ns, ?names, code = error::code(&error), "an index can't be built yet: {}", error::words(&error));
             let is_lasting = error::code(&error).is_some_and(|code| !codes::is_another_index(code));
-            let refused = |name| Refused { name, is_lasting, why: error::words(&error) };
+            let refused = |name| RefusedIndex { name, is_lasting, why: error::words(&error) };
             Ok(names.into_iter().map(refused).collect())
         }
         Err(e) => {
@@ -257,7 +260,7 @@ fn creation(destination: &Cluster, place: &Place, specs: &[Document]) -> Documen
 /// Drops indexes of the destination's `ns` that may refuse documents which the source accepted: at the first try those
 /// that the source's collection doesn't have now, then those of the kinds that refuse documents at all. Returns the names
 /// of what was dropped.
-pub(crate) async fn make_way(
+pub(crate) async fn drop_conflicting(
     source: &Cluster,
     source_ns: Option<&Namespace>,
     destination: &Cluster,
@@ -268,7 +271,7 @@ pub(crate) async fn make_way(
         Some(source_ns) => list(source, source_ns).await?,
         None => Vec::new(),
     };
-    let picky = |index: &Document| {
+    let may_reject_documents = |index: &Document| {
         index.get_document("key").is_ok_and(|key| key.len() > 1 || key.values().any(|v| v.as_str().is_some()))
     };
     let mut dropped = Vec::new();
@@ -277,14 +280,14 @@ pub(crate) async fn make_way(
         let stale = !current
             .iter()
             .any(|own| own.get_str("name").is_ok_and(|n| n == name) && own.get("key") == index.get("key"));
-        if stale || (tries > 0 && picky(&index)) {
+        if stale || (tries > 0 && may_reject_documents(&index)) {
             tracing::warn!(%ns, name, "an index refuses a document of the source; it is dropped, and built again soon");
             drop_index(destination, ns, name).await?;
             dropped.push(name.to_owned());
         }
     }
     if dropped.is_empty() && tries == 0 {
-        return Box::pin(make_way(source, source_ns, destination, ns, 1)).await;
+        return Box::pin(drop_conflicting(source, source_ns, destination, ns, 1)).await;
     }
     Ok(dropped)
 }
@@ -423,7 +426,7 @@ mod tests {
         let documents = vec![doc! {"_id": 1, "mail": "x"}, doc! {"_id": 2, "mail": "x"}, doc! {"_id": 3, "mail": "y"}];
         cluster.db("app").run_command(doc! {"insert": "c", "documents": documents}).await.expect("inserts");
         let plain = doc! {"v": 2, "key": {"mail": 1}, "name": "mail"};
-        create(&cluster, &ns, vec![plain.clone()], Properties::Deferred).await.expect("builds");
+        create(&cluster, &ns, vec![plain.clone()], IndexPhase::Deferred).await.expect("builds");
         let mut unique = plain.clone();
         unique.insert("unique", true);
         let failure = convert(&cluster, &Place::from(&ns), &plain, &unique).await.expect_err("is refused");

@@ -6,7 +6,7 @@
 
 use crate::{
     destination::{
-        coalesce::{Change, Op},
+        coalesce::{DocumentWrite, WriteKind},
         document_shape::{self, Fields, Zeros},
     },
     mongo::{
@@ -37,23 +37,23 @@ enum Verb {
 pub(crate) type Command = (Namespace, RawDocumentBuf);
 
 /// The commands for `ops`, to be run in this order: one for each run of statements that fit together.
-pub(crate) fn commands(ops: &[(u32, Op)]) -> Result<Vec<Command>, Error> {
+pub(crate) fn commands(ops: &[(u32, DocumentWrite)]) -> Result<Vec<Command>, Error> {
     let mut all = Commands::default();
     for (_, op) in ops {
         let ns = &op.target.ns;
         let by_id = || RawDocBuilder::new().document("q", op.id.as_bytes());
         match &op.change {
-            Change::Put { document, .. } => all.put(ns, &op.id, document)?,
-            Change::Remake { document } => all.remake(ns, &op.id, document)?,
-            Change::Update(delta) => {
+            WriteKind::Put { document, .. } => all.put(ns, &op.id, document)?,
+            WriteKind::Remake { document } => all.remake(ns, &op.id, document)?,
+            WriteKind::Update(delta) => {
                 for update in delta.updates() {
                     all.add(ns, Verb::Update, &by_id().document("u", &update).into_bytes())?;
                 }
             }
-            Change::Delete => {
+            WriteKind::Delete => {
                 all.add(ns, Verb::Delete, &by_id().value("limit", RawBsonRef::Int32(1)).into_bytes())?;
             }
-            Change::Refetch => {}
+            WriteKind::Refetch => {}
         }
     }
     all.finish()
@@ -237,13 +237,21 @@ mod tests {
     use bson::rawdoc;
     use std::sync::Arc;
 
-    fn put(document: RawDocumentBuf) -> (u32, Op) {
+    fn put(document: RawDocumentBuf) -> (u32, DocumentWrite) {
         let target = Arc::new(Target::plain(Namespace::new("d", "c")));
         let id = rawdoc! {"_id": 1};
-        (0, Op { target, id, canonical: Vec::new(), change: Change::Put { document, origin: Origin::Replacement } })
+        (
+            0,
+            DocumentWrite {
+                target,
+                id,
+                canonical: Vec::new(),
+                change: WriteKind::Put { document, origin: Origin::Replacement },
+            },
+        )
     }
 
-    fn verbs(ops: &[(u32, Op)]) -> Vec<String> {
+    fn verbs(ops: &[(u32, DocumentWrite)]) -> Vec<String> {
         let commands = commands(ops).expect("well formed");
         commands
             .iter()

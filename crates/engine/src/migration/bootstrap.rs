@@ -5,7 +5,7 @@ use crate::{
     copy::in_place,
     cutover::reverse,
     destination::{
-        checkpoint::{Checkpoint, Stage, Store},
+        checkpoint::{Checkpoint, CheckpointStore, Stage},
         claims::{self, Standing},
         definition,
     },
@@ -16,7 +16,7 @@ use crate::{
         side::Side,
     },
     preflight::ownership,
-    progress::Tracker,
+    progress::ProgressTracker,
     source::left_behind,
     throttle::Reads,
 };
@@ -29,7 +29,7 @@ pub(crate) struct Bootstrap {
     pub settings: Settings,
     pub source: Cluster,
     pub destination: Cluster,
-    pub store: Store,
+    pub store: CheckpointStore,
     pub checkpoint: Checkpoint,
 }
 
@@ -37,11 +37,11 @@ pub(crate) struct Bootstrap {
 /// already, and that is reported. `claimed` is set once the destination is this migration's.
 pub(crate) async fn bootstrap(
     settings: &Settings,
-    tracker: &Tracker,
+    tracker: &ProgressTracker,
     claimed: &AtomicBool,
 ) -> Result<Option<Bootstrap>, Failure> {
     let (source, destination) = connect(settings).await?;
-    let store = Store::new(&destination, settings.migration_id, settings.epoch);
+    let store = CheckpointStore::new(&destination, settings.migration_id, settings.epoch);
     let settings = ownership::with_what_is_known(settings)?;
     ownership::allowed(&settings, &destination)?;
     if let Some(from) = settings.reversal_from
@@ -85,7 +85,7 @@ async fn first_checkpoint(
     settings: &Settings,
     source: &Cluster,
     destination: &Cluster,
-    store: &Store,
+    store: &CheckpointStore,
 ) -> Result<Checkpoint, Failure> {
     let filter = bson::serialize_to_document(&settings.filter).unwrap_or_default();
     if let Some(found) = store.load().await? {
@@ -101,7 +101,7 @@ async fn first_checkpoint(
         let (_, t0) = source.optimes().await?;
         in_place::prepare(source, destination, store, &settings.filter).await?;
         failpoint::reach(failpoint::RECOPY_PREPARED, &store.id()).await;
-        store.begin_again(t0, settings.recopies).await?;
+        store.restart_copy(t0, settings.recopies).await?;
         return load(store).await;
     }
     if let Some(from) = settings.reversal_from {
@@ -119,7 +119,7 @@ async fn clear_destination(
     settings: &Settings,
     source: &Cluster,
     destination: &Cluster,
-    store: &Store,
+    store: &CheckpointStore,
 ) -> Result<(), Failure> {
     for finding in left_behind::findings(source, &settings.filter).await? {
         tracing::warn!(%finding, "not carried over");
@@ -141,7 +141,7 @@ async fn clear_destination(
 }
 
 /// The checkpoint that the destination has.
-pub(crate) async fn load(store: &Store) -> Result<Checkpoint, Failure> {
+pub(crate) async fn load(store: &CheckpointStore) -> Result<Checkpoint, Failure> {
     store
         .load()
         .await?

@@ -3,15 +3,15 @@
 
 use crate::{
     Outcome, Settings,
-    component::Part,
+    component::Component,
     copy::plan,
     destination::{
-        checkpoint::{Stage, Store},
+        checkpoint::{CheckpointStore, Stage},
         claims, definition,
     },
     local_state,
     mongo::{catalog, cluster::Cluster, side::Side},
-    progress::Tracker,
+    progress::ProgressTracker,
     retry,
 };
 use limosa_model::{ErrorCode, Failure, protocol::Directive};
@@ -20,10 +20,10 @@ use tokio::sync::watch;
 
 /// What a stopped run has left to do, if it was stopped by an order to cancel: what was copied is removed, where that is
 /// asked for, and then what is kept on this disk. The order may be changed meanwhile.
-pub(crate) async fn carry_out(
+pub(crate) async fn clean_up(
     settings: &Settings,
     orders: &mut watch::Receiver<Directive>,
-    tracker: &Tracker,
+    tracker: &ProgressTracker,
 ) -> Outcome {
     loop {
         let order = *orders.borrow_and_update();
@@ -47,22 +47,22 @@ pub(crate) async fn carry_out(
             Directive::Run | Directive::CutOver | Directive::Pause | Directive::Stop => return Outcome::Stopped,
         }
     }
-    local_state::forget(&settings.data_dir, settings.migration_id).await;
+    local_state::remove(&settings.data_dir, settings.migration_id).await;
     Outcome::Cancelled
 }
 
 /// Nobody resumes a cancelled migration: whatever keeps it from removing what it copied is waited out, for as long as
 /// that takes. `Err` when another has it.
-async fn remove_copied_at_last(settings: &Settings, tracker: &Tracker) -> Result<(), Failure> {
+async fn remove_copied_at_last(settings: &Settings, tracker: &ProgressTracker) -> Result<(), Failure> {
     while let Err(failure) = remove_copied(settings).await {
         if failure.code == ErrorCode::Fenced {
             return Err(failure);
         }
         tracing::warn!(%failure, "what was copied can't be removed yet");
-        tracker.fails(Part::Applier, &failure);
+        tracker.record_failure(Component::Applier, &failure);
         tokio::time::sleep(retry::LONGEST_PAUSE).await;
     }
-    tracker.works(Part::Applier);
+    tracker.clear_failure(Component::Applier);
     Ok(())
 }
 
@@ -70,7 +70,7 @@ async fn remove_copied_at_last(settings: &Settings, tracker: &Tracker) -> Result
 async fn remove_copied(settings: &Settings) -> Result<(), Failure> {
     let destination = Cluster::connect(Side::Destination, &settings.destination_uri).await?;
     let destination = destination.held_by(settings.migration_id, settings.epoch.0);
-    let store = Store::new(&destination, settings.migration_id, settings.epoch);
+    let store = CheckpointStore::new(&destination, settings.migration_id, settings.epoch);
     // What another took the place of is the other's now.
     if claims::own(&store).await?.is_some_and(|claim| claim.state != claims::State::Live) {
         return Ok(());

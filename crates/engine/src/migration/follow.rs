@@ -6,11 +6,11 @@ use crate::{
     cutover::{
         rehearsal::Stage as RehearsalStage,
         report_data,
-        steps::{self, NotCutOver},
+        steps::{self, CutoverError},
     },
-    destination::{checkpoint::Store, expiry, index_upkeep::Upkeep, indexes},
-    mongo::{cluster::Cluster, index_spec::Properties, side::Side},
-    progress::Tracker,
+    destination::{checkpoint::CheckpointStore, expiry, index_upkeep::Upkeep, indexes},
+    mongo::{cluster::Cluster, index_spec::IndexPhase, side::Side},
+    progress::ProgressTracker,
     replication::replicator::Replicator,
     verify::online::Verifier,
 };
@@ -51,12 +51,12 @@ impl Back {
 
 /// A cutover that waits for the cause of a failure to go away ends on request too; what is left of it on the destination
 /// is undone as soon as that can be reached.
-pub(crate) fn end_if_aborted(tracker: &Tracker, settings: &Settings, order: Directive) {
+pub(crate) fn end_if_aborted(tracker: &ProgressTracker, settings: &Settings, order: Directive) {
     let phase = tracker.phase();
     if settings.steering.now().abort_cutover && matches!(phase, PhaseKind::CuttingOver | PhaseKind::Finalizing) {
         tracker.refuse_cutover();
         // How far behind it is by now nobody knows.
-        tracker.enter(PhaseKind::CatchingUp, Some(steps::aborted()));
+        tracker.enter_phase(PhaseKind::CatchingUp, Some(steps::aborted()));
     } else if order != Directive::CutOver && tracker.has_refused() {
         tracker.forget_refusal();
     }
@@ -67,7 +67,7 @@ pub(crate) async fn follow(
     source: &Cluster,
     replicator: &mut Replicator,
     orders: &mut watch::Receiver<Directive>,
-    tracker: &Tracker,
+    tracker: &ProgressTracker,
     settings: &Settings,
     back: &Back,
 ) -> Result<(), Failure> {
@@ -76,7 +76,7 @@ pub(crate) async fn follow(
         // A cutover left replication in the middle of something; it is as it was before.
         Some(failure) => asked.refuse(tracker, failure),
         // What was worth the name before a hiccup still is, unless what is measured says otherwise; a cutover begins again.
-        None if tracker.phase() != PhaseKind::Synced => tracker.enter(PhaseKind::CatchingUp, None),
+        None if tracker.phase() != PhaseKind::Synced => tracker.enter_phase(PhaseKind::CatchingUp, None),
         None => {}
     }
     let (copied, verifier) = (replicator.progress().convergence(), replicator.verifier().clone());
@@ -94,7 +94,7 @@ pub(crate) async fn follow(
 struct Follower<'a> {
     source: &'a Cluster,
     replicator: &'a mut Replicator,
-    tracker: &'a Tracker,
+    tracker: &'a ProgressTracker,
     settings: &'a Settings,
     back: &'a Back,
     asked: Asked,
@@ -134,9 +134,9 @@ impl Follower<'_> {
         let lag = tracker.lag();
         let spooled = replicator.spool().bytes();
         replicator.spool().shares_with(verifier.disk_bytes()?);
-        tracker.count(|p| p.spool_bytes = spooled);
+        tracker.update(|p| p.spool_bytes = spooled);
         let behind = replicator.progress().seconds_to_convergence();
-        verifier.pace(lag.map_or(i64::MAX, |lag| lag.max(behind)));
+        verifier.set_lag(lag.map_or(i64::MAX, |lag| lag.max(behind)));
         let is_image = replicator.progress().watermark() >= *copied && behind <= SYNCED_LAG_SECONDS;
         if is_image {
             Box::pin(upkeep.go_on(replicator.registry())).await;
@@ -151,7 +151,7 @@ impl Follower<'_> {
             tracker.is_ready();
         }
         if tracker.phase() == PhaseKind::Synced && verifier.owes_a_pass()? {
-            tracker.enter(PhaseKind::CatchingUp, None);
+            tracker.enter_phase(PhaseKind::CatchingUp, None);
         }
         Ok(())
     }
@@ -164,25 +164,25 @@ impl Follower<'_> {
         let ended = tokio::select! {
             biased;
             ended = Box::pin(steps::cut_over(replicator, tracker, &settings.filter, choices)) => ended,
-            () = settings.steering.cutover_aborted() => Err(NotCutOver::BackFromCheckpoint(steps::aborted())),
+            () = settings.steering.cutover_aborted() => Err(CutoverError::BackFromCheckpoint(steps::aborted())),
         };
         match ended {
             Ok(done) => {
                 tracker.record(report_data::of(settings, replicator, done, choices.reversible).await?);
                 Ok(true)
             }
-            Err(NotCutOver::Failed(failure)) => {
+            Err(CutoverError::Failed(failure)) => {
                 // However long its cause lasts, the application isn't kept waiting for it.
                 let_writes_in(source, replicator.store()).await;
                 Err(failure)
             }
-            Err(NotCutOver::BackFromCheckpoint(failure)) => {
+            Err(CutoverError::BackFromCheckpoint(failure)) => {
                 let_writes_in(source, replicator.store()).await;
                 back.set(&failure);
                 Err(failure)
             }
-            Err(NotCutOver::BackToSynced(failure)) => {
-                Box::pin(take_back(source, replicator, settings)).await?;
+            Err(CutoverError::BackToSynced(failure)) => {
+                Box::pin(roll_back_cutover(source, replicator, settings)).await?;
                 replicator.forget_late_writes();
                 asked.refuse(tracker, failure);
                 Ok(false)
@@ -192,9 +192,9 @@ impl Follower<'_> {
 }
 
 /// How the next cutover is to be.
-fn choices(settings: &Settings) -> steps::Choices {
+fn choices(settings: &Settings) -> steps::CutoverParams {
     let wishes = settings.steering.now();
-    steps::Choices {
+    steps::CutoverParams {
         block_source_writes: wishes.cutover.block_source_writes,
         reversible: wishes.cutover.reversible && settings.reversal_from.is_none(),
         properties: properties(settings),
@@ -219,15 +219,15 @@ impl Drop for Asked {
 
 impl Asked {
     /// Says that a cutover went back, and why.
-    fn refuse(&mut self, tracker: &Tracker, failure: Failure) {
+    fn refuse(&mut self, tracker: &ProgressTracker, failure: Failure) {
         self.awaited = None;
         tracker.refuse_cutover();
         let behind = tracker.phase() == PhaseKind::CatchingUp;
-        tracker.enter(if behind { PhaseKind::CatchingUp } else { PhaseKind::Synced }, Some(failure));
+        tracker.enter_phase(if behind { PhaseKind::CatchingUp } else { PhaseKind::Synced }, Some(failure));
     }
 
     /// Begins a rehearsal if one is wanted. It continues beside everything else.
-    fn rehearsal(&mut self, replicator: &Replicator, tracker: &Tracker, settings: &Settings, order: Directive) {
+    fn rehearsal(&mut self, replicator: &Replicator, tracker: &ProgressTracker, settings: &Settings, order: Directive) {
         let wanted = settings.steering.now().rehearsal;
         if wanted <= self.rehearsed || tracker.phase() != PhaseKind::Synced || order != Directive::Run {
             return;
@@ -251,7 +251,7 @@ impl Asked {
     /// Whether a cutover begins now. Indexes that are being built are waited for, since they would be in its pause.
     fn cutover(
         &mut self,
-        tracker: &Tracker,
+        tracker: &ProgressTracker,
         settings: &Settings,
         order: Directive,
         upkeep: &mut Upkeep,
@@ -284,17 +284,21 @@ impl Asked {
 }
 
 /// Lets the source's users write again after a cutover that failed.
-async fn let_writes_in(source: &Cluster, store: &Store) {
+async fn let_writes_in(source: &Cluster, store: &CheckpointStore) {
     if let Err(error) = release_writes(source, store).await {
         tracing::error!(%error, "the source's writes are still blocked");
     }
 }
 
 /// After a cutover that failed the source's users may write again, and what was made final is put off again.
-pub(crate) async fn take_back(source: &Cluster, replicator: &Replicator, settings: &Settings) -> Result<(), Failure> {
+pub(crate) async fn roll_back_cutover(
+    source: &Cluster,
+    replicator: &Replicator,
+    settings: &Settings,
+) -> Result<(), Failure> {
     let destination = replicator.destination();
     release_writes(source, replicator.store()).await?;
-    if properties(settings) == Properties::Deferred {
+    if properties(settings) == IndexPhase::Deferred {
         expiry::switch_off(destination, &settings.filter).await?;
     }
     indexes::sync_known(replicator.registry(), properties(settings)).await?;
@@ -302,12 +306,12 @@ pub(crate) async fn take_back(source: &Cluster, replicator: &Replicator, setting
 }
 
 /// How far the destination's indexes go while changes are replicated: a way back leaves the former source's as they are.
-fn properties(settings: &Settings) -> Properties {
-    if settings.reversal_from.is_some() { Properties::Final } else { Properties::Deferred }
+fn properties(settings: &Settings) -> IndexPhase {
+    if settings.reversal_from.is_some() { IndexPhase::Final } else { IndexPhase::Deferred }
 }
 
 /// Lets the source's users write again, if a cutover kept them from it.
-async fn release_writes(source: &Cluster, store: &Store) -> Result<(), Failure> {
+async fn release_writes(source: &Cluster, store: &CheckpointStore) -> Result<(), Failure> {
     if store.load().await?.is_some_and(|checkpoint| checkpoint.writes_blocked) {
         crate::cutover::write_block::unblock_writes(source).await?;
         store.set_writes_blocked(false).await?;
@@ -316,8 +320,8 @@ async fn release_writes(source: &Cluster, store: &Store) -> Result<(), Failure> 
 }
 
 /// The same for a run that ended otherwise than by a complete cutover.
-pub(crate) async fn release_writes_after_the_end(settings: &Settings) -> Result<(), Failure> {
+pub(crate) async fn unblock_source_writes_on_exit(settings: &Settings) -> Result<(), Failure> {
     let source = Cluster::connect(Side::Source, &settings.source_uri).await?;
     let destination = Cluster::connect(Side::Destination, &settings.destination_uri).await?;
-    release_writes(&source, &Store::new(&destination, settings.migration_id, settings.epoch)).await
+    release_writes(&source, &CheckpointStore::new(&destination, settings.migration_id, settings.epoch)).await
 }

@@ -3,24 +3,24 @@
 
 use crate::{
     Settings,
-    component::Part,
+    component::Component,
     copy::{
-        batch_writer::Slot,
+        batch_writer::CopyBatchWriter,
         plan::{self, CopyRange},
         worker::Copier,
     },
     destination::{
-        checkpoint::{Checkpoint, Stage, Store},
-        collection_map::Registry,
+        checkpoint::{Checkpoint, CheckpointStore, Stage},
+        collection_map::CollectionMap,
         indexes, time_series,
     },
     failpoint,
     mongo::{
         catalog::{self, Entry, Kind},
         cluster::Cluster,
-        index_spec::{self, Properties},
+        index_spec::{self, IndexPhase},
     },
-    progress::Tracker,
+    progress::ProgressTracker,
     source::spool::Spool,
     tuning::CATALOG_CONCURRENCY,
 };
@@ -32,7 +32,11 @@ use std::collections::{BTreeMap, HashMap};
 const SMALL_BYTES: u64 = 1024 * 1024;
 
 /// Creates all collections and writes the copy's ranges down.
-pub(crate) async fn plan(source: &Cluster, registry: &mut Registry, store: &Store) -> Result<(), Failure> {
+pub(crate) async fn plan(
+    source: &Cluster,
+    registry: &mut CollectionMap,
+    store: &CheckpointStore,
+) -> Result<(), Failure> {
     store.clear_plan().await?;
     let filter = registry.filter().clone();
     let entries = catalog::list(source, &filter).await?;
@@ -64,11 +68,11 @@ pub(crate) async fn plan(source: &Cluster, registry: &mut Registry, store: &Stor
 pub(crate) async fn copy(
     settings: &Settings,
     source: &Cluster,
-    tracker: &Tracker,
+    tracker: &ProgressTracker,
     spool: &Spool,
     checkpoint: &Checkpoint,
-    store: &Store,
-    slots: &[Slot],
+    store: &CheckpointStore,
+    slots: &[CopyBatchWriter],
 ) -> Result<(), Failure> {
     let ranges = store.ranges().await?.iter().map(CopyRange::from_document).collect::<Result<Vec<_>, _>>()?;
     let collections = |only_done: bool| {
@@ -77,7 +81,7 @@ pub(crate) async fn copy(
         names.len() as u64
     };
     let namespaces = by_namespace(&ranges);
-    tracker.count(|p| {
+    tracker.update(|p| {
         p.set_namespaces(namespaces);
         p.collections_total = collections(false);
         p.documents_total = ranges.iter().map(|r| r.documents).sum();
@@ -87,7 +91,7 @@ pub(crate) async fn copy(
         p.spool_bytes = spool.bytes();
     });
     if checkpoint.stage < Stage::Copied {
-        tracker.enter(PhaseKind::Copying, None);
+        tracker.enter_phase(PhaseKind::Copying, None);
         let copier = Copier {
             source: source.clone(),
             store: store.clone(),
@@ -100,7 +104,7 @@ pub(crate) async fn copy(
         };
         copier.run(ranges.clone(), slots).await?;
     }
-    tracker.count(|p| p.collections_copied = p.collections_total);
+    tracker.update(|p| p.collections_copied = p.collections_total);
     spool.sync()
 }
 
@@ -122,12 +126,12 @@ fn by_namespace(ranges: &[CopyRange]) -> Vec<NamespaceProgress> {
 /// other, so that the destination does no more than one large build.
 pub(crate) async fn build_indexes(
     source: &Cluster,
-    registry: &Registry,
-    tracker: &Tracker,
+    registry: &CollectionMap,
+    tracker: &ProgressTracker,
     settings: &Settings,
 ) -> Result<(), Failure> {
-    tracker.enter(PhaseKind::BuildingIndexes, None);
-    tracker.count(|p| (p.indexes_total, p.indexes_built) = (0, 0));
+    tracker.enter_phase(PhaseKind::BuildingIndexes, None);
+    tracker.update(|p| (p.indexes_total, p.indexes_built) = (0, 0));
     let mut bytes: HashMap<Namespace, u64> = HashMap::new();
     for range in registry.store().ranges().await?.iter().map(CopyRange::from_document) {
         let range = range?;
@@ -151,16 +155,16 @@ pub(crate) async fn build_indexes(
 async fn build_indexes_of(
     entry: &Entry,
     source: &Cluster,
-    registry: &Registry,
-    tracker: &Tracker,
+    registry: &CollectionMap,
+    tracker: &ProgressTracker,
 ) -> Result<(), Failure> {
     let listed = index_spec::list(source, &entry.ns).await?;
     let total = listed.len() as u64;
-    tracker.count(|p| p.indexes_total += total);
+    tracker.update(|p| p.indexes_total += total);
     // What is refused is tried again, and then reported, once the destination is an image of the source.
-    indexes::bring(&listed, registry.destination(), &entry.ns, Properties::Deferred).await?;
+    indexes::bring(&listed, registry.destination(), &entry.ns, IndexPhase::Deferred).await?;
     failpoint::reach(failpoint::INDEXES_BUILT, &entry.ns).await;
-    tracker.works(Part::Applier);
-    tracker.count(|p| p.indexes_built += total);
+    tracker.clear_failure(Component::Applier);
+    tracker.update(|p| p.indexes_built += total);
     Ok(())
 }

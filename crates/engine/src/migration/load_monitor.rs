@@ -6,7 +6,7 @@
 
 use crate::{
     mongo::{cluster::Cluster, side::Side},
-    progress::Tracker,
+    progress::ProgressTracker,
     throttle::Throttle,
 };
 use bson::{Document, Timestamp, doc};
@@ -37,7 +37,7 @@ const FEW_WRITES: i64 = 10;
 
 /// What a cluster says of itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Reading {
+struct LoadSample {
     flow_control_holds: bool,
     majority_lag_seconds: u32,
     writes: i64,
@@ -45,9 +45,9 @@ struct Reading {
 }
 
 /// One cluster over time.
-struct Watched {
+struct WatchedCluster {
     cluster: Cluster,
-    before: Option<Reading>,
+    before: Option<LoadSample>,
     unmet: Unmet,
     /// Microseconds that a write usually takes.
     usual: Option<f64>,
@@ -58,10 +58,14 @@ pub(crate) async fn watch(
     source: Cluster,
     destination: Cluster,
     throttle: Arc<Throttle>,
-    tracker: Tracker,
+    tracker: ProgressTracker,
 ) -> Infallible {
-    let mut both =
-        [source, destination].map(|cluster| Watched { cluster, before: None, unmet: Unmet::default(), usual: None });
+    let mut both = [source, destination].map(|cluster| WatchedCluster {
+        cluster,
+        before: None,
+        unmet: Unmet::default(),
+        usual: None,
+    });
     let mut tick = tokio::time::interval(LOOK_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut told = None;
@@ -71,20 +75,20 @@ pub(crate) async fn watch(
         for watched in &mut both {
             reason = watched.look().await.or(reason);
         }
-        throttle.suffers(reason.is_some());
-        let reason = reason.filter(|_| throttle.is_strained());
+        throttle.report_overload(reason.is_some());
+        let reason = reason.filter(|_| throttle.is_overloaded());
         if reason != told {
             match &reason {
                 Some(reason) => tracing::warn!(%reason, "reading and copying more slowly"),
                 None => tracing::info!("the clusters bear the load again"),
             }
-            tracker.count(|p| p.slowed_because.clone_from(&reason));
+            tracker.update(|p| p.slowed_because.clone_from(&reason));
             told = reason;
         }
     }
 }
 
-impl Watched {
+impl WatchedCluster {
     /// Why it should go slower, if it should. A cluster that doesn't answer, or doesn't let this user ask, is no
     /// reason: whatever is wrong shows elsewhere.
     async fn look(&mut self) -> Option<String> {
@@ -96,7 +100,7 @@ impl Watched {
         let status = admin.run_command(only).await.ok()?;
         let (newest, majority) = self.cluster.optimes().await.ok()?;
         let majority_lag_seconds = self.unmet.lag_seconds(Instant::now(), newest, majority);
-        let now = Reading { majority_lag_seconds, ..read(&status) };
+        let now = LoadSample { majority_lag_seconds, ..read(&status) };
         let before = self.before.replace(now)?;
         let (average, usual) = averages(&before, &now, self.usual);
         let reason = judge(self.cluster.side, &now, average, usual);
@@ -126,11 +130,11 @@ impl Unmet {
     }
 }
 
-fn read(status: &Document) -> Reading {
+fn read(status: &Document) -> LoadSample {
     let part = |document: &Document, name: &str| document.get_document(name).cloned().unwrap_or_default();
     let writes = part(&part(status, "opLatencies"), "writes");
     let number = |name| crate::mongo::raw_bson::as_i64(writes.get(name)).unwrap_or(0);
-    Reading {
+    LoadSample {
         flow_control_holds: part(status, "flowControl").get_bool("isLagged").unwrap_or(false),
         majority_lag_seconds: 0,
         writes: number("ops"),
@@ -140,7 +144,7 @@ fn read(status: &Document) -> Reading {
 
 /// Microseconds a write took between two readings, if there were enough, and what is usual after that: the least seen,
 /// drifting upwards slowly, so that a quiet minute doesn't set the measure for a day.
-fn averages(before: &Reading, now: &Reading, usual: Option<f64>) -> (Option<f64>, Option<f64>) {
+fn averages(before: &LoadSample, now: &LoadSample, usual: Option<f64>) -> (Option<f64>, Option<f64>) {
     let writes = now.writes - before.writes;
     if writes < FEW_WRITES {
         return (None, usual);
@@ -149,7 +153,7 @@ fn averages(before: &Reading, now: &Reading, usual: Option<f64>) -> (Option<f64>
     (Some(average), Some(usual.map_or(average, |usual| (usual * 1.01).min(average))))
 }
 
-fn judge(side: Side, now: &Reading, average: Option<f64>, usual: Option<f64>) -> Option<String> {
+fn judge(side: Side, now: &LoadSample, average: Option<f64>, usual: Option<f64>) -> Option<String> {
     if now.flow_control_holds {
         return Some(format!("flow control holds writes back on the {side}"));
     }
@@ -176,18 +180,18 @@ mod tests {
         let status = doc! {
             "flowControl": {"isLagged": true}, "opLatencies": {"writes": {"latency": 5_000_i64, "ops": 10_i64}},
         };
-        let reading = Reading { flow_control_holds: true, majority_lag_seconds: 0, writes: 10, write_micros: 5_000 };
+        let reading = LoadSample { flow_control_holds: true, majority_lag_seconds: 0, writes: 10, write_micros: 5_000 };
         assert_eq!(read(&status), reading);
-        assert_eq!(read(&doc! {}), Reading::default());
+        assert_eq!(read(&doc! {}), LoadSample::default());
     }
 
     #[test]
     fn the_application_sets_the_measure_on_the_source() {
         let mut usual = None;
-        let mut before = Reading::default();
+        let mut before = LoadSample::default();
         let mut second = |micros: i64| {
             let now =
-                Reading { writes: before.writes + 100, write_micros: before.write_micros + 100 * micros, ..before };
+                LoadSample { writes: before.writes + 100, write_micros: before.write_micros + 100 * micros, ..before };
             let (average, after) = averages(&before, &now, usual);
             let reason = judge(Side::Source, &now, average, after);
             (before, usual) = (now, if reason.is_none() { after } else { usual });
@@ -220,13 +224,13 @@ mod tests {
     #[test]
     fn lag_and_flow_control_count_on_both_sides() {
         for side in [Side::Source, Side::Destination] {
-            let lagging = Reading { majority_lag_seconds: LAG_SECONDS, ..Reading::default() };
+            let lagging = LoadSample { majority_lag_seconds: LAG_SECONDS, ..LoadSample::default() };
             assert!(judge(side, &lagging, None, None).is_some());
-            let held = Reading { flow_control_holds: true, ..Reading::default() };
+            let held = LoadSample { flow_control_holds: true, ..LoadSample::default() };
             assert!(judge(side, &held, None, None).is_some());
-            assert_eq!(judge(side, &Reading::default(), None, None), None);
+            assert_eq!(judge(side, &LoadSample::default(), None, None), None);
         }
         let slow = Some(1_000_000.0);
-        assert_eq!(judge(Side::Destination, &Reading::default(), slow, Some(10.0)), None);
+        assert_eq!(judge(Side::Destination, &LoadSample::default(), slow, Some(10.0)), None);
     }
 }

@@ -2,10 +2,10 @@
 //! to blame for it, are known also while everything else stands still.
 
 use crate::{
-    component::Part,
-    destination::checkpoint::{Checkpoint, Store},
+    component::Component,
+    destination::checkpoint::{Checkpoint, CheckpointStore},
     mongo::cluster::Cluster,
-    progress::Tracker,
+    progress::ProgressTracker,
     source::{event, oplog_window, spool::Spool},
 };
 use bson::{RawDocumentBuf, Timestamp, doc};
@@ -37,8 +37,8 @@ pub(crate) struct Meter<'a> {
     pub source: &'a Cluster,
     pub destination: &'a Cluster,
     pub spool: &'a Spool,
-    pub store: &'a Store,
-    pub tracker: &'a Tracker,
+    pub store: &'a CheckpointStore,
+    pub tracker: &'a ProgressTracker,
     pub orders: watch::Receiver<Directive>,
     /// A write of the source that its majority had.
     pub seen: Option<Timestamp>,
@@ -59,7 +59,7 @@ impl Meter<'_> {
     }
 }
 
-async fn watch_destination(destination: &Cluster, tracker: &Tracker) -> Infallible {
+async fn watch_destination(destination: &Cluster, tracker: &ProgressTracker) -> Infallible {
     let mut answered = Instant::now();
     loop {
         let asked = Instant::now();
@@ -70,9 +70,9 @@ async fn watch_destination(destination: &Cluster, tracker: &Tracker) -> Infallib
         match in_time(destination, answered, hello).await {
             Ok(()) => {
                 answered = Instant::now();
-                tracker.works(Part::Destination);
+                tracker.clear_failure(Component::Destination);
             }
-            Err(failure) => drop(tracker.fails_since(Part::Destination, answered, &failure)),
+            Err(failure) => drop(tracker.record_failure_since(Component::Destination, answered, &failure)),
         }
         tokio::time::sleep_until(asked + ASK_DESTINATION_EVERY).await;
     }
@@ -94,8 +94,8 @@ async fn in_time<T>(
 /// The source over time.
 struct Source<'a> {
     cluster: &'a Cluster,
-    store: &'a Store,
-    tracker: &'a Tracker,
+    store: &'a CheckpointStore,
+    tracker: &'a ProgressTracker,
     /// A write that its majority had, the newest that is known to be of one history with all before.
     seen: Option<Timestamp>,
     /// Since when it isn't there.
@@ -111,13 +111,13 @@ impl Source<'_> {
             match in_time(self.cluster, answered, self.cluster.optimes()).await {
                 Ok((newest, majority)) => {
                     answered = Instant::now();
-                    self.tracker.works(Part::Source);
+                    self.tracker.clear_failure(Component::Source);
                     if let Err(rewound) = self.take(newest, majority).await {
                         return rewound;
                     }
                 }
                 Err(failure) => {
-                    self.tracker.fails_since(Part::Source, answered, &failure);
+                    self.tracker.record_failure_since(Component::Source, answered, &failure);
                 }
             }
             self.tracker.take_pace(spool.read_until());
@@ -134,8 +134,8 @@ impl Source<'_> {
         }
         self.tracker.with_lag(|lag, now| lag.source_has(newest, majority, now));
         match self.tracker.with_lag(|lag, now| lag.majority_stands(now)) {
-            Some(since) => drop(self.tracker.fails_since(Part::Majority, since, &stands(since))),
-            None => self.tracker.works(Part::Majority),
+            Some(since) => drop(self.tracker.record_failure_since(Component::Majority, since, &stands(since))),
+            None => self.tracker.clear_failure(Component::Majority),
         }
         self.seen = self.seen.max(Some(majority));
         if self.noted.elapsed() >= NOTE_EVERY

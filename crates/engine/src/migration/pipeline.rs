@@ -3,13 +3,13 @@
 
 use crate::{
     Settings,
-    component::Part,
-    copy::{batch_writer::Slot, worker::IN_FLIGHT},
+    component::Component,
+    copy::{batch_writer::CopyBatchWriter, worker::IN_FLIGHT},
     cutover::reverse,
     destination::{
-        checkpoint::{Checkpoint, Stage, Store},
+        checkpoint::{Checkpoint, CheckpointStore, Stage},
         claims,
-        collection_map::Registry,
+        collection_map::CollectionMap,
         fenced_session::FencedSession,
         fences,
     },
@@ -22,7 +22,7 @@ use crate::{
     },
     mongo::{calls, cluster::Cluster, incidents::Trouble},
     preflight::ownership,
-    progress::Tracker,
+    progress::ProgressTracker,
     replication::{
         batch::WORKERS,
         progress::StreamProgress,
@@ -32,7 +32,7 @@ use crate::{
     retry,
     source::{oplog_window, position::Position, reader::Reader, spool::Spool},
     throttle::Throttle,
-    verify::{collection_pair::Ends, online::Verifier},
+    verify::{collection_pair::ClusterPair, online::Verifier},
 };
 use bson::Timestamp;
 use limosa_model::{ErrorCode, Failure, PhaseKind, protocol::Directive};
@@ -45,7 +45,7 @@ use tracing::Instrument;
 pub(crate) async fn run(
     settings: &Settings,
     orders: &mut watch::Receiver<Directive>,
-    tracker: &Tracker,
+    tracker: &ProgressTracker,
     claimed: &AtomicBool,
 ) -> Result<(), Failure> {
     let Some(begun) = Box::pin(bootstrap::bootstrap(settings, tracker, claimed)).await? else { return Ok(()) };
@@ -56,10 +56,10 @@ pub(crate) async fn run(
 /// What a run has open.
 struct Pipeline {
     settings: Settings,
-    tracker: Tracker,
+    tracker: ProgressTracker,
     source: Cluster,
     destination: Cluster,
-    store: Store,
+    store: CheckpointStore,
     /// One for each worker: those of change replication, then those of the copy.
     sessions: Vec<FencedSession>,
     /// Changes that are read and not yet applied.
@@ -73,14 +73,14 @@ struct Pipeline {
 
 impl Pipeline {
     /// Raises the fences, and reads the stream from T0 on, or from where it was left, whatever else continues.
-    async fn start(begun: Bootstrap, tracker: &Tracker) -> Result<(Self, ReaderTask), Failure> {
+    async fn start(begun: Bootstrap, tracker: &ProgressTracker) -> Result<(Self, ReaderTask), Failure> {
         let Bootstrap { settings, source, destination, store, checkpoint } = begun;
         let seen = meter::same_history(&source, &checkpoint).await?;
         tracker.measure_again();
         let workers = WORKERS + Throttle::most_workers(settings.tuning.copy_workers) * IN_FLIGHT;
         let sessions = fences::take_over(&store, settings.agent_id, workers).await?;
 
-        let dir = local_state::make(local_state::spool(&settings))?;
+        let dir = local_state::create_dir(local_state::spool(&settings))?;
         let (spool, position, token) = Spool::open(&dir, &checkpoint.position, &settings.tuning)?;
         let spool = Arc::new(spool);
         store.set_position(&position).await?;
@@ -95,8 +95,10 @@ impl Pipeline {
         };
         let reader = ReaderTask(tokio::spawn(reader.read(token).in_current_span()));
 
-        let (ends, dir) =
-            (Ends::new(source.clone(), destination.clone()), local_state::make(local_state::notes(&settings))?);
+        let (ends, dir) = (
+            ClusterPair::new(source.clone(), destination.clone()),
+            local_state::create_dir(local_state::notes(&settings))?,
+        );
         let (verifier, notes) = Verifier::open(ends, &dir, checkpoint.verifier.as_deref(), tracker, &settings.tuning)?;
         store.set_verifier(&notes).await?;
         let (tracker, back) = (tracker.clone(), Back::default());
@@ -149,7 +151,7 @@ impl Pipeline {
                 continue;
             }
             follow::end_if_aborted(&self.tracker, &self.settings, *orders.borrow());
-            retry::hold(Part::Applier, failure, &self.tracker, self.settings.tuning.patience).await?;
+            retry::wait_until_fixed(Component::Applier, failure, &self.tracker, self.settings.tuning.patience).await?;
         }
         Ok(())
     }
@@ -169,9 +171,9 @@ impl Pipeline {
     }
 
     /// Creates the collections and writes the copy's ranges down.
-    async fn plan(&self, checkpoint: &Checkpoint) -> Result<Registry, Failure> {
+    async fn plan(&self, checkpoint: &Checkpoint) -> Result<CollectionMap, Failure> {
         let filter = &self.settings.filter;
-        let mut registry = Registry::load(&self.source, &self.destination, &self.store, filter).await?;
+        let mut registry = CollectionMap::load(&self.source, &self.destination, &self.store, filter).await?;
         if checkpoint.stage < Stage::Planned {
             initial_copy::plan(&self.source, &mut registry, &self.store).await?;
             failpoint::reach(failpoint::PLANNED, &self.store.id()).await;
@@ -182,7 +184,7 @@ impl Pipeline {
 
     /// Copies the ranges that aren't copied yet.
     async fn initial_copy(&self, checkpoint: &Checkpoint) -> Result<(), Failure> {
-        let slots: Vec<Slot> = self.sessions.iter().skip(WORKERS).cloned().map(Slot).collect();
+        let slots: Vec<CopyBatchWriter> = self.sessions.iter().skip(WORKERS).cloned().map(CopyBatchWriter).collect();
         let Self { settings, source, tracker, spool, store, .. } = self;
         initial_copy::copy(settings, source, tracker, spool, checkpoint, store, &slots).await?;
         if checkpoint.stage < Stage::Copied {
@@ -193,7 +195,7 @@ impl Pipeline {
     }
 
     /// Builds the indexes; what is unique or expires waits for the cutover.
-    async fn build_indexes(&self, checkpoint: &Checkpoint, registry: &Registry) -> Result<(), Failure> {
+    async fn build_indexes(&self, checkpoint: &Checkpoint, registry: &CollectionMap) -> Result<(), Failure> {
         if checkpoint.stage < Stage::Indexed {
             initial_copy::build_indexes(&self.source, registry, &self.tracker, &self.settings).await?;
             self.store.set_stage(Stage::Indexed).await?;
@@ -206,12 +208,12 @@ impl Pipeline {
         &self,
         checkpoint: &Checkpoint,
         position: Position,
-        mut registry: Registry,
+        mut registry: CollectionMap,
     ) -> Result<Replicator, Failure> {
         // Whatever the copy, or an earlier run past its checkpoint, may have seen of the future lies before this.
         let (now, _) = self.source.optimes().await?;
         if self.settings.reversal_from.is_some() {
-            self.verifier.excuse(reverse::prepare(&self.destination, &mut registry).await?);
+            self.verifier.allow_expiry(reverse::prepare(&self.destination, &mut registry).await?);
         }
         let writers = self.sessions.iter().take(WORKERS).map(|session| Writer {
             source: self.source.clone(),
@@ -244,7 +246,7 @@ impl Pipeline {
         let Self { settings, tracker, source, back, .. } = self;
         if checkpoint.cutover.is_some() {
             // The last run died in it; it begins again.
-            Box::pin(follow::take_back(source, replicator, settings)).await?;
+            Box::pin(follow::roll_back_cutover(source, replicator, settings)).await?;
         }
         // Boxed, as the cutover is: what is below them is deep, and a thread's stack is small.
         Box::pin(follow::follow(source, replicator, orders, tracker, settings, back)).await?;
@@ -257,8 +259,8 @@ impl Pipeline {
         reader.end().await;
         let Self { settings, tracker, spool, verifier, .. } = self;
         drop((spool, verifier));
-        local_state::forget(&settings.data_dir, settings.migration_id).await;
-        tracker.enter(PhaseKind::Complete, None);
+        local_state::remove(&settings.data_dir, settings.migration_id).await;
+        tracker.enter_phase(PhaseKind::Complete, None);
     }
 }
 

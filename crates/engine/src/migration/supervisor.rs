@@ -3,11 +3,11 @@
 
 use crate::{
     EngineReport, Outcome, Settings,
-    component::Part,
+    component::Component,
     destination::claims,
     local_state,
     migration::{cleanup, follow, pipeline},
-    progress::Tracker,
+    progress::ProgressTracker,
     retry,
 };
 use limosa_model::{ErrorCode, Failure, PhaseKind, protocol::Directive};
@@ -26,7 +26,7 @@ pub(crate) async fn run(
     if let Err(wrong) = settings.tuning.validate() {
         return Outcome::Failed(Failure::new(ErrorCode::ConfigurationInvalid, wrong));
     }
-    let tracker = Tracker::new(reports, settings.metrics.clone());
+    let tracker = ProgressTracker::new(reports, settings.metrics.clone());
     let ticking = tokio::spawn({
         let tracker = tracker.clone();
         async move {
@@ -55,12 +55,12 @@ pub(crate) async fn run(
     };
     if outcome != Outcome::Complete
         && matches!(tracker.phase(), PhaseKind::CuttingOver | PhaseKind::Finalizing)
-        && let Err(failure) = follow::release_writes_after_the_end(&settings).await
+        && let Err(failure) = follow::unblock_source_writes_on_exit(&settings).await
     {
         tracing::error!(%failure, "whether the source's writes are still blocked is not known");
     }
     let outcome = match outcome {
-        Outcome::Stopped => cleanup::carry_out(&settings, &mut stop, &tracker).await,
+        Outcome::Stopped => cleanup::clean_up(&settings, &mut stop, &tracker).await,
         Outcome::Complete | Outcome::Cancelled | Outcome::Failed(_) => outcome,
     };
     ticking.abort();
@@ -74,7 +74,7 @@ pub(crate) async fn run(
 async fn supervise(
     settings: &Settings,
     orders: &mut watch::Receiver<Directive>,
-    tracker: &Tracker,
+    tracker: &ProgressTracker,
 ) -> Result<(), Failure> {
     // Both clusters answered, and the destination is this migration's.
     let claimed = AtomicBool::new(false);
@@ -94,6 +94,6 @@ async fn supervise(
             ended => return ended,
         };
         follow::end_if_aborted(tracker, settings, *orders.borrow());
-        retry::hold(Part::Applier, failure, tracker, settings.tuning.patience).await?;
+        retry::wait_until_fixed(Component::Applier, failure, tracker, settings.tuning.patience).await?;
     }
 }

@@ -6,13 +6,13 @@
 //! Reads say how long they may take. Else a server's own default would end them (`defaultMaxTimeMS`).
 
 use crate::{
-    component::Part,
+    component::Component,
     mongo::{
         codes,
         error::{self, Changed},
         side::Side,
     },
-    progress::Tracker,
+    progress::ProgressTracker,
 };
 use bson::{Bson, Document, RawBsonRef, RawDocumentBuf, doc, raw::cstr};
 use futures::future::BoxFuture;
@@ -286,14 +286,14 @@ impl Calls {
 }
 
 /// Lets those who watch know while a connection of either side is silent, for ever.
-pub(crate) async fn tell_of_silence(source: &Calls, destination: &Calls, tracker: &Tracker) -> Infallible {
+pub(crate) async fn tell_of_silence(source: &Calls, destination: &Calls, tracker: &ProgressTracker) -> Infallible {
     let mut tick = tokio::time::interval(Duration::from_millis(500));
     loop {
         tick.tick().await;
-        for (calls, part) in [(source, Part::SourceCalls), (destination, Part::DestinationCalls)] {
+        for (calls, part) in [(source, Component::SourceCalls), (destination, Component::DestinationCalls)] {
             match calls.silence() {
-                Some((since, failure)) => drop(tracker.fails_since(part, since.into(), &failure)),
-                None => tracker.works(part),
+                Some((since, failure)) => drop(tracker.record_failure_since(part, since.into(), &failure)),
+                None => tracker.clear_failure(part),
             }
         }
     }
@@ -459,7 +459,7 @@ impl<'a> RunCursor<'a> {
     }
 
     async fn documents(self) -> Result<Documents, Error> {
-        self.batch().await.map(|batches| Documents { batches, at_hand: VecDeque::new() })
+        self.batch().await.map(|batches| Documents { batches, try_next: VecDeque::new() })
     }
 }
 
@@ -494,20 +494,20 @@ impl Batches {
 /// The documents of a cursor.
 pub(crate) struct Documents {
     batches: Batches,
-    at_hand: VecDeque<Document>,
+    try_next: VecDeque<Document>,
 }
 
 impl Documents {
     pub async fn try_next(&mut self) -> Result<Option<Document>, Error> {
-        while self.at_hand.is_empty() {
+        while self.try_next.is_empty() {
             let Some(batch) = self.batches.next().await else { return Ok(None) };
             for value in batch?.doc_slices()? {
                 let no_document = || Error::custom("a reply holds something that is no document".to_owned());
                 let document = value.map_err(Error::custom)?.as_document().ok_or_else(no_document)?;
-                self.at_hand.push_back(Document::try_from(document).map_err(Error::custom)?);
+                self.try_next.push_back(Document::try_from(document).map_err(Error::custom)?);
             }
         }
-        Ok(self.at_hand.pop_front())
+        Ok(self.try_next.pop_front())
     }
 
     pub async fn try_collect<C: Default + Extend<Document>>(mut self) -> Result<C, Error> {

@@ -45,7 +45,7 @@ impl Capabilities {
     }
 
     /// 6.0: `collectionUUID`. Reads and definitions can hold to a collection instead of a name.
-    pub fn hold_to_uuid(self) -> bool {
+    pub fn check_uuid(self) -> bool {
         self.level >= (6, 0)
     }
 

@@ -4,7 +4,7 @@ use crate::{
     mongo::{
         catalog::{self, Entry, Kind},
         cluster::Cluster,
-        index_spec::{self, Properties},
+        index_spec::{self, IndexPhase},
         raw_bson::as_i64,
     },
     tuning::CATALOG_CONCURRENCY,
@@ -32,7 +32,7 @@ pub(crate) async fn compare(
     source: &Cluster,
     destination: &Cluster,
     filter: &NamespaceFilter,
-    properties: Properties,
+    properties: IndexPhase,
 ) -> Result<BTreeMap<Namespace, Departures>, Failure> {
     let by_name = |entries: Vec<Entry>| -> BTreeMap<Namespace, Entry> {
         entries.into_iter().map(|e| (e.ns.clone(), e)).collect()
@@ -67,7 +67,7 @@ async fn of_both(
     destination: &Cluster,
     want: &Entry,
     have: &Entry,
-    properties: Properties,
+    properties: IndexPhase,
 ) -> Result<(Namespace, Departures), Failure> {
     let ns = &want.ns;
     let mut found = Departures { options: options(want, have), indexes: Vec::new() };

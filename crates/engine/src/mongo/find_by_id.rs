@@ -66,7 +66,7 @@ pub(crate) async fn try_found(
     while let Some(batch) = cursor.next().await {
         let batch = batch?;
         let documents = batch.doc_slices()?;
-        cluster.reads.throttle.has_read(documents.as_bytes().len()).await;
+        cluster.reads.throttle.charge_read(documents.as_bytes().len()).await;
         for document in documents.into_iter().flatten().filter_map(RawBsonRef::as_document) {
             found.extend(id_of(document).map(|id| (raw_bson::canonical_id(id, false), document.to_owned())));
         }

@@ -156,7 +156,7 @@ fn pair(time: Timestamp) -> (u32, u32) {
 impl Trouble {
     /// What was kept in `file`, if anything was.
     pub fn open(file: PathBuf) -> Result<Self, Failure> {
-        file.parent().map_or(Ok(PathBuf::new()), |dir| local_state::make(dir.to_owned()))?;
+        file.parent().map_or(Ok(PathBuf::new()), |dir| local_state::create_dir(dir.to_owned()))?;
         let state = match fs::read(&file) {
             Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
                 tracing::warn!(%error, file = %file.display(), "can't be read; it begins again");
@@ -273,7 +273,7 @@ impl Trouble {
     }
 
     /// Lines for the report.
-    pub fn told(&self) -> Vec<String> {
+    pub fn summary(&self) -> Vec<String> {
         self.state().reread.clone()
     }
 }

@@ -63,7 +63,7 @@ pub(crate) fn unbuildable(index: &Document, destination: Capabilities) -> Option
 
 /// How far the destination's indexes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Properties {
+pub(crate) enum IndexPhase {
     /// While replicating.
     Deferred,
     /// At the cutover, before it is sure that it completes: nothing expires yet.
@@ -73,7 +73,7 @@ pub(crate) enum Properties {
 }
 
 /// What `destination` should have for the source's `index`; `None`: nothing yet.
-pub(crate) fn wanted(index: &Document, properties: Properties, destination: Capabilities) -> Option<Document> {
+pub(crate) fn wanted(index: &Document, properties: IndexPhase, destination: Capabilities) -> Option<Document> {
     let mut spec = index.clone();
     for flag in ["unique", "sparse"] {
         // Before 5.0 they are listed as they were written, be it as a number.
@@ -86,11 +86,11 @@ pub(crate) fn wanted(index: &Document, properties: Properties, destination: Capa
         // 4.4 takes NaN and never expires anything by it; 5.0.4 reads it as 0, and releases since 6.0.2 as the longest.
         let longest = longest_expiry(destination);
         let is_never = seconds.as_f64().is_some_and(f64::is_nan) || as_i64(Some(seconds)) > Some(i64::from(longest));
-        if is_never || properties != Properties::Final {
+        if is_never || properties != IndexPhase::Final {
             spec.insert("expireAfterSeconds", longest);
         }
     }
-    if properties == Properties::Deferred {
+    if properties == IndexPhase::Deferred {
         if spec.get_bool("unique").unwrap_or(false) {
             if !destination.make_an_index_unique() {
                 return None;
@@ -179,16 +179,16 @@ mod tests {
     #[test]
     fn uniqueness_and_expiry_wait_for_the_cutover() {
         let index = doc! {"v": 2, "key": {"a": 1}, "name": "a_1", "unique": true, "expireAfterSeconds": 60};
-        let deferred = wanted(&index, Properties::Deferred, Capabilities::of((6, 0, 5)));
+        let deferred = wanted(&index, IndexPhase::Deferred, Capabilities::of((6, 0, 5)));
         assert_eq!(deferred, Some(doc! {"v": 2, "key": {"a": 1}, "name": "a_1", "expireAfterSeconds": i32::MAX}));
-        assert_eq!(wanted(&index, Properties::Deferred, Capabilities::of((5, 0, 4))), None);
-        assert_eq!(wanted(&index, Properties::Final, Capabilities::of((5, 0, 4))), Some(index));
+        assert_eq!(wanted(&index, IndexPhase::Deferred, Capabilities::of((5, 0, 4))), None);
+        assert_eq!(wanted(&index, IndexPhase::Final, Capabilities::of((5, 0, 4))), Some(index));
         let written = doc! {"v": 2, "key": {"a": 1}, "name": "a_1", "unique": 1, "sparse": 0.0};
         let read = doc! {"v": 2, "key": {"a": 1}, "name": "a_1", "unique": true, "sparse": false};
-        assert_eq!(wanted(&written, Properties::Final, Capabilities::of((6, 0, 5))), Some(read));
-        assert_eq!(wanted(&written, Properties::Deferred, Capabilities::of((5, 0, 4))), None);
+        assert_eq!(wanted(&written, IndexPhase::Final, Capabilities::of((6, 0, 5))), Some(read));
+        assert_eq!(wanted(&written, IndexPhase::Deferred, Capabilities::of((5, 0, 4))), None);
         let never = doc! {"v": 2, "key": {"a": 1}, "name": "a_1", "expireAfterSeconds": f64::NAN};
-        let told = wanted(&never, Properties::Final, Capabilities::of((6, 0, 5)))
+        let told = wanted(&never, IndexPhase::Final, Capabilities::of((6, 0, 5)))
             .and_then(|index| index.get_i32("expireAfterSeconds").ok());
         assert_eq!(told, Some(i32::MAX));
         // A release that refuses the longest, or reads NaN as 0, gets the longest that it takes.
@@ -199,12 +199,12 @@ mod tests {
                 .and_then(|index| as_i64(index.get("expireAfterSeconds")))
         };
         for version in [(4, 4, 2), (5, 0, 4), (6, 0, 1)] {
-            assert_eq!(expiry(60.into(), Properties::Deferred, version), Some(1_700_000_000));
-            assert_eq!(expiry(f64::NAN.into(), Properties::Final, version), Some(1_700_000_000));
-            assert_eq!(expiry(i32::MAX.into(), Properties::Final, version), Some(1_700_000_000));
-            assert_eq!(expiry(60.into(), Properties::Final, version), Some(60));
+            assert_eq!(expiry(60.into(), IndexPhase::Deferred, version), Some(1_700_000_000));
+            assert_eq!(expiry(f64::NAN.into(), IndexPhase::Final, version), Some(1_700_000_000));
+            assert_eq!(expiry(i32::MAX.into(), IndexPhase::Final, version), Some(1_700_000_000));
+            assert_eq!(expiry(60.into(), IndexPhase::Final, version), Some(60));
         }
-        assert_eq!(expiry(60.into(), Properties::FinalButExpiry, (6, 0, 5)), Some(i64::from(i32::MAX)));
+        assert_eq!(expiry(60.into(), IndexPhase::FinalButExpiry, (6, 0, 5)), Some(i64::from(i32::MAX)));
     }
 
     #[test]
@@ -215,7 +215,7 @@ mod tests {
         let old = doc! {"v": 1, "key": {"a": 1}, "name": "a", "dropDups": true, "safe": true};
         assert_eq!(unbuildable(&old, Capabilities::of((6, 0, 5))), None);
         assert_eq!(
-            wanted(&old, Properties::Final, Capabilities::of((6, 0, 5))),
+            wanted(&old, IndexPhase::Final, Capabilities::of((6, 0, 5))),
             Some(doc! {"v": 1, "key": {"a": 1}, "name": "a"})
         );
         let odd = doc! {"v": 1, "key": {"a": 1}, "name": "a", "fancy": 1};

@@ -104,7 +104,7 @@ fn canonical(value: Value<'_>, folds: bool, out: &mut Vec<u8>) {
 const RUN_BYTES: usize = 8 * 1024 * 1024;
 
 /// `all` in runs of at most `most`, shorter where they are large: an `_id` may be nearly as large as a document.
-pub(crate) fn runs<T>(all: &[T], most: usize, size: impl Fn(&T) -> usize) -> Vec<&[T]> {
+pub(crate) fn chunks_by_size<T>(all: &[T], most: usize, size: impl Fn(&T) -> usize) -> Vec<&[T]> {
     let (mut runs, mut first, mut bytes) = (Vec::new(), 0, 0);
     for (n, one) in all.iter().enumerate() {
         let own = size(one);
@@ -181,8 +181,9 @@ mod tests {
 
     #[test]
     fn runs_are_bounded_in_number_and_in_bytes() {
-        let of =
-            |sizes: &[usize], most| runs(sizes, most, |size| *size).iter().map(|run| run.len()).collect::<Vec<_>>();
+        let of = |sizes: &[usize], most| {
+            chunks_by_size(sizes, most, |size| *size).iter().map(|run| run.len()).collect::<Vec<_>>()
+        };
         assert_eq!(of(&[1; 7], 3), [3, 3, 1]);
         assert_eq!(of(&[RUN_BYTES, 1, 1, RUN_BYTES * 2, 1], 3), [1, 2, 1, 1]);
         assert!(of(&[], 3).is_empty());

@@ -5,12 +5,12 @@ use crate::{
     Settings,
     cutover::reverse,
     destination::{
-        checkpoint::Store,
+        checkpoint::CheckpointStore,
         claims::{self, Claim, State},
     },
     local_state::{self, Known},
     mongo::{catalog, cluster::Cluster, side::Side},
-    progress::Tracker,
+    progress::ProgressTracker,
     source::oplog_window,
 };
 use limosa_model::{ErrorCode, Failure, PhaseKind};
@@ -56,7 +56,7 @@ pub(crate) fn note(
     settings: &Settings,
     source: &Cluster,
     destination: &Cluster,
-    tracker: &Tracker,
+    tracker: &ProgressTracker,
 ) -> Result<(), Failure> {
     let identities = claims::identities(source, destination);
     let id = settings.migration_id.to_string();
@@ -72,8 +72,8 @@ pub(crate) fn note(
 pub(crate) async fn complete(
     settings: &Settings,
     source: &Cluster,
-    store: &Store,
-    tracker: &Tracker,
+    store: &CheckpointStore,
+    tracker: &ProgressTracker,
 ) -> Result<(), Failure> {
     let record = tracker.recorded().unwrap_or_default();
     let known = Known {
@@ -100,7 +100,7 @@ pub(crate) async fn completed(settings: &Settings) -> Result<String, Failure> {
     if let Some(departure) = settings.claim.pinned.as_ref().and_then(|pinned| pinned.departure(&now)) {
         return Err(changed(departure));
     }
-    let store = Store::new(&destination, settings.migration_id, settings.epoch);
+    let store = CheckpointStore::new(&destination, settings.migration_id, settings.epoch);
     let claim = claims::own(&store).await?.filter(|claim| claim.state == State::Complete);
     let claim = claim.ok_or_else(claims::checkpoint_lost)?;
     if let Some(departure) = claim.identities.departure(&now) {
@@ -142,9 +142,9 @@ async fn still_there(destination: &Cluster, claim: &Claim, settings: &Settings) 
 /// The end of a migration that the destination says is complete: nothing is written but what keeps it so.
 pub(crate) async fn complete_already(
     settings: &Settings,
-    store: &Store,
+    store: &CheckpointStore,
     claim: &Claim,
-    tracker: &Tracker,
+    tracker: &ProgressTracker,
 ) -> Result<(), Failure> {
     claims::finish(store).await?;
     let record = claim.record().unwrap_or_default();
@@ -152,7 +152,7 @@ pub(crate) async fn complete_already(
     local_state::know(&settings.data_dir, store.id(), &known)?;
     tracker.record(record);
     tracker.identify(claim.identities.clone());
-    local_state::forget(&settings.data_dir, settings.migration_id).await;
-    tracker.enter(PhaseKind::Complete, None);
+    local_state::remove(&settings.data_dir, settings.migration_id).await;
+    tracker.enter_phase(PhaseKind::Complete, None);
     Ok(())
 }

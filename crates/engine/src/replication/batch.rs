@@ -5,7 +5,7 @@
 
 use crate::{
     destination::{
-        coalesce::{Batch, Change, Op, Origin},
+        coalesce::{Batch, DocumentWrite, Origin, WriteKind},
         collection_map::Target,
         delta::Delta,
     },
@@ -34,7 +34,7 @@ const MOST_EVENTS: u64 = 200_000;
 const LARGE_DELTA: usize = 8 * 1024 * 1024;
 
 /// See the module.
-pub(crate) struct Window {
+pub(crate) struct ChangeBatch {
     batches: Vec<Batch>,
     /// The hash of the name of the collection that was added to last: mostly the next one's too.
     place: Option<(Arc<Target>, u64)>,
@@ -44,7 +44,7 @@ pub(crate) struct Window {
     pub until: Timestamp,
 }
 
-impl Window {
+impl ChangeBatch {
     pub fn new() -> Self {
         Self {
             batches: (0..WORKERS).map(|_| Batch::default()).collect(),
@@ -74,31 +74,31 @@ impl Window {
         let id = event.id?;
         let canonical = raw_bson::canonical_id(id, target.folds);
         let change = match event.kind {
-            Kind::Delete => Change::Delete,
+            Kind::Delete => WriteKind::Delete,
             // From 8.0 on the changes of a bucket's columns are told as differences of their bytes.
-            Kind::Update if target.ns.coll.starts_with(catalog::BUCKETS) => Change::Refetch,
+            Kind::Update if target.ns.coll.starts_with(catalog::BUCKETS) => WriteKind::Refetch,
             Kind::Update => event
                 .update_description
                 .and_then(Delta::exact)
                 .filter(|delta| delta.size() < LARGE_DELTA && !(newer && delta.removes()))
-                .map_or(Change::Refetch, Change::Update),
+                .map_or(WriteKind::Refetch, WriteKind::Update),
             _ => match event.full_document {
                 Some(document) => {
                     let origin = if event.operation == "insert" { Origin::Insert } else { Origin::Replacement };
-                    Change::Put { document: document.to_owned(), origin }
+                    WriteKind::Put { document: document.to_owned(), origin }
                 }
-                None => Change::Refetch, // an event that was too large
+                None => WriteKind::Refetch, // an event that was too large
             },
         };
         let id: RawDocumentBuf = match &change {
-            Change::Put { document, .. } => id_document(document)?,
+            WriteKind::Put { document, .. } => id_document(document)?,
             _ => RawDocBuilder::new().value("_id", id).build().ok()?,
         };
-        self.add(Op { target, id, canonical, change });
+        self.add(DocumentWrite { target, id, canonical, change });
         Some(())
     }
 
-    pub fn add(&mut self, op: Op) {
+    pub fn add(&mut self, op: DocumentWrite) {
         let place = match &self.place {
             Some((target, place)) if Arc::ptr_eq(target, &op.target) => *place,
             _ => {
@@ -112,7 +112,7 @@ impl Window {
     }
 
     /// What each worker is to write, in order.
-    pub fn into_shares(self) -> Vec<Vec<(u32, Op)>> {
+    pub fn into_shares(self) -> Vec<Vec<(u32, DocumentWrite)>> {
         self.batches.into_iter().map(Batch::into_ops).collect()
     }
 }
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn a_window_is_as_large_as_the_writes_that_are_left() {
         let target = Arc::new(Target::plain(Namespace::new("d", "c")));
-        let mut window = Window::new();
+        let mut window = ChangeBatch::new();
         let mut push = |id: i32, value: i64| {
             let raw = update(id, value);
             let event = Event::parse(&raw).expect("an event");
@@ -154,21 +154,26 @@ mod tests {
                 "disambiguatedPaths": {},
             },
         };
-        let mut window = Window::new();
+        let mut window = ChangeBatch::new();
         window.push(target, &Event::parse(&raw).expect("an event"), false).expect("is taken");
-        let changes: Vec<Change> = window.into_shares().into_iter().flatten().map(|(_, op)| op.change).collect();
-        assert_eq!(changes, [Change::Refetch]);
+        let changes: Vec<WriteKind> = window.into_shares().into_iter().flatten().map(|(_, op)| op.change).collect();
+        assert_eq!(changes, [WriteKind::Refetch]);
     }
 
     #[test]
     fn a_window_is_full_of_bytes_too() {
         let target = Arc::new(Target::plain(Namespace::new("d", "c")));
-        let mut window = Window::new();
+        let mut window = ChangeBatch::new();
         for n in 0..8 {
             assert!(!window.is_full());
             let document = rawdoc! {"_id": n, "text": "x".repeat(MOST_BYTES / 8)};
-            let change = Change::Put { document, origin: Origin::Insert };
-            window.add(Op { target: Arc::clone(&target), id: rawdoc! {"_id": n}, canonical: vec![n as u8], change });
+            let change = WriteKind::Put { document, origin: Origin::Insert };
+            window.add(DocumentWrite {
+                target: Arc::clone(&target),
+                id: rawdoc! {"_id": n},
+                canonical: vec![n as u8],
+                change,
+            });
         }
         assert!(window.is_full());
     }

@@ -2,18 +2,18 @@
 //! exactly once: what it is about to act on is noted before, in the checkpoint, and the position after it right after.
 
 use crate::{
-    copy::batch_writer::Slot,
+    copy::batch_writer::CopyBatchWriter,
     destination::{
-        collection_map::{Registry, Target},
+        collection_map::{CollectionMap, Target},
         definition::{self, Place},
         indexes,
     },
     mongo::{
         catalog::{self, Entry, Kind, Uuid},
         error,
-        index_spec::{self, Properties},
+        index_spec::{self, IndexPhase},
     },
-    progress::Tracker,
+    progress::ProgressTracker,
     replication::resync::adopt,
     source::event::Event,
 };
@@ -22,7 +22,7 @@ use limosa_model::{Failure, Namespace};
 use std::sync::Arc;
 
 /// What the destination had where the event acts, to tell after a crash whether the event was applied already.
-pub(crate) async fn intent(event: &Event<'_>, registry: &Registry) -> Result<Document, Failure> {
+pub(crate) async fn intent(event: &Event<'_>, registry: &CollectionMap) -> Result<Document, Failure> {
     let uuid = |entry: Option<Entry>| entry.and_then(|e| e.uuid).map(hex).unwrap_or_default();
     let mut noted =
         doc! {"operation": event.operation, "at": uuid(catalog::find(registry.destination(), &event.ns()).await?)};
@@ -49,9 +49,9 @@ fn rename_target(event: &Event<'_>) -> Option<Namespace> {
 /// that when it is loaded.
 pub(crate) async fn apply(
     event: &Event<'_>,
-    registry: &mut Registry,
-    slot: &Slot,
-    tracker: &Tracker,
+    registry: &mut CollectionMap,
+    slot: &CopyBatchWriter,
+    tracker: &ProgressTracker,
     noted: Option<&Document>,
     exact: bool,
 ) -> Result<Option<Timestamp>, Failure> {
@@ -86,7 +86,7 @@ fn described<'a>(event: &Event<'a>) -> Option<&'a bson::RawDocument> {
 }
 
 /// The event's collection on the destination.
-fn current(event: &Event<'_>, ns: &Namespace, registry: &Registry) -> Option<Arc<Target>> {
+fn current(event: &Event<'_>, ns: &Namespace, registry: &CollectionMap) -> Option<Arc<Target>> {
     match event.uuid {
         Some(uuid) => registry.by_uuid(uuid),
         None => registry.by_name(ns),
@@ -96,7 +96,7 @@ fn current(event: &Event<'_>, ns: &Namespace, registry: &Registry) -> Option<Arc
 async fn create(
     event: &Event<'_>,
     ns: &Namespace,
-    registry: &mut Registry,
+    registry: &mut CollectionMap,
     noted: Option<&Document>,
 ) -> Result<(), Failure> {
     let Some(uuid) = event.uuid else { return Ok(()) };
@@ -114,7 +114,12 @@ async fn create(
 }
 
 /// Drops what a run that died made for this event and didn't note: it is nobody's, and isn't what was there `before`.
-async fn drop_orphans(ns: &Namespace, uuid: Uuid, before: Option<&str>, registry: &Registry) -> Result<(), Failure> {
+async fn drop_orphans(
+    ns: &Namespace,
+    uuid: Uuid,
+    before: Option<&str>,
+    registry: &CollectionMap,
+) -> Result<(), Failure> {
     let Some(before) = before else { return Ok(()) };
     let destination = registry.destination();
     for place in [ns.clone(), parked(ns, uuid)] {
@@ -133,7 +138,7 @@ pub(crate) fn parked(ns: &Namespace, uuid: Uuid) -> Namespace {
     Namespace::new(&ns.db, format!("limosa.parked.{}", hex(uuid)))
 }
 
-async fn drop_on_destination(target: &Target, registry: &mut Registry) -> Result<(), Failure> {
+async fn drop_on_destination(target: &Target, registry: &mut CollectionMap) -> Result<(), Failure> {
     definition::drop_collection(registry.destination(), &target.place()).await?;
     registry.remove(&target.ns);
     Ok(())
@@ -142,9 +147,9 @@ async fn drop_on_destination(target: &Target, registry: &mut Registry) -> Result
 async fn rename(
     event: &Event<'_>,
     ns: &Namespace,
-    registry: &mut Registry,
-    slot: &Slot,
-    tracker: &Tracker,
+    registry: &mut CollectionMap,
+    slot: &CopyBatchWriter,
+    tracker: &ProgressTracker,
     noted: Option<&Document>,
     exact: bool,
 ) -> Result<Option<Timestamp>, Failure> {
@@ -187,9 +192,9 @@ async fn rename(
 async fn rename_by_name(
     from: &Namespace,
     to: &Namespace,
-    registry: &mut Registry,
-    slot: &Slot,
-    tracker: &Tracker,
+    registry: &mut CollectionMap,
+    slot: &CopyBatchWriter,
+    tracker: &ProgressTracker,
     noted: Option<&Document>,
     exact: bool,
 ) -> Result<Option<Timestamp>, Failure> {
@@ -221,7 +226,7 @@ async fn rename_by_name(
     Ok(until)
 }
 
-async fn rename_on_destination(target: &Target, to: &Namespace, registry: &mut Registry) -> Result<(), Failure> {
+async fn rename_on_destination(target: &Target, to: &Namespace, registry: &mut CollectionMap) -> Result<(), Failure> {
     if target.ns == *to {
         return Ok(());
     }
@@ -231,7 +236,7 @@ async fn rename_on_destination(target: &Target, to: &Namespace, registry: &mut R
 }
 
 /// Brings the options of one collection to what the source has now; expiry waits for the cutover.
-async fn modify(event: &Event<'_>, ns: &Namespace, registry: &Registry) -> Result<(), Failure> {
+async fn modify(event: &Event<'_>, ns: &Namespace, registry: &CollectionMap) -> Result<(), Failure> {
     let Some(target) = event.uuid.and_then(|uuid| registry.by_uuid(uuid)) else { return Ok(()) };
     let Some(want) = (match target.uuid {
         Some(uuid) => catalog::find_by_uuid(registry.source(), ns, uuid).await?,
@@ -259,22 +264,22 @@ async fn modify(event: &Event<'_>, ns: &Namespace, registry: &Registry) -> Resul
     }
 }
 
-async fn create_indexes(event: &Event<'_>, ns: &Namespace, registry: &Registry) -> Result<(), Failure> {
+async fn create_indexes(event: &Event<'_>, ns: &Namespace, registry: &CollectionMap) -> Result<(), Failure> {
     let Some(target) = current(event, ns, registry) else { return Ok(()) };
     let specs = described(event).and_then(|d| d.get_array("indexes").ok());
     let specs = specs.into_iter().flat_map(|all| all.into_iter().flatten()).filter_map(|spec| spec.as_document());
     for spec in specs {
         let (spec, to) = (crate::mongo::raw_bson::to_document(spec), registry.destination());
-        let Some(wanted) = index_spec::wanted(&spec, Properties::Deferred, to.can()) else {
+        let Some(wanted) = index_spec::wanted(&spec, IndexPhase::Deferred, to.can()) else {
             continue;
         };
         let place = target.place();
-        indexes::create(registry.destination(), place, vec![wanted], Properties::Deferred).await?;
+        indexes::create(registry.destination(), place, vec![wanted], IndexPhase::Deferred).await?;
     }
     Ok(())
 }
 
-async fn drop_indexes(event: &Event<'_>, ns: &Namespace, registry: &Registry) -> Result<(), Failure> {
+async fn drop_indexes(event: &Event<'_>, ns: &Namespace, registry: &CollectionMap) -> Result<(), Failure> {
     let Some(target) = current(event, ns, registry) else { return Ok(()) };
     let specs = described(event).and_then(|d| d.get_array("indexes").ok());
     let specs = specs.into_iter().flat_map(|all| all.into_iter().flatten()).filter_map(|spec| spec.as_document());

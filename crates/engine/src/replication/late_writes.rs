@@ -63,7 +63,7 @@ impl LateWrites {
     }
 
     /// What was found, in words; `None` if nothing was.
-    pub fn told(&self) -> Option<String> {
+    pub fn summary(&self) -> Option<String> {
         let each = self.found.iter().map(|(ns, (count, first))| {
             let ids = if first.is_empty() { String::new() } else { format!(" (_id {})", first.join(", ")) };
             format!("{ns} {count} times{ids}")

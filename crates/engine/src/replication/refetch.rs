@@ -2,7 +2,7 @@
 
 use crate::{
     destination::{
-        coalesce::{Change, Op, Origin},
+        coalesce::{DocumentWrite, Origin, WriteKind},
         collection_map::Target,
     },
     mongo::{
@@ -29,7 +29,7 @@ const MOST_MILLIS: i64 = 60_000;
 impl Writer {
     /// Writes the documents of `ops` as the source has them after `until`, and deletes those that are gone. Returns the
     /// time up to which the source may have been seen.
-    pub(super) async fn refetch(&self, mut ops: Vec<Op>, until: Timestamp) -> Result<Timestamp, Failure> {
+    pub(super) async fn refetch(&self, mut ops: Vec<DocumentWrite>, until: Timestamp) -> Result<Timestamp, Failure> {
         while !ops.is_empty() {
             let count = ops.len();
             let taken = self.refetch_once(ops, until).await?;
@@ -43,15 +43,15 @@ impl Writer {
     }
 
     /// The same for each once. Returns those whose unique value another document had.
-    async fn refetch_once(&self, ops: Vec<Op>, until: Timestamp) -> Result<Vec<Op>, Failure> {
+    async fn refetch_once(&self, ops: Vec<DocumentWrite>, until: Timestamp) -> Result<Vec<DocumentWrite>, Failure> {
         let mut taken = Vec::new();
-        let mut by_target: HashMap<Namespace, Vec<Op>> = HashMap::new();
+        let mut by_target: HashMap<Namespace, Vec<DocumentWrite>> = HashMap::new();
         for op in ops {
             by_target.entry(op.target.ns.clone()).or_default().push(op);
         }
         for ops in by_target.into_values() {
             let target = Arc::clone(&ops[0].target);
-            for chunk in raw_bson::runs(&ops, IDS, |op| op.id.as_bytes().len()) {
+            for chunk in raw_bson::chunks_by_size(&ops, IDS, |op| op.id.as_bytes().len()) {
                 self.refetch_some(&target, chunk, until, &mut taken).await?;
             }
         }
@@ -63,11 +63,11 @@ impl Writer {
     async fn refetch_some(
         &self,
         target: &Arc<Target>,
-        ops: &[Op],
+        ops: &[DocumentWrite],
         until: Timestamp,
-        taken: &mut Vec<Op>,
+        taken: &mut Vec<DocumentWrite>,
     ) -> Result<(), Failure> {
-        let mut missing: HashMap<&[u8], &Op> = ops.iter().map(|op| (op.id.as_bytes(), op)).collect();
+        let mut missing: HashMap<&[u8], &DocumentWrite> = ops.iter().map(|op| (op.id.as_bytes(), op)).collect();
         let mut found: Vec<(RawDocumentBuf, Vec<u8>)> = Vec::new();
         let ids: Vec<&RawDocumentBuf> = ops.iter().map(|op| &op.id).collect();
         let mut reading = self.reading(target, &ids, until);
@@ -87,7 +87,7 @@ impl Writer {
             return Ok(());
         }
         let gone: HashSet<&[u8]> = missing.values().map(|op| op.canonical.as_slice()).collect();
-        let deletes = missing.values().map(|op| Op { change: Change::Delete, ..(*op).clone() }).collect();
+        let deletes = missing.values().map(|op| DocumentWrite { change: WriteKind::Delete, ..(*op).clone() }).collect();
         self.write_refetched(deletes, until, taken).await?;
         let again: Vec<&RawDocumentBuf> =
             found.iter().filter(|(_, canonical)| gone.contains(canonical.as_slice())).map(|(id, _)| id).collect();
@@ -101,8 +101,13 @@ impl Writer {
         Ok(())
     }
 
-    async fn write_refetched(&self, ops: Vec<Op>, until: Timestamp, taken: &mut Vec<Op>) -> Result<(), Failure> {
-        self.tracker.count(|p| p.documents_refetched += ops.len() as u64);
+    async fn write_refetched(
+        &self,
+        ops: Vec<DocumentWrite>,
+        until: Timestamp,
+        taken: &mut Vec<DocumentWrite>,
+    ) -> Result<(), Failure> {
+        self.tracker.update(|p| p.documents_refetched += ops.len() as u64);
         self.tracker.metrics.refetched(ops.len() as u64);
         self.write_all(ops.into_iter().map(|op| (0, op)).collect(), taken, until).await
     }
@@ -123,10 +128,15 @@ impl Writer {
     }
 }
 
-fn put(target: &Arc<Target>, id: RawDocumentBuf, document: RawDocumentBuf) -> Op {
+fn put(target: &Arc<Target>, id: RawDocumentBuf, document: RawDocumentBuf) -> DocumentWrite {
     // In case that it has to be read once more.
     let canonical = raw_value::id_of(&id).map(|id| raw_bson::canonical_id(id, target.folds)).unwrap_or_default();
-    Op { target: Arc::clone(target), id, canonical, change: Change::Put { document, origin: Origin::Reread } }
+    DocumentWrite {
+        target: Arc::clone(target),
+        id,
+        canonical,
+        change: WriteKind::Put { document, origin: Origin::Reread },
+    }
 }
 
 /// A read that continues under a collection's new name, and begins again after an error that passes.
@@ -169,7 +179,7 @@ impl Reading {
     async fn is_own(&mut self, writer: &Writer) -> Result<bool, Failure> {
         if !self.proven {
             let now = match self.uuid {
-                Some(_) if !writer.source.can().hold_to_uuid() => {
+                Some(_) if !writer.source.can().check_uuid() => {
                     catalog::find(&writer.source, &self.ns).await?.and_then(|entry| entry.uuid)
                 }
                 own => own,
@@ -198,7 +208,7 @@ impl Reading {
                 doc! {"find": &self.ns.coll, "readConcern": {"level": "majority", "afterClusterTime": self.until}};
             // Or a default of the server, which may be shorter than the wait for that time, would end each try.
             head.insert("maxTimeMS", MOST_MILLIS);
-            if let (Some(uuid), true) = (self.uuid, writer.source.can().hold_to_uuid()) {
+            if let (Some(uuid), true) = (self.uuid, writer.source.can().check_uuid()) {
                 let bytes = uuid.to_vec();
                 head.insert("collectionUUID", bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes });
             }

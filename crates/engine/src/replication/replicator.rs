@@ -2,25 +2,25 @@
 //! the next one is gathered; the position moves on in their order.
 
 use crate::{
-    component::Part,
-    copy::batch_writer::Slot,
+    component::Component,
+    copy::batch_writer::CopyBatchWriter,
     destination::{
-        checkpoint::Store,
-        coalesce::{Change, Op},
-        collection_map::{Registry, Target},
+        checkpoint::CheckpointStore,
+        coalesce::{DocumentWrite, WriteKind},
+        collection_map::{CollectionMap, Target},
         definition,
     },
     failpoint,
     missing_indexes::Missing,
     mongo::{catalog, cluster::Cluster, raw_bson, raw_value},
-    progress::Tracker,
+    progress::ProgressTracker,
     replication::{
-        batch::Window,
+        batch::ChangeBatch,
         ddl,
         late_writes::{Deletions, LateWrites, Recent, Written},
         progress::StreamProgress,
         resync,
-        worker_pool::{Lanes, Writing},
+        worker_pool::{ApplyWorkerPool, PendingBatch},
         writer::Writer,
     },
     source::{
@@ -43,11 +43,11 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 
 /// The applying side of change replication.
 pub(crate) struct Replicator {
-    registry: Registry,
-    lanes: Lanes,
+    registry: CollectionMap,
+    lanes: ApplyWorkerPool,
     spool: Arc<Spool>,
-    store: Store,
-    tracker: Tracker,
+    store: CheckpointStore,
+    tracker: ProgressTracker,
     progress: StreamProgress,
     /// An intent that the last run left.
     intent: Option<Document>,
@@ -66,12 +66,12 @@ pub(crate) struct Replicator {
 
 /// What a replicator is made of.
 pub(crate) struct ReplicatorConfig {
-    pub registry: Registry,
+    pub registry: CollectionMap,
     /// One for each lane.
     pub writers: Vec<Writer>,
     pub spool: Arc<Spool>,
-    pub store: Store,
-    pub tracker: Tracker,
+    pub store: CheckpointStore,
+    pub tracker: ProgressTracker,
     pub progress: StreamProgress,
     /// An intent that the last run left.
     pub intent: Option<Document>,
@@ -80,7 +80,7 @@ pub(crate) struct ReplicatorConfig {
 
 /// A window that is being written.
 struct InFlight {
-    writing: Writing,
+    writing: PendingBatch,
     events: u64,
     /// Everything before is applied once it is written.
     read: Position,
@@ -99,7 +99,7 @@ impl Replicator {
         let ReplicatorConfig { registry, writers, spool, store, tracker, progress, intent, verifier } = config;
         Self {
             registry,
-            lanes: Lanes::new(writers),
+            lanes: ApplyWorkerPool::new(writers),
             spool,
             store,
             tracker,
@@ -117,7 +117,7 @@ impl Replicator {
     /// Brings back what is gone from the destination, and follows the live stream from here on.
     pub async fn begin(&mut self) -> Result<(), Failure> {
         self.restore_lost().await?;
-        self.verifier.know(&mut self.registry)?;
+        self.verifier.reload_collections(&mut self.registry)?;
         self.spool.set_live();
         Ok(())
     }
@@ -133,12 +133,12 @@ impl Replicator {
     }
 
     /// Which collection of the destination is whose image.
-    pub fn registry(&self) -> &Registry {
+    pub fn registry(&self) -> &CollectionMap {
         &self.registry
     }
 
     /// The migration's checkpoint.
-    pub fn store(&self) -> &Store {
+    pub fn store(&self) -> &CheckpointStore {
         &self.store
     }
 
@@ -169,7 +169,7 @@ impl Replicator {
 
     /// Changes that the stream couldn't carry and that were read again, as the report lists them.
     pub fn reread(&self) -> Vec<String> {
-        self.lanes.first().trouble.told()
+        self.lanes.first().trouble.summary()
     }
 
     /// From here on a change later than `after` counts as a late write.
@@ -179,7 +179,7 @@ impl Replicator {
 
     /// The late writes that came, in words; `None` if none did.
     pub fn late_writes(&self) -> Option<String> {
-        self.late.told()
+        self.late.summary()
     }
 
     /// No cutover is under way any more: no change is late.
@@ -193,17 +193,17 @@ impl Replicator {
         if self.in_flight.len() >= MOST_IN_FLIGHT && !self.settled_soon().await? {
             return Ok(());
         }
-        let mut window = Window::new();
+        let mut window = ChangeBatch::new();
         // The position up to which the window holds everything.
         let mut read = self.in_flight.back().map_or(self.progress.position(), |last| &last.read).clone();
         let mut idle = false;
         while !window.is_full() {
-            let next = match self.at_hand(read.seq)? {
+            let next = match self.try_next(read.seq)? {
                 Some(next) => next,
                 None if !self.in_flight.is_empty() => {
                     let spool = Arc::clone(&self.spool);
                     tokio::select! {
-                        settled = self.settle() => {
+                        settled = self.await_oldest_batch() => {
                             settled?;
                             break;
                         }
@@ -233,7 +233,7 @@ impl Replicator {
         }
         if idle || window.events > 0 {
             while self.in_flight.len() >= MOST_IN_FLIGHT {
-                self.settle().await?;
+                self.await_oldest_batch().await?;
             }
             self.write(window, read, idle).await?;
         }
@@ -246,20 +246,22 @@ impl Replicator {
 
     /// Waits for the first of the windows in flight; `false` if it isn't written soon.
     async fn settled_soon(&mut self) -> Result<bool, Failure> {
-        tokio::time::timeout(STEP_WAITS, self.settle()).await.map_or(Ok(false), |settled| settled.map(|()| true))
+        tokio::time::timeout(STEP_WAITS, self.await_oldest_batch())
+            .await
+            .map_or(Ok(false), |settled| settled.map(|()| true))
     }
 
     /// Waits until nothing is being written.
-    pub async fn settle_all(&mut self) -> Result<(), Failure> {
+    pub async fn drain(&mut self) -> Result<(), Failure> {
         while !self.in_flight.is_empty() {
-            self.settle().await?;
+            self.await_oldest_batch().await?;
         }
         Ok(())
     }
 
     /// Waits until the first of the windows in flight is written; everything before its end is applied then. Loses
     /// nothing if it is dropped and called again.
-    async fn settle(&mut self) -> Result<(), Failure> {
+    async fn await_oldest_batch(&mut self) -> Result<(), Failure> {
         let Some(first) = self.in_flight.front_mut() else { return Ok(()) };
         let refetched = first.writing.done().await?;
         if first.events > 0 {
@@ -267,8 +269,8 @@ impl Replicator {
         }
         let Some(InFlight { events, read, idle, .. }) = self.in_flight.pop_front() else { return Ok(()) };
         self.progress.has_read(refetched);
-        self.tracker.works(Part::Applier);
-        self.tracker.count(|p| p.events_applied += events);
+        self.tracker.clear_failure(Component::Applier);
+        self.tracker.update(|p| p.events_applied += events);
         if self.progress.batch_applied(read, idle) {
             self.tracker.applied_to(self.progress.watermark());
         }
@@ -278,17 +280,17 @@ impl Replicator {
     }
 
     /// Writes whole collections in the first lane's session; used while nothing is being written.
-    fn slot(&self) -> Slot {
-        Slot(self.lanes.first().session.clone())
+    fn slot(&self) -> CopyBatchWriter {
+        CopyBatchWriter(self.lanes.first().session.clone())
     }
 
     /// Before a cutover: copies again what differs and can't be changed in place. Tells what, in words.
-    pub async fn renew_unequal(&mut self) -> Result<Vec<String>, Failure> {
-        self.settle_all().await?;
+    pub async fn resync_mismatched(&mut self) -> Result<Vec<String>, Failure> {
+        self.drain().await?;
         self.verifier.definitions_change();
         let slot = self.slot();
-        let renewed = resync::renew_unequal(&mut self.registry, &slot, &self.tracker).await?;
-        self.verifier.learn(&mut self.registry)?;
+        let renewed = resync::resync_mismatched(&mut self.registry, &slot, &self.tracker).await?;
+        self.verifier.refresh_collections(&mut self.registry)?;
         self.progress.has_read(renewed.ahead);
         let mut told = Vec::new();
         for entry in renewed.collections {
@@ -333,7 +335,7 @@ impl Replicator {
     }
 
     /// Reply `seq`, or the news that there is nothing yet, if either is at hand.
-    fn at_hand(&mut self, seq: u64) -> Result<Option<Next>, Failure> {
+    fn try_next(&mut self, seq: u64) -> Result<Option<Next>, Failure> {
         match self.rest.take() {
             Some((last, reply)) if last == seq => Ok(Some(Next::Batch(reply))),
             _ => self.spool.try_next(seq),
@@ -345,7 +347,7 @@ impl Replicator {
     async fn absorb(
         &mut self,
         reply: &Arc<RawDocumentBuf>,
-        window: &mut Window,
+        window: &mut ChangeBatch,
         read: &mut Position,
     ) -> Result<(), Failure> {
         let events = event::events_of(reply).ok_or_else(malformed)?;
@@ -407,7 +409,7 @@ impl Replicator {
         index: u64,
         target: Arc<Target>,
         reply: &RawDocumentBuf,
-        window: &mut Window,
+        window: &mut ChangeBatch,
         read: &mut Position,
     ) -> Result<(), Failure> {
         let time = event.time.ok_or_else(malformed)?;
@@ -427,10 +429,10 @@ impl Replicator {
 
     /// Writes the window, which holds everything before event `index` of the reply that is read, and waits until that is
     /// applied.
-    async fn write_before(&mut self, index: u64, window: &mut Window, read: &mut Position) -> Result<(), Failure> {
+    async fn write_before(&mut self, index: u64, window: &mut ChangeBatch, read: &mut Position) -> Result<(), Failure> {
         read.index = index;
-        self.write(std::mem::replace(window, Window::new()), read.clone(), false).await?;
-        self.settle_all().await
+        self.write(std::mem::replace(window, ChangeBatch::new()), read.clone(), false).await?;
+        self.drain().await
     }
 
     /// Finds out which deletions among the reply's events from `read` on are of documents that had expired.
@@ -480,7 +482,7 @@ impl Replicator {
         let found = catalog::find(self.registry.source(), &ns).await?;
         let Some(entry) = found.filter(|entry| entry.kind == catalog::Kind::Collection) else { return Ok(None) };
         self.registry.create(&entry, &ns).await?;
-        self.verifier.learn(&mut self.registry)?;
+        self.verifier.refresh_collections(&mut self.registry)?;
         Ok(self.registry.by_name(&ns))
     }
 
@@ -501,7 +503,7 @@ impl Replicator {
         let ahead = ddl::apply(event, &mut self.registry, &slot, &self.tracker, noted.as_ref(), exact).await?;
         self.progress.has_read(ahead);
         failpoint::reach(failpoint::DEFINITION_APPLIED, &self.store.id()).await;
-        self.verifier.learn(&mut self.registry)?;
+        self.verifier.refresh_collections(&mut self.registry)?;
         if event.operation == "createIndexes"
             && let Some(target) = event.uuid.and_then(|uuid| self.registry.by_uuid(uuid))
         {
@@ -520,8 +522,8 @@ impl Replicator {
 
     /// Reads documents again from the source and writes them as they are there.
     pub async fn repair(&mut self, repairs: Vec<Repair>) -> Result<(), Failure> {
-        self.settle_all().await?;
-        let mut window = Window::new();
+        self.drain().await?;
+        let mut window = ChangeBatch::new();
         window.spans(self.progress.watermark());
         for repair in &repairs {
             let (Some(target), Some(id)) = (self.registry.by_uuid(repair.uuid), raw_value::id_of(&repair.entry.id))
@@ -529,16 +531,16 @@ impl Replicator {
                 continue;
             };
             let (id, canonical) = (repair.entry.id.clone(), raw_bson::canonical_id(id, target.folds));
-            window.add(Op { target, id, canonical, change: Change::Refetch });
+            window.add(DocumentWrite { target, id, canonical, change: WriteKind::Refetch });
         }
         self.write(window, self.progress.position().clone(), false).await?;
-        self.settle_all().await?;
+        self.drain().await?;
         repairs.iter().try_for_each(|repair| self.verifier.repaired(repair))
     }
 
     /// Marks the window's documents as dirty and has them written; everything before `read` is applied then.
-    async fn write(&mut self, window: Window, read: Position, idle: bool) -> Result<(), Failure> {
-        let Window { events, since, until, .. } = window;
+    async fn write(&mut self, window: ChangeBatch, read: Position, idle: bool) -> Result<(), Failure> {
+        let ChangeBatch { events, since, until, .. } = window;
         let shares = window.into_shares();
         self.verifier.mark(shares.iter().flatten().map(|(_, op)| op))?;
         if !shares.iter().all(Vec::is_empty) {

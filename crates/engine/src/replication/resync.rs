@@ -3,14 +3,14 @@
 //! a comparison before the cutover found that it can't be brought to the source's state otherwise.
 
 use crate::{
-    copy::{batch_writer::Slot, plan::CopyRange, worker::Copier},
-    destination::{collection_map::Registry, definition, indexes},
+    copy::{batch_writer::CopyBatchWriter, plan::CopyRange, worker::Copier},
+    destination::{collection_map::CollectionMap, definition, indexes},
     mongo::{
         catalog::{self, BUCKETS, Entry, Kind},
         cluster::Cluster,
-        index_spec::Properties,
+        index_spec::IndexPhase,
     },
-    progress::Tracker,
+    progress::ProgressTracker,
     tuning::ReadFrom,
 };
 use bson::{RawBsonRef, Timestamp, doc};
@@ -24,9 +24,9 @@ const UNPLANNED: i64 = -1;
 /// Makes the destination's `name` a fresh copy of the source's `entry`. Returns the source's time up to which it may
 /// be ahead.
 pub(crate) async fn adopt(
-    registry: &mut Registry,
-    slot: &Slot,
-    tracker: &Tracker,
+    registry: &mut CollectionMap,
+    slot: &CopyBatchWriter,
+    tracker: &ProgressTracker,
     entry: &Entry,
     name: &Namespace,
 ) -> Result<Timestamp, Failure> {
@@ -57,7 +57,7 @@ pub(crate) async fn adopt(
     match copier.copy_whole(CopyRange::whole(entry, name, UNPLANNED), std::slice::from_ref(slot)).await? {
         Some(true) if entry.ns.coll.starts_with(BUCKETS) => {}
         Some(true) => {
-            indexes::sync(&source, &entry.ns, &destination, name, Properties::Deferred).await?;
+            indexes::sync(&source, &entry.ns, &destination, name, IndexPhase::Deferred).await?;
         }
         Some(false) => return Box::pin(adopt(registry, slot, tracker, entry, name)).await,
         None => {
@@ -83,7 +83,11 @@ pub(crate) struct Renewed {
 /// fixed options; a capped one whose documents or their order differ, since what was evicted during the copy may have
 /// come again; before 6.0, whose streams don't show them, time-series collections; and from 6.0 on, where each is known
 /// from its first event, one that isn't known.
-pub(crate) async fn renew_unequal(registry: &mut Registry, slot: &Slot, tracker: &Tracker) -> Result<Renewed, Failure> {
+pub(crate) async fn resync_mismatched(
+    registry: &mut CollectionMap,
+    slot: &CopyBatchWriter,
+    tracker: &ProgressTracker,
+) -> Result<Renewed, Failure> {
     let (source, destination, filter) =
         (registry.source().clone(), registry.destination().clone(), registry.filter().clone());
     let silent = !source.can().show_expanded_events();

@@ -5,7 +5,7 @@
 //! writes nothing more: what is behind the failure must not overtake it.
 
 use crate::{
-    destination::coalesce::{Change, Op},
+    destination::coalesce::{DocumentWrite, WriteKind},
     replication::writer::Writer,
 };
 use bson::Timestamp;
@@ -20,22 +20,22 @@ use tracing::Instrument;
 type Answer = Result<Option<Timestamp>, Failure>;
 
 /// All lanes; they end with it.
-pub(crate) struct Lanes {
+pub(crate) struct ApplyWorkerPool {
     first: Writer,
-    queues: Vec<mpsc::UnboundedSender<Share>>,
+    queues: Vec<mpsc::UnboundedSender<WorkerBatch>>,
     _tasks: JoinSet<()>,
 }
 
 /// One lane's part of a window.
-struct Share {
-    ops: Vec<(u32, Op)>,
+struct WorkerBatch {
+    ops: Vec<(u32, DocumentWrite)>,
     /// The times of the oldest and the newest event of the window.
     since: Timestamp,
     until: Timestamp,
     answer: oneshot::Sender<Answer>,
 }
 
-impl Lanes {
+impl ApplyWorkerPool {
     /// A lane for each of the writers, of which there is at least one.
     pub fn new(writers: Vec<Writer>) -> Self {
         let first = writers[0].clone();
@@ -54,25 +54,25 @@ impl Lanes {
     }
 
     /// Puts a window in line, given as what its lanes are to write.
-    pub fn send(&self, shares: Vec<Vec<(u32, Op)>>, since: Timestamp, until: Timestamp) -> Writing {
+    pub fn send(&self, shares: Vec<Vec<(u32, DocumentWrite)>>, since: Timestamp, until: Timestamp) -> PendingBatch {
         let mut answers = Vec::new();
         for (ops, queue) in shares.into_iter().zip(&self.queues).filter(|(ops, _)| !ops.is_empty()) {
             let (answer, answered) = oneshot::channel();
             // The queue of a lane that failed is gone: its answers then never come.
-            let _ = queue.send(Share { ops, since, until, answer });
+            let _ = queue.send(WorkerBatch { ops, since, until, answer });
             answers.push(answered);
         }
-        Writing { answers, refetched: None }
+        PendingBatch { answers, refetched: None }
     }
 }
 
 /// A window that is being written.
-pub(crate) struct Writing {
+pub(crate) struct PendingBatch {
     answers: Vec<oneshot::Receiver<Answer>>,
     refetched: Option<Timestamp>,
 }
 
-impl Writing {
+impl PendingBatch {
     /// Waits for all lanes; continues where it was if it is dropped and asked again. Returns the source's time of the last
     /// re-fetch, if there was any.
     pub async fn done(&mut self) -> Answer {
@@ -86,12 +86,12 @@ impl Writing {
     }
 }
 
-async fn write(writer: Writer, mut shares: mpsc::UnboundedReceiver<Share>) {
+async fn write(writer: Writer, mut shares: mpsc::UnboundedReceiver<WorkerBatch>) {
     // Up to when this lane may have seen the source in a re-fetch.
     let mut seen = None;
-    while let Some(Share { mut ops, since, until, answer }) = shares.recv().await {
+    while let Some(WorkerBatch { mut ops, since, until, answer }) = shares.recv().await {
         if seen >= Some(since) {
-            distrust(&mut ops);
+            force_refetch(&mut ops);
         }
         let result = writer.write(ops, until).await;
         let failed = result.is_err();
@@ -105,12 +105,12 @@ async fn write(writer: Writer, mut shares: mpsc::UnboundedReceiver<Share>) {
     }
 }
 
-/// What [`crate::replication::batch::Window::push`] does with events whose document may be newer on the destination: these were
+/// What [`crate::replication::batch::ChangeBatch::push`] does with events whose document may be newer on the destination: these were
 /// gathered before the re-fetch was known.
-fn distrust(ops: &mut [(u32, Op)]) {
+fn force_refetch(ops: &mut [(u32, DocumentWrite)]) {
     for (_, op) in ops {
-        if matches!(&op.change, Change::Update(delta) if delta.removes()) {
-            op.change = Change::Refetch;
+        if matches!(&op.change, WriteKind::Update(delta) if delta.removes()) {
+            op.change = WriteKind::Refetch;
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use crate::{
     destination::{
-        coalesce::{Change, Op, Origin},
+        coalesce::{DocumentWrite, Origin, WriteKind},
         collection_map::Target,
         fenced_session::{FencedSession, WriteError},
         indexes, time_series,
@@ -21,7 +21,7 @@ use crate::{
         raw_builder::RawDocBuilder,
         refused_writes::refused_writes,
     },
-    progress::Tracker,
+    progress::ProgressTracker,
     retry::Backoff,
 };
 use bson::{Document, RawDocument, RawDocumentBuf, Timestamp, raw::cstr, rawdoc};
@@ -40,10 +40,10 @@ const TRANSACTION_BYTES: usize = 12 * 1024 * 1024;
 pub(crate) struct Writer {
     pub source: Cluster,
     pub session: FencedSession,
-    pub tracker: Tracker,
+    pub tracker: ProgressTracker,
     pub trouble: Trouble,
     /// Documents whose unique value another one still had when they were written: read again with the next window.
-    pub taken: Arc<std::sync::Mutex<Vec<Op>>>,
+    pub taken: Arc<std::sync::Mutex<Vec<DocumentWrite>>>,
 }
 
 /// What is next after a write that the destination refused.
@@ -53,7 +53,7 @@ enum Next {
     /// The same again: its cause was removed.
     Again,
     /// This instead.
-    Instead(Op),
+    Instead(DocumentWrite),
 }
 
 /// What was done about refusals of one write.
@@ -67,37 +67,37 @@ struct Remedies {
 
 impl Writer {
     /// Writes `ops`, ordered by round, of events up to `until`. Returns the source's time of the last re-fetch, if any.
-    pub async fn write(&self, ops: Vec<(u32, Op)>, until: Timestamp) -> Result<Option<Timestamp>, Failure> {
+    pub async fn write(&self, ops: Vec<(u32, DocumentWrite)>, until: Timestamp) -> Result<Option<Timestamp>, Failure> {
         let (mut refetch, mut ops): (Vec<_>, Vec<_>) =
-            ops.into_iter().partition(|(_, op)| op.change == Change::Refetch);
-        let mut refetch: Vec<Op> = refetch.drain(..).map(|(_, op)| op).collect();
+            ops.into_iter().partition(|(_, op)| op.change == WriteKind::Refetch);
+        let mut refetch: Vec<DocumentWrite> = refetch.drain(..).map(|(_, op)| op).collect();
         refetch.extend(self.take_taken());
         for (_, op) in &mut ops {
-            if self.trouble.standing(&op.target.ns, &op.id)? == Standing::Suspect && op.change != Change::Delete {
-                refetch.push(Op { change: Change::Refetch, ..op.clone() });
-                op.change = Change::Delete;
+            if self.trouble.standing(&op.target.ns, &op.id)? == Standing::Suspect && op.change != WriteKind::Delete {
+                refetch.push(DocumentWrite { change: WriteKind::Refetch, ..op.clone() });
+                op.change = WriteKind::Delete;
             }
         }
         self.write_all(ops, &mut refetch, until).await?;
         if refetch.is_empty() { Ok(None) } else { self.refetch(refetch, until).await.map(Some) }
     }
 
-    fn take_taken(&self) -> Vec<Op> {
+    fn take_taken(&self) -> Vec<DocumentWrite> {
         std::mem::take(&mut *self.taken.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
     /// Writes `ops` in transactions, those of capped collections outside of them; adds to `refetch` what was refused.
     pub(super) async fn write_all(
         &self,
-        ops: Vec<(u32, Op)>,
-        refetch: &mut Vec<Op>,
+        ops: Vec<(u32, DocumentWrite)>,
+        refetch: &mut Vec<DocumentWrite>,
         until: Timestamp,
     ) -> Result<(), Failure> {
         if self.trouble.is_careful(until) {
             return self.write_one_by_one(ops, refetch, until).await;
         }
-        let mut pending: Vec<(u32, Op)> = Vec::new();
-        let mut ordered: Vec<Op> = Vec::new();
+        let mut pending: Vec<(u32, DocumentWrite)> = Vec::new();
+        let mut ordered: Vec<DocumentWrite> = Vec::new();
         let mut bytes = 0;
         for (round, op) in ops {
             let full = pending.len() >= TRANSACTION_OPS || bytes >= TRANSACTION_BYTES;
@@ -116,8 +116,8 @@ impl Writer {
     /// Each by itself, noted before: one of them may end the destination's process.
     async fn write_one_by_one(
         &self,
-        ops: Vec<(u32, Op)>,
-        refetch: &mut Vec<Op>,
+        ops: Vec<(u32, DocumentWrite)>,
+        refetch: &mut Vec<DocumentWrite>,
         until: Timestamp,
     ) -> Result<(), Failure> {
         let _alone = self.trouble.turn.lock().await;
@@ -140,8 +140,8 @@ impl Writer {
 
     async fn write_transaction(
         &self,
-        ops: Vec<(u32, Op)>,
-        refetch: &mut Vec<Op>,
+        ops: Vec<(u32, DocumentWrite)>,
+        refetch: &mut Vec<DocumentWrite>,
         until: Timestamp,
     ) -> Result<(), Failure> {
         if ops.is_empty() {
@@ -192,16 +192,16 @@ impl Writer {
     /// What to do about the one write `op`, which the destination refused with `code`. An error if nothing can be done.
     async fn answer_refusal(
         &self,
-        op: &Op,
+        op: &DocumentWrite,
         code: i32,
         message: &str,
         remedies: &mut Remedies,
-        refetch: &mut Vec<Op>,
+        refetch: &mut Vec<DocumentWrite>,
     ) -> Result<Next, Failure> {
-        if code == codes::NAMESPACE_NOT_FOUND && !matches!(op.change, Change::Put { .. }) {
+        if code == codes::NAMESPACE_NOT_FOUND && !matches!(op.change, WriteKind::Put { .. }) {
             return Ok(Next::Done); // the collection is gone
         }
-        if code == codes::CANNOT_BUILD_INDEX_KEYS && op.change == Change::Delete {
+        if code == codes::CANNOT_BUILD_INDEX_KEYS && op.change == WriteKind::Delete {
             return Ok(Next::Done); // it can't have such a document
         }
         if !remedies.mixed_allowed
@@ -211,25 +211,25 @@ impl Writer {
             return Ok(Next::Again);
         }
         match &op.change {
-            Change::Update(_) => {
-                refetch.push(Op { change: Change::Refetch, ..op.clone() });
+            WriteKind::Update(_) => {
+                refetch.push(DocumentWrite { change: WriteKind::Refetch, ..op.clone() });
                 return Ok(Next::Done);
             }
             // The destination has a document whose `_id` is equal but not the same; or, before 5.0, it takes a name that
             // begins with a dollar from an insert and not from a replacement.
-            Change::Put { document, .. } if codes::is_refused_replacement(code) => {
-                let change = Change::Remake { document: document.clone() };
-                return Ok(Next::Instead(Op { change, ..op.clone() }));
+            WriteKind::Put { document, .. } if codes::is_refused_replacement(code) => {
+                let change = WriteKind::Remake { document: document.clone() };
+                return Ok(Next::Instead(DocumentWrite { change, ..op.clone() }));
             }
-            Change::Put { .. } | Change::Remake { .. }
+            WriteKind::Put { .. } | WriteKind::Remake { .. }
                 if codes::is_refused_by_index(code)
-                    && self.make_way(&op.target, remedies.made_way, message).await? =>
+                    && self.drop_conflicting(&op.target, remedies.made_way, message).await? =>
             {
                 remedies.made_way += 1;
                 return Ok(Next::Again);
             }
             change if self.may_be_anothers(change) => {
-                refetch.push(Op { change: Change::Refetch, ..op.clone() });
+                refetch.push(DocumentWrite { change: WriteKind::Refetch, ..op.clone() });
                 return Ok(Next::Done);
             }
             _ => {}
@@ -239,8 +239,8 @@ impl Writer {
 
     /// Whether what is refused may belong to a collection that is gone. Before 6.0 events show neither a collection's UUID
     /// nor its options: it is made with those of the one that has its name by now, which need not take its documents.
-    fn may_be_anothers(&self, change: &Change) -> bool {
-        let from_event = matches!(change, Change::Put { origin: Origin::Insert | Origin::Replacement, .. });
+    fn may_be_anothers(&self, change: &WriteKind) -> bool {
+        let from_event = matches!(change, WriteKind::Put { origin: Origin::Insert | Origin::Replacement, .. });
         from_event && !self.source.can().show_expanded_events()
     }
 
@@ -252,7 +252,7 @@ impl Writer {
         }
     }
 
-    async fn try_transaction(&self, ops: &[(u32, Op)]) -> Result<(), WriteError> {
+    async fn try_transaction(&self, ops: &[(u32, DocumentWrite)]) -> Result<(), WriteError> {
         let commands = commands(ops).map_err(|e| WriteError::Failed(self.destination().failure(&e)))?;
         self.session.transact(commands, WriteConcern::majority()).await.map(drop)
     }
@@ -264,19 +264,25 @@ impl Writer {
     /// A document that the source has may not fit an index that the destination has: one that the source has dropped
     /// since, or that came after a later state of the document. Such indexes are dropped; what the source has is built
     /// again once the destination is an image of it. Returns whether the write is worth another try.
-    async fn make_way(&self, target: &Target, tries: u32, why: &str) -> Result<bool, Failure> {
+    async fn drop_conflicting(&self, target: &Target, tries: u32, why: &str) -> Result<bool, Failure> {
         let source = match target.uuid {
             Some(uuid) => catalog::find_by_uuid(&self.source, &target.ns, uuid).await?.map(|entry| entry.ns),
             None => Some(target.ns.clone()),
         };
-        let dropped = indexes::make_way(&self.source, source.as_ref(), self.destination(), &target.ns, tries).await?;
+        let dropped =
+            indexes::drop_conflicting(&self.source, source.as_ref(), self.destination(), &target.ns, tries).await?;
         self.tracker.missing.dropped(&target.ns, &dropped, why);
         // Even if there was nothing at first: another worker may have made way since the write was refused.
         Ok(tries == 0 || !dropped.is_empty())
     }
 
     /// Capped collections: no transaction can write to them, and their order is part of what is copied.
-    async fn write_in_order(&self, ops: Vec<Op>, refetch: &mut Vec<Op>, until: Timestamp) -> Result<(), Failure> {
+    async fn write_in_order(
+        &self,
+        ops: Vec<DocumentWrite>,
+        refetch: &mut Vec<DocumentWrite>,
+        until: Timestamp,
+    ) -> Result<(), Failure> {
         // The fence can't be touched with them; it is asked for instead.
         if !ops.is_empty() {
             self.session.check().await?;
@@ -286,7 +292,7 @@ impl Writer {
             let documents: Vec<&RawDocument> = rest
                 .iter()
                 .map_while(|op| match &op.change {
-                    Change::Put { document, origin: Origin::Insert } => Some(document.as_ref()),
+                    WriteKind::Put { document, origin: Origin::Insert } => Some(document.as_ref()),
                     _ => None,
                 })
                 .collect();
@@ -297,20 +303,26 @@ impl Writer {
                 match self.send_alone(ns, command, until).await? {
                     Answer::Written => {}
                     // Read again after the others: one of them may free the value.
-                    Answer::Taken => refetch.extend(run.iter().map(|op| Op { change: Change::Refetch, ..op.clone() })),
+                    Answer::Taken => {
+                        refetch.extend(run.iter().map(|op| DocumentWrite { change: WriteKind::Refetch, ..op.clone() }));
+                    }
                     Answer::Refused(code, message) => match (&first.change, code) {
-                        (Change::Update(_), _) => refetch.push(Op { change: Change::Refetch, ..first.clone() }),
+                        (WriteKind::Update(_), _) => {
+                            refetch.push(DocumentWrite { change: WriteKind::Refetch, ..first.clone() });
+                        }
                         // Before 5.0 a capped collection's documents can't be deleted, on the source neither.
-                        (Change::Delete, codes::ILLEGAL_OPERATION) => {}
+                        (WriteKind::Delete, codes::ILLEGAL_OPERATION) => {}
                         // Another collection's document is here under the same name and `_id`. Before a cutover the whole
                         // collection is compared, and copied again.
-                        (Change::Put { .. }, codes::CANNOT_GROW_DOCUMENT_IN_CAPPED_NAMESPACE)
+                        (WriteKind::Put { .. }, codes::CANNOT_GROW_DOCUMENT_IN_CAPPED_NAMESPACE)
                             if !self.source.can().show_expanded_events() =>
                         {
                             tracing::warn!(%ns, message, "a document of a capped collection stays as it is for now");
                         }
                         (change, _) if self.may_be_anothers(change) => {
-                            refetch.extend(run.iter().map(|op| Op { change: Change::Refetch, ..op.clone() }));
+                            refetch.extend(
+                                run.iter().map(|op| DocumentWrite { change: WriteKind::Refetch, ..op.clone() }),
+                            );
                         }
                         _ => {
                             return Err(error::refused(code, format!("{ns} refused a write: {message}")));
@@ -325,7 +337,7 @@ impl Writer {
 
     /// What still met a unique value that another document has, is read again with the next window: that document may
     /// change in it.
-    pub(super) fn write_later(&self, taken: Vec<Op>) {
+    pub(super) fn write_later(&self, taken: Vec<DocumentWrite>) {
         for op in &taken {
             let id = incidents::shown(&op.id);
             tracing::warn!(ns = %op.target.ns, id, "another document has its unique value; it is written later");

@@ -7,7 +7,7 @@
 
 use crate::{
     mongo::{cluster::Cluster, codes, error, raw_bson::as_i64},
-    progress::Tracker,
+    progress::ProgressTracker,
     source::spool::Spool,
 };
 use bson::{Bson, Document, Timestamp, doc};
@@ -27,14 +27,14 @@ struct Oplog {
 }
 
 /// Looks every now and then, for ever. A source whose user may not look at the oplog leaves the window unknown.
-pub(crate) async fn watch(source: &Cluster, spool: &Spool, tracker: &Tracker, every: Duration) -> Infallible {
+pub(crate) async fn watch(source: &Cluster, spool: &Spool, tracker: &ProgressTracker, every: Duration) -> Infallible {
     let mut tick = tokio::time::interval(every);
     loop {
         tick.tick().await;
         match look(source).await {
             Ok(oplog) => {
                 let left = window(oplog, spool.read_until());
-                tracker.count(|p| p.oplog_window_seconds = left);
+                tracker.update(|p| p.oplog_window_seconds = left);
             }
             Err(error) => tracing::debug!(%error, "the source's oplog can't be read"),
         }

@@ -1,9 +1,9 @@
 //! Reads the source's cluster-wide change stream into the spool, and opens it again wherever it breaks.
 
 use crate::{
-    component::Part,
+    component::Component,
     mongo::{cluster::Cluster, incidents::Trouble},
-    progress::Tracker,
+    progress::ProgressTracker,
     retry,
     source::{
         event,
@@ -38,7 +38,7 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(15 * 60);
 pub(crate) struct Reader {
     pub source: Cluster,
     pub spool: Arc<Spool>,
-    pub tracker: Tracker,
+    pub tracker: ProgressTracker,
     pub patience: Duration,
     pub t0: Timestamp,
     pub trouble: Trouble,
@@ -56,7 +56,7 @@ struct Place {
     singly: bool,
 }
 
-enum Broken {
+enum StreamError {
     Stream(mongodb::error::Error),
     Silent(Failure),
     Spool(Failure),
@@ -73,26 +73,28 @@ impl Reader {
                     (place.oversized, place.singly) = (false, false);
                     continue;
                 }
-                Err(Broken::Stream(error)) if !place.oversized && split_events::is_too_large(&error) => {
+                Err(StreamError::Stream(error)) if !place.oversized && split_events::is_too_large(&error) => {
                     tracing::warn!("an event is too large; its document will be read from the source");
                     place.oversized = true;
                     continue;
                 }
-                Err(Broken::Silent(failure)) => failure,
-                Err(Broken::Stream(error)) if !place.singly && unreadable_event::may_be(&self.source, &error) => {
+                Err(StreamError::Silent(failure)) => failure,
+                Err(StreamError::Stream(error)) if !place.singly && unreadable_event::may_be(&self.source, &error) => {
                     tracing::warn!(%error, "the change stream ended; it is read event by event");
                     place.singly = true;
                     continue;
                 }
-                Err(Broken::Stream(error)) => match self.step_over(&mut place, &error).await {
+                Err(StreamError::Stream(error)) => match self.step_over(&mut place, &error).await {
                     Ok(true) => continue,
                     Ok(false) => self.source.failure(&error),
                     Err(failure) => failure,
                 },
                 // The disk's state is only known after opening the spool again.
-                Err(Broken::Spool(failure)) => return failure,
+                Err(StreamError::Spool(failure)) => return failure,
             };
-            if let Err(failure) = retry::hold(Part::Reader, failure, &self.tracker, self.patience).await {
+            if let Err(failure) =
+                retry::wait_until_fixed(Component::Reader, failure, &self.tracker, self.patience).await
+            {
                 return failure;
             }
         }
@@ -113,7 +115,7 @@ impl Reader {
         Ok(true)
     }
 
-    async fn read_on(&self, place: &mut Place, hearing: &mut Hearing) -> Result<(), Broken> {
+    async fn read_on(&self, place: &mut Place, hearing: &mut Hearing) -> Result<(), StreamError> {
         let mut stream = doc! {"allChangesForCluster": true};
         if self.source.can().show_expanded_events() {
             stream.extend(doc! {"showExpandedEvents": true, "showSystemEvents": true});
@@ -140,24 +142,24 @@ impl Reader {
             .batch_size(batch_events)
             .max_time(AWAIT)
             .cursor_type(mongodb::options::CursorType::TailableAwait);
-        let mut cursor = hearing.of(opened.batch()).await?.map_err(Broken::Stream)?;
+        let mut cursor = hearing.of(opened.batch()).await?.map_err(StreamError::Stream)?;
         let mut fragments = Fragments::default();
         while let Some(batch) = hearing.of(cursor.next()).await? {
-            let batch = batch.map_err(Broken::Stream)?;
+            let batch = batch.map_err(StreamError::Stream)?;
             self.wait_for_room().await;
             self.spool.written_out().await;
-            let reply = fragments.absorb(batch.as_raw_document().to_owned()).map_err(Broken::Stream)?;
+            let reply = fragments.absorb(batch.as_raw_document().to_owned()).map_err(StreamError::Stream)?;
             let Some(reply) = reply.map(Arc::new) else { continue };
-            self.spool.push(&reply).map_err(Broken::Spool)?;
+            self.spool.push(&reply).map_err(StreamError::Spool)?;
             // Only now: what isn't in the spool must be read again.
             if let Some(after) = event::token_of(&reply) {
                 place.token = Some(crate::mongo::raw_bson::to_document(&after));
                 place.from = None;
             }
-            self.tracker.works(Part::Reader);
+            self.tracker.clear_failure(Component::Reader);
             self.tracker.read(event::events_of(&reply).map_or(0, |events| events.into_iter().count() as u64));
             let spooled = self.spool.bytes();
-            self.tracker.count(|p| p.spool_bytes = spooled);
+            self.tracker.update(|p| p.spool_bytes = spooled);
             let empty = event::events_of(&reply).is_none_or(|events| events.is_empty());
             if place.oversized && !empty || place.singly && empty {
                 return Ok(()); // what was too large, or something before it, is behind
@@ -173,21 +175,21 @@ impl Reader {
         let bytes = self.spool.bytes();
         let full = Failure::new(ErrorCode::SpoolFull, format!("{bytes} bytes of changes wait on this host's disk"));
         tracing::warn!(bytes, "the spool is full; reading the source pauses");
-        self.tracker.fails(Part::Reader, &full);
+        self.tracker.record_failure(Component::Reader, &full);
         self.spool.room().await;
     }
 }
 
 /// Listens to a stream that may say nothing more, on a connection that stays open all the same.
 struct Hearing {
-    tracker: Tracker,
+    tracker: ProgressTracker,
     /// How long silence is borne.
     patience: Duration,
 }
 
 impl Hearing {
     /// What the stream answers; an error when it has been silent for too long.
-    async fn of<T>(&mut self, answer: impl Future<Output = T>) -> Result<T, Broken> {
+    async fn of<T>(&mut self, answer: impl Future<Output = T>) -> Result<T, StreamError> {
         let began = Instant::now();
         let mut answer = std::pin::pin!(answer);
         loop {
@@ -201,10 +203,10 @@ impl Hearing {
             }
             let message = format!("source: its change stream has given no answer for {} s", silence.as_secs());
             let failure = Failure::new(ErrorCode::SourceStreamSilent, message);
-            self.tracker.fails_since(Part::Reader, began, &failure);
+            self.tracker.record_failure_since(Component::Reader, began, &failure);
             if silence >= self.patience {
                 self.patience = (self.patience * 2).min(LONGEST_SILENCE);
-                return Err(Broken::Silent(failure));
+                return Err(StreamError::Silent(failure));
             }
         }
     }

@@ -9,7 +9,7 @@
 use crate::{
     mongo::{cluster::Cluster, raw_value},
     verify::{
-        collection_pair::{Broken, Ends, Pair, Place},
+        collection_pair::{ClusterPair, CollectionPair, Place, ScanError},
         document_stream::Stream,
         id_lookup,
     },
@@ -29,22 +29,22 @@ pub(crate) struct Swapped {
 
 /// The first two, if there are any; of the share of the documents that `filter` picks.
 pub(crate) async fn first_swapped(
-    ends: &Ends,
-    pair: &Pair,
+    ends: &ClusterPair,
+    pair: &CollectionPair,
     filter: Option<&Document>,
     go_on: &(dyn Fn() -> BoxFuture<'static, ()> + Send + Sync),
-) -> Result<Option<Swapped>, Broken> {
+) -> Result<Option<Swapped>, ScanError> {
     let mut query = doc! {"hint": {"$natural": 1}, "projection": {"_id": 1}};
     query.extend(filter.map(|filter| ("filter".to_owned(), Bson::Document(filter.clone()))));
     let mut ids = Stream::open(&ends.source, &ends.source_of(pair), &query);
     let mut last: Option<(i64, RawDocumentBuf)> = None;
     loop {
-        let next = id_lookup::next_ids(&mut ids, go_on).await.map_err(Broken::Source)?;
+        let next = id_lookup::next_ids(&mut ids, go_on).await.map_err(ScanError::Source)?;
         if next.is_empty() {
             return Ok(None);
         }
         let places =
-            places(&ends.destination, &Place::of(&pair.destination), &next).await.map_err(Broken::Destination)?;
+            places(&ends.destination, &Place::of(&pair.destination), &next).await.map_err(ScanError::Destination)?;
         for later in next {
             let Some(&place) = places.get(&id_lookup::key(&later)) else { continue };
             if let Some((before, earlier)) = last.take().filter(|(before, _)| *before > place) {
@@ -61,12 +61,12 @@ pub(crate) async fn first_swapped(
 
 impl Swapped {
     /// Whether both sides have both documents, one way round here and the other there.
-    pub async fn is_there(&self, ends: &Ends, pair: &Pair) -> Result<bool, Broken> {
+    pub async fn is_there(&self, ends: &ClusterPair, pair: &CollectionPair) -> Result<bool, ScanError> {
         let both = [self.earlier.clone(), self.later.clone()];
         let (on_source, on_destination) = (ends.source_of(pair), Place::of(&pair.destination));
         let (source, destination) =
             tokio::join!(places(&ends.source, &on_source, &both), places(&ends.destination, &on_destination, &both),);
-        let (source, destination) = (source.map_err(Broken::Source)?, destination.map_err(Broken::Destination)?);
+        let (source, destination) = (source.map_err(ScanError::Source)?, destination.map_err(ScanError::Destination)?);
         let ascends = |places: &HashMap<Vec<u8>, i64>| {
             let [earlier, later] = both.each_ref().map(|id| places.get(&id_lookup::key(id)));
             Some(earlier? < later?)

@@ -18,7 +18,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 /// One collection, where it is on either side.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Pair {
+pub(crate) struct CollectionPair {
     pub source: Namespace,
     pub destination: Namespace,
     /// The source's collection; what is read under its name must be this one.
@@ -38,7 +38,7 @@ pub(crate) enum IdOrder {
     Collated,
 }
 
-impl Pair {
+impl CollectionPair {
     /// Of a collection that receives changes; the name is the same on both sides, unless the source is ahead.
     pub fn of_target(target: &Target) -> Self {
         let order = if target.folds && !target.keeps_order { IdOrder::Collated } else { IdOrder::Index };
@@ -73,7 +73,7 @@ pub(crate) struct Interval {
 
 /// What a scan counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counted {
+pub(crate) struct ScanTotals {
     /// Documents of the source that were compared.
     pub compared: u64,
     pub bytes: u64,
@@ -81,7 +81,7 @@ pub(crate) struct Counted {
     pub digest: u128,
 }
 
-impl Counted {
+impl ScanTotals {
     pub fn add(&mut self, other: Self) {
         self.compared += other.compared;
         self.bytes += other.bytes;
@@ -98,7 +98,7 @@ impl Counted {
 
 /// Why a scan ended early.
 #[derive(Debug)]
-pub(crate) enum Broken {
+pub(crate) enum ScanError {
     Source(Error),
     Destination(Error),
     /// What was found can't be noted down.
@@ -107,14 +107,14 @@ pub(crate) enum Broken {
 
 /// Both ends of a comparison.
 #[derive(Clone, Debug)]
-pub(crate) struct Ends {
+pub(crate) struct ClusterPair {
     pub source: Cluster,
     pub destination: Cluster,
     /// What is read of the source holds everything up to here, whichever member is read.
     pub since: Option<Timestamp>,
 }
 
-impl Ends {
+impl ClusterPair {
     pub fn new(source: Cluster, destination: Cluster) -> Self {
         Self { source, destination, since: None }
     }
@@ -130,15 +130,15 @@ impl Ends {
     }
 
     /// How `pair` is read on the source.
-    pub fn source_of(&self, pair: &Pair) -> Place {
+    pub fn source_of(&self, pair: &CollectionPair) -> Place {
         Place { ns: pair.source.clone(), uuid: self.collection_uuid(pair), since: self.since }
     }
 
     /// Whether to do again what broke, after a pause; `false` where the collection was dropped or renamed under it.
-    pub async fn again(&self, broken: &Broken, backoff: &mut Backoff) -> Result<bool, Failure> {
+    pub async fn again(&self, broken: &ScanError, backoff: &mut Backoff) -> Result<bool, Failure> {
         match broken {
-            Broken::Source(e) | Broken::Destination(e) if error::is_gone(e) => Ok(false),
-            Broken::Source(e) | Broken::Destination(e) if error::is_transient(e) && backoff.wait().await => {
+            ScanError::Source(e) | ScanError::Destination(e) if error::is_gone(e) => Ok(false),
+            ScanError::Source(e) | ScanError::Destination(e) if error::is_transient(e) && backoff.wait().await => {
                 tracing::debug!(error = %e, "comparing again");
                 Ok(true)
             }
@@ -147,17 +147,17 @@ impl Ends {
     }
 
     /// What is told of it.
-    pub fn failure(&self, broken: &Broken) -> Failure {
+    pub fn failure(&self, broken: &ScanError) -> Failure {
         match broken {
-            Broken::Source(e) => self.source.failure(e),
-            Broken::Destination(e) => self.destination.failure(e),
-            Broken::Noting(failure) => failure.clone(),
+            ScanError::Source(e) => self.source.failure(e),
+            ScanError::Destination(e) => self.destination.failure(e),
+            ScanError::Noting(failure) => failure.clone(),
         }
     }
 
     /// The UUID to read the source under, where the source can be asked to hold to it.
-    pub fn collection_uuid(&self, pair: &Pair) -> Option<catalog::Uuid> {
-        pair.uuid.filter(|_| self.source.can().hold_to_uuid())
+    pub fn collection_uuid(&self, pair: &CollectionPair) -> Option<catalog::Uuid> {
+        pair.uuid.filter(|_| self.source.can().check_uuid())
     }
 }
 
@@ -179,7 +179,11 @@ impl Place {
 }
 
 /// The copy's own ranges.
-pub(crate) async fn intervals(source: &Cluster, pair: &Pair, size: plan::Size) -> Result<Vec<Interval>, Failure> {
+pub(crate) async fn intervals(
+    source: &Cluster,
+    pair: &CollectionPair,
+    size: plan::Size,
+) -> Result<Vec<Interval>, Failure> {
     if pair.order != IdOrder::Index {
         return Ok(vec![Interval::default()]);
     }

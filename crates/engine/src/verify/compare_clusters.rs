@@ -6,13 +6,13 @@ use crate::{
         catalog::{self, Entry, Uuid},
         cluster::Cluster,
         definition_diff,
-        index_spec::Properties,
+        index_spec::IndexPhase,
         side::Side,
     },
     retry::Backoff,
     verify::{
         capped_order,
-        collection_pair::{Counted, Ends, Interval, Pair, intervals},
+        collection_pair::{ClusterPair, CollectionPair, Interval, ScanTotals, intervals},
         dirty_set::{self, DirtySet},
         id_lookup::{self, explain, look_up},
     },
@@ -21,7 +21,7 @@ use bson::{RawDocumentBuf, doc};
 use futures::FutureExt;
 use limosa_model::{
     ErrorCode, Failure, Namespace, NamespaceFilter, Secret, Timestamp,
-    verification::{Departure, NamespaceVerification, VerificationReport},
+    verification::{DifferenceKind, NamespaceVerification, VerificationReport},
 };
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -86,7 +86,7 @@ pub(crate) async fn run(
     if let Some(failure) = crate::mongo::cluster::same_cluster(&source, &destination) {
         return Err(failure);
     }
-    let ends = Ends::new(source, destination);
+    let ends = ClusterPair::new(source, destination);
     let mut verified: BTreeMap<Namespace, NamespaceVerification> = BTreeMap::new();
 
     // What both sides define.
@@ -135,7 +135,7 @@ pub(crate) async fn run(
 }
 
 /// Every collection of either side that has documents.
-async fn pairs(ends: &Ends, filter: &NamespaceFilter) -> Result<Vec<Pair>, Failure> {
+async fn pairs(ends: &ClusterPair, filter: &NamespaceFilter) -> Result<Vec<CollectionPair>, Failure> {
     let (want, have) = (catalog::list(&ends.source, filter).await?, catalog::list(&ends.destination, filter).await?);
     let holding = |entries: &[Entry]| -> BTreeMap<Namespace, Entry> {
         entries.iter().filter(|e| e.has_documents()).map(|e| (e.ns.clone(), e.clone())).collect()
@@ -147,14 +147,14 @@ async fn pairs(ends: &Ends, filter: &NamespaceFilter) -> Result<Vec<Pair>, Failu
         debug_assert_eq!(ns, &entry.ns);
     }
     all.extend(holding(&want));
-    Ok(all.values().map(|entry| Pair::of(entry, &entry.ns)).collect())
+    Ok(all.values().map(|entry| CollectionPair::of(entry, &entry.ns)).collect())
 }
 
 async fn definitions(
-    ends: &Ends,
+    ends: &ClusterPair,
     options: &VerifyOptions,
 ) -> Result<BTreeMap<Namespace, definition_diff::Departures>, Failure> {
-    let compare = || definition_diff::compare(&ends.source, &ends.destination, &options.filter, Properties::Final);
+    let compare = || definition_diff::compare(&ends.source, &ends.destination, &options.filter, IndexPhase::Final);
     let found = compare().await?;
     if found.is_empty() || options.settle_seconds == 0 {
         return Ok(found);
@@ -166,17 +166,17 @@ async fn definitions(
 /// One thing to compare.
 #[derive(Clone)]
 struct Share {
-    pair: Arc<Pair>,
+    pair: Arc<CollectionPair>,
     interval: Interval,
 }
 
 async fn scan(
-    ends: &Ends,
+    ends: &ClusterPair,
     options: &VerifyOptions,
-    pairs: &[Pair],
+    pairs: &[CollectionPair],
     dirty: &DirtySet,
     progress: &watch::Sender<VerifyProgress>,
-) -> Result<HashMap<Namespace, Counted>, Failure> {
+) -> Result<HashMap<Namespace, ScanTotals>, Failure> {
     let mut shares = VecDeque::new();
     for pair in pairs {
         let size = plan::size(&ends.source, &pair.source).await?;
@@ -189,7 +189,7 @@ async fn scan(
         shares.extend(intervals.into_iter().map(|interval| Share { pair: Arc::clone(&pair), interval }));
     }
     let shares = Arc::new(Mutex::new(shares));
-    let mut tasks: JoinSet<Result<Vec<(Namespace, Counted)>, Failure>> = JoinSet::new();
+    let mut tasks: JoinSet<Result<Vec<(Namespace, ScanTotals)>, Failure>> = JoinSet::new();
     for _ in 0..options.workers.max(1) {
         let (ends, shares, dirty, progress) = (ends.clone(), Arc::clone(&shares), dirty.clone(), progress.clone());
         let sample = options.sample_percent;
@@ -208,7 +208,7 @@ async fn scan(
             }
         });
     }
-    let mut sums: HashMap<Namespace, Counted> = HashMap::new();
+    let mut sums: HashMap<Namespace, ScanTotals> = HashMap::new();
     while let Some(done) = tasks.join_next().await {
         let done = done.map_err(|e| Failure::new(ErrorCode::Internal, format!("a comparison ended: {e}")))??;
         done.into_iter().for_each(|(ns, counted)| sums.entry(ns).or_default().add(counted));
@@ -217,7 +217,7 @@ async fn scan(
 }
 
 /// Compares one share, from its beginning again where a connection breaks.
-async fn one(ends: &Ends, share: &Share, sample: Option<f64>, dirty: &DirtySet) -> Result<Counted, Failure> {
+async fn one(ends: &ClusterPair, share: &Share, sample: Option<f64>, dirty: &DirtySet) -> Result<ScanTotals, Failure> {
     let uuid = pseudo_uuid(&share.pair);
     let mut suspect = |id: RawDocumentBuf| {
         let second = (Timestamp::now().0 / 1000) as u32;
@@ -236,20 +236,20 @@ async fn one(ends: &Ends, share: &Share, sample: Option<f64>, dirty: &DirtySet) 
             Ok(counted) => return Ok(counted),
             Err(broken) if ends.again(&broken, &mut backoff).await? => {}
             // The comparison of definitions tells.
-            Err(_) => return Ok(Counted::default()),
+            Err(_) => return Ok(ScanTotals::default()),
         }
     }
 }
 
 /// Sees whether capped collections' documents stand in the same order.
 async fn order(
-    ends: &Ends,
+    ends: &ClusterPair,
     options: &VerifyOptions,
-    pairs: &[Pair],
+    pairs: &[CollectionPair],
     verified: &mut BTreeMap<Namespace, NamespaceVerification>,
 ) -> Result<(), Failure> {
     let filter = options.sample_percent.map(share);
-    let look = async |pair: &Pair| {
+    let look = async |pair: &CollectionPair| {
         let mut backoff = Backoff::default();
         loop {
             match capped_order::first_swapped(ends, pair, filter.as_ref(), &|| futures::future::ready(()).boxed()).await
@@ -280,19 +280,19 @@ fn share(percent: f64) -> bson::Document {
 }
 
 /// What stands for the collection in the set: its name, since either side may lack it.
-fn pseudo_uuid(pair: &Pair) -> Uuid {
+fn pseudo_uuid(pair: &CollectionPair) -> Uuid {
     xxhash_rust::xxh3::xxh3_128(pair.source.to_string().as_bytes()).to_be_bytes()
 }
 
 /// Looks at the suspects until each is equal, or differs and has stopped changing.
 async fn settle(
-    ends: &Ends,
+    ends: &ClusterPair,
     options: &VerifyOptions,
-    pairs: &[Pair],
+    pairs: &[CollectionPair],
     dirty: &DirtySet,
     verified: &mut BTreeMap<Namespace, NamespaceVerification>,
 ) -> Result<(), Failure> {
-    let by_uuid: HashMap<Uuid, &Pair> = pairs.iter().map(|pair| (pseudo_uuid(pair), pair)).collect();
+    let by_uuid: HashMap<Uuid, &CollectionPair> = pairs.iter().map(|pair| (pseudo_uuid(pair), pair)).collect();
     let broken = |broken| ends.failure(&broken);
     loop {
         let taken = dirty.take(IN_HAND, u32::MAX)?;
@@ -330,8 +330,8 @@ async fn settle(
             let of = verified.entry(pair.source.clone()).or_default();
             for (entry, seen) in entries.iter().zip(&seen) {
                 match seen.departure() {
-                    Some(Departure::Missing) => of.missing += 1,
-                    Some(Departure::Extra) => of.extra += 1,
+                    Some(DifferenceKind::Missing) => of.missing += 1,
+                    Some(DifferenceKind::Extra) => of.extra += 1,
                     Some(_) => of.different += 1,
                     None => {}
                 }
@@ -341,7 +341,7 @@ async fn settle(
             }
         }
         for entry in &taken {
-            dirty.settle(entry, true)?;
+            dirty.conclude(entry, true)?;
         }
     }
 }

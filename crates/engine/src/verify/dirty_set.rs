@@ -271,7 +271,7 @@ impl DirtySet {
 
     /// Puts a document out of hand. `true`: it was not marked meanwhile, so that what was seen of it holds; `clean`
     /// then takes it out of the set.
-    pub fn settle(&self, entry: &Entry, clean: bool) -> Result<bool, Failure> {
+    pub fn conclude(&self, entry: &Entry, clean: bool) -> Result<bool, Failure> {
         let mut state = self.state();
         // One that isn't in hand may have been marked at any time.
         let marked = state.in_hand.remove(&entry.key).unwrap_or(true);
@@ -347,7 +347,7 @@ mod tests {
         // What is in hand isn't handed out twice.
         assert!(set.take(10, 103).expect("takes").is_empty());
         for entry in &taken {
-            assert!(set.settle(entry, true).expect("settles"));
+            assert!(set.conclude(entry, true).expect("settles"));
         }
         assert_eq!(ids(&set.take(10, 200).expect("takes")), [3]);
         assert_eq!(set.len(), 1);
@@ -365,7 +365,7 @@ mod tests {
         let all = set.take(1_000, u32::MAX).expect("takes");
         assert_eq!(all.len(), 50);
         for entry in &all {
-            assert!(set.settle(entry, true).expect("settles"));
+            assert!(set.conclude(entry, true).expect("settles"));
         }
         assert_eq!((set.len(), set.bytes()), (0, 0));
     }
@@ -380,14 +380,14 @@ mod tests {
             let taken = set.take(1, 99).expect("takes");
             assert_eq!(taken.len(), 1, "{second}");
             set.mark(key, &id, second).expect("marks");
-            assert!(!set.settle(&taken[0], true).expect("settles"), "{second}");
+            assert!(!set.conclude(&taken[0], true).expect("settles"), "{second}");
             let again = set.take(10, 99).expect("takes");
             assert_eq!(again.len(), 1, "{second}");
             // One that was put back keeps its mark, whoever settles it then.
             set.put_back(&again[0]);
-            assert!(!set.settle(&again[0], true).expect("settles"), "{second}");
+            assert!(!set.conclude(&again[0], true).expect("settles"), "{second}");
             let again = set.take(10, 99).expect("takes");
-            assert!(set.settle(&again[0], true).expect("settles"));
+            assert!(set.conclude(&again[0], true).expect("settles"));
             assert_eq!(set.len(), 0, "{second}");
         }
     }
@@ -421,7 +421,7 @@ mod tests {
         (100..120).for_each(|second| set.suspect(key, &id, second).expect("marks"));
         let taken = set.take(10, 100).expect("takes");
         set.suspect(key, &id, 125).expect("marks");
-        assert!(!set.is_marked(&taken[0]) && set.settle(&taken[0], true).expect("settles"));
+        assert!(!set.is_marked(&taken[0]) && set.conclude(&taken[0], true).expect("settles"));
         assert_eq!(set.len(), 0);
         set.suspect(key, &id, 126).expect("marks");
         assert_eq!(set.len(), 1);
@@ -437,7 +437,7 @@ mod tests {
                 set.mark(key, &id, 10 + n as u32).expect("marks");
             }
             let first = set.take(1, 99).expect("takes");
-            assert!(set.settle(&first[0], true).expect("settles"));
+            assert!(set.conclude(&first[0], true).expect("settles"));
             set.bytes()
         };
         let set = DirtySet::open(dir.path()).expect("opens");

@@ -5,7 +5,7 @@ use crate::{
     mongo::catalog::{self, Uuid},
     retry::Backoff,
     verify::{
-        collection_pair::{Interval, Pair},
+        collection_pair::{CollectionPair, Interval},
         dirty_set::storage,
         online::Verifier,
     },
@@ -72,7 +72,7 @@ impl Verifier {
             self.room().await;
             let Some(known) = self.state().pairs.get(&uuid).cloned() else { break };
             let Some(entry) = catalog::find_by_uuid(&ends.source, &known.source, uuid).await? else { break };
-            let pair = Pair::of(&entry, &known.destination);
+            let pair = CollectionPair::of(&entry, &known.destination);
             let since = ends.since(*self.inner.applied.borrow());
             match self.scan(&since, &pair, &Interval::default(), &self.held()).await {
                 Ok(counted) => {

@@ -2,7 +2,7 @@
 //! comparisons of whole collections at the cutover.
 
 use crate::{
-    component::Part,
+    component::Component,
     copy::plan,
     mongo::{
         catalog::{self, Uuid},
@@ -12,7 +12,7 @@ use crate::{
     retry::Backoff,
     verify::{
         capped_order,
-        collection_pair::{self, Broken, Counted, Ends, Interval, Pair},
+        collection_pair::{self, ClusterPair, CollectionPair, Interval, ScanError, ScanTotals},
         dirty_set, id_lookup,
         online::{Verifier, now},
         state::Range,
@@ -49,17 +49,17 @@ const COUNTS_READ: usize = 5;
 
 /// What came of a range.
 enum Compared {
-    As(Counted),
+    As(ScanTotals),
     /// The collection was dropped or renamed.
     Moved,
 }
 
-fn cant_compare(pair: &Pair, why: &str) -> Failure {
+fn cant_compare(pair: &CollectionPair, why: &str) -> Failure {
     Failure::new(ErrorCode::ServerError, format!("{} can't be compared: {why}", pair.destination))
 }
 
 impl Verifier {
-    pub(super) async fn pass_after_pass(&self) -> Failure {
+    pub(super) async fn scan_loop(&self) -> Failure {
         loop {
             match self.pass().await {
                 Ok(took) => {
@@ -109,8 +109,8 @@ impl Verifier {
         self.state().miscounted = miscounted;
         self.settle_doubts(&doubts)?;
         let passes = self.inner.notes.passes()?;
-        self.inner.tracker.count(|p| p.verification_passes = passes);
-        self.inner.tracker.works(Part::Scan);
+        self.inner.tracker.update(|p| p.verification_passes = passes);
+        self.inner.tracker.clear_failure(Component::Scan);
         tracing::info!(pass = passes, namespaces, "everything was compared");
         Ok(took)
     }
@@ -138,7 +138,7 @@ impl Verifier {
         loop {
             match self.unless_held(|| self.scan_held(&range.pair, &range.interval)).await? {
                 Compared::As(counted) => {
-                    self.inner.tracker.works(Part::Scan);
+                    self.inner.tracker.clear_failure(Component::Scan);
                     range.counted = Some(counted);
                     return self.inner.notes.done(range, number);
                 }
@@ -159,7 +159,7 @@ impl Verifier {
     }
 
     /// Where a collection is that is no longer where it was, once replication has brought it there; `None` if it is gone.
-    async fn where_now(&self, pair: &Pair) -> Result<Option<Pair>, Failure> {
+    async fn where_now(&self, pair: &CollectionPair) -> Result<Option<CollectionPair>, Failure> {
         let source = &self.inner.ends.source;
         let Some(uuid) = pair.uuid else { return Ok(None) };
         let began = Instant::now();
@@ -173,7 +173,7 @@ impl Verifier {
                     if let Some(entry) = catalog::find(source, &known.destination).await?
                         && entry.uuid == Some(uuid)
                     {
-                        return Ok(Some(Pair::of(&entry, &known.destination)));
+                        return Ok(Some(CollectionPair::of(&entry, &known.destination)));
                     }
                 }
                 None if !defining => return Ok(None),
@@ -201,12 +201,12 @@ impl Verifier {
 
     async fn plan(&self) -> Result<Vec<Range>, Failure> {
         let ends = &self.inner.ends;
-        let known: HashMap<Uuid, Pair> = self.state().pairs.clone();
+        let known: HashMap<Uuid, CollectionPair> = self.state().pairs.clone();
         // What replication doesn't know yet will come through it, each document with its mark.
         let entries = catalog::list(&ends.source, &limosa_model::NamespaceFilter::default()).await?.into_iter();
         let pairs = entries.filter_map(|entry| {
             let at = known.get(&entry.uuid?)?;
-            Some(Pair::of(&entry, &at.destination))
+            Some(CollectionPair::of(&entry, &at.destination))
         });
         let cut = pairs.map(|pair| async move {
             let size = plan::size(&ends.source, &pair.source).await?;
@@ -225,14 +225,14 @@ impl Verifier {
                 ranges.push(Range { n: ranges.len() as u32, pair: pair.clone(), interval, counted: None });
             }
         }
-        self.inner.tracker.count(|p| (p.documents_to_verify, p.documents_verified) = (documents, 0));
+        self.inner.tracker.update(|p| (p.documents_to_verify, p.documents_verified) = (documents, 0));
         self.state().to_be_miscounted = miscounted;
         Ok(ranges)
     }
 
     /// By how much the servers' own counts of a collection differ, if they do and it stays the same. Once the pass that
     /// begins now has found the documents equal, that is an error of those counts.
-    async fn miscount(&self, pair: &Pair) -> Result<Option<(Uuid, i64)>, Failure> {
+    async fn miscount(&self, pair: &CollectionPair) -> Result<Option<(Uuid, i64)>, Failure> {
         let Some(uuid) = pair.uuid else { return Ok(None) };
         let mut before = None;
         for _ in 0..COUNTS_READ {
@@ -280,14 +280,14 @@ impl Verifier {
         }
     }
 
-    async fn scan_held(&self, pair: &Pair, interval: &Interval) -> Result<Compared, Failure> {
+    async fn scan_held(&self, pair: &CollectionPair, interval: &Interval) -> Result<Compared, Failure> {
         let mut backoff = Backoff::default();
         loop {
             let ends = self.inner.ends.since(*self.inner.applied.borrow());
             match self.scan(&ends, pair, interval, &self.held()).await {
                 Ok(_) if !self.is_still_there(pair).await? => return Ok(Compared::Moved),
                 Ok(counted) => {
-                    self.inner.tracker.count(|p| p.documents_verified += counted.compared);
+                    self.inner.tracker.update(|p| p.documents_verified += counted.compared);
                     return Ok(Compared::As(counted));
                 }
                 Err(broken) if ends.again(&broken, &mut backoff).await? => {}
@@ -298,7 +298,7 @@ impl Verifier {
 
     /// Whether what was read under the source's name was this collection. Where the server can't be asked for a UUID, a
     /// collection that was renamed or dropped just has no documents.
-    async fn is_still_there(&self, pair: &Pair) -> Result<bool, Failure> {
+    async fn is_still_there(&self, pair: &CollectionPair) -> Result<bool, Failure> {
         let ends = &self.inner.ends;
         if ends.collection_uuid(pair).is_some() {
             return Ok(true);
@@ -309,11 +309,11 @@ impl Verifier {
 
     pub(super) async fn scan(
         &self,
-        ends: &Ends,
-        pair: &Pair,
+        ends: &ClusterPair,
+        pair: &CollectionPair,
         interval: &Interval,
         go_on: &(dyn Fn() -> BoxFuture<'static, ()> + Send + Sync),
-    ) -> Result<Counted, Broken> {
+    ) -> Result<ScanTotals, ScanError> {
         let (uuid, notes) = (pair.uuid.unwrap_or_default(), &self.inner.notes);
         let mut suspect = |id: RawDocumentBuf| {
             notes.touch(uuid)?;
@@ -323,7 +323,7 @@ impl Verifier {
     }
 
     /// Sees whether a capped collection's documents stand in the source's order. The cutover fixes it.
-    async fn look_at_the_order(&self, pair: &Pair) -> Result<(), Failure> {
+    async fn look_at_the_order(&self, pair: &CollectionPair) -> Result<(), Failure> {
         let (ends, mut backoff) = (&self.inner.ends, Backoff::default());
         let swapped = loop {
             match capped_order::first_swapped(ends, pair, None, &self.held()).await {
@@ -362,8 +362,8 @@ impl Verifier {
     }
 
     /// By how many documents the source's own count is above the destination's.
-    async fn booked_difference(&self, pair: &Pair) -> Result<i64, Failure> {
-        let Ends { source, destination, .. } = &self.inner.ends;
+    async fn booked_difference(&self, pair: &CollectionPair) -> Result<i64, Failure> {
+        let ClusterPair { source, destination, .. } = &self.inner.ends;
         let booked = async |cluster: &Cluster, ns: &Namespace| {
             let count = cluster.db(&ns.db).run_command(doc! {"count": &ns.coll}).await;
             count.map(|reply| as_i64(reply.get("n")).unwrap_or(0)).map_err(|e| cluster.failure(&e))
@@ -374,8 +374,8 @@ impl Verifier {
 
     /// Whether both sides have the same number of documents: by their own counts, less what the last pass found to be an
     /// error of those; and where they differ otherwise, by counting.
-    pub async fn counts_are_equal(&self, pair: &Pair) -> Result<bool, Failure> {
-        let Ends { source, destination, .. } = &self.inner.ends;
+    pub async fn counts_are_equal(&self, pair: &CollectionPair) -> Result<bool, Failure> {
+        let ClusterPair { source, destination, .. } = &self.inner.ends;
         let error = pair.uuid.and_then(|uuid| self.state().miscounted.get(&uuid).copied());
         if self.booked_difference(pair).await? == error.unwrap_or(0) {
             return Ok(true);
@@ -395,17 +395,17 @@ impl Verifier {
 
     /// Compares a whole collection at once; what differs is dirty then. One that the source no longer has is passed over:
     /// the event of that is a late change, which the cutover tells of.
-    pub async fn scan_now(&self, pair: &Pair) -> Result<(), Failure> {
+    pub async fn scan_now(&self, pair: &CollectionPair) -> Result<(), Failure> {
         let ends = self.inner.ends.at_once();
         // Before 6.0 a collection is known by its name.
         let is_it = |entry: &catalog::Entry| ends.collection_uuid(pair).is_none() || entry.uuid == pair.uuid;
         let Some(entry) = catalog::find(&ends.source, &pair.source).await?.filter(is_it) else { return Ok(()) };
-        let pair = Pair::of(&entry, &pair.destination);
+        let pair = CollectionPair::of(&entry, &pair.destination);
         let number = self.inner.notes.begin_pass()?;
         let mut backoff = Backoff::default();
         loop {
             match self.scan(&ends, &pair, &Interval::default(), &|| std::future::ready(()).boxed()).await {
-                Ok(counted) => return self.inner.notes.find(&pair, counted, number),
+                Ok(counted) => return self.inner.notes.record_result(&pair, counted, number),
                 Err(broken) if ends.again(&broken, &mut backoff).await? => {}
                 Err(_) => return Ok(()),
             }

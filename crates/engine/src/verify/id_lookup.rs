@@ -11,7 +11,7 @@ use crate::{
         raw_value,
     },
     verify::{
-        collection_pair::{Broken, Counted, Ends, Pair, Place},
+        collection_pair::{ClusterPair, CollectionPair, Place, ScanError, ScanTotals},
         diff::first_difference,
         document_stream::{Stream, find_command, id_of},
     },
@@ -20,7 +20,7 @@ use bson::{Bson, Document, RawDocument, RawDocumentBuf, doc};
 use futures::future::BoxFuture;
 use limosa_model::{
     Failure, Namespace,
-    verification::{Departure, Difference},
+    verification::{Difference, DifferenceKind},
 };
 use mongodb::error::Error;
 use std::collections::HashMap;
@@ -42,22 +42,26 @@ impl Seen {
     }
 
     /// What is the matter, if they differ.
-    pub fn departure(&self) -> Option<Departure> {
+    pub fn departure(&self) -> Option<DifferenceKind> {
         match (self.source, self.destination) {
             (a, b) if a == b => None,
-            (Some(_), None) => Some(Departure::Missing),
-            (None, Some(_)) => Some(Departure::Extra),
-            _ => Some(Departure::Value),
+            (Some(_), None) => Some(DifferenceKind::Missing),
+            (None, Some(_)) => Some(DifferenceKind::Extra),
+            _ => Some(DifferenceKind::Value),
         }
     }
 }
 
 /// Looks `ids`, each `{_id: …}`, up on both sides, in their order. A side whose collection is gone has none of them.
-pub(crate) async fn look_up(ends: &Ends, pair: &Pair, ids: &[RawDocumentBuf]) -> Result<Vec<Seen>, Broken> {
+pub(crate) async fn look_up(
+    ends: &ClusterPair,
+    pair: &CollectionPair,
+    ids: &[RawDocumentBuf],
+) -> Result<Vec<Seen>, ScanError> {
     let (on_source, on_destination) = (ends.source_of(pair), Place::of(&pair.destination));
     let (source, destination) =
         tokio::join!(digests(&ends.source, &on_source, ids), digests(&ends.destination, &on_destination, ids),);
-    let (source, destination) = (source.map_err(Broken::Source)?, destination.map_err(Broken::Destination)?);
+    let (source, destination) = (source.map_err(ScanError::Source)?, destination.map_err(ScanError::Destination)?);
     Ok(ids
         .iter()
         .map(|id| {
@@ -95,7 +99,7 @@ pub(crate) async fn each_of(
     ids: &[RawDocumentBuf],
     mut see: impl FnMut(&RawDocument),
 ) -> Result<(), Error> {
-    for chunk in raw_bson::runs(ids, IDS, |id| id.as_bytes().len()) {
+    for chunk in raw_bson::chunks_by_size(ids, IDS, |id| id.as_bytes().len()) {
         match read_chunk(cluster, place, query, chunk, &mut see).await {
             Err(e) if error::code(&e) == Some(codes::CANNOT_BUILD_INDEX_KEYS) => {
                 // One of them is an `_id` that a collated collection can't have, and the server refuses to look for it.
@@ -155,21 +159,21 @@ pub(crate) async fn next_ids(
 /// Compares a whole collection, or the share of it that `filter` picks, by streaming the `_id`s of each side and looking
 /// them up on the other. For collections whose order only the server knows, and for samples.
 pub(crate) async fn both_ways(
-    ends: &Ends,
-    pair: &Pair,
+    ends: &ClusterPair,
+    pair: &CollectionPair,
     filter: Option<&Document>,
     suspect: &mut (dyn FnMut(RawDocumentBuf) -> Result<(), Failure> + Send),
     go_on: &(dyn Fn() -> BoxFuture<'static, ()> + Send + Sync),
-) -> Result<Counted, Broken> {
+) -> Result<ScanTotals, ScanError> {
     let mut query = doc! {"projection": {"_id": 1}};
     query.extend(filter.map(|filter| ("filter".to_owned(), Bson::Document(filter.clone()))));
-    let mut counted = Counted::default();
+    let mut counted = ScanTotals::default();
     for from_source in [true, false] {
         let mut ids = match from_source {
             true => Stream::open(&ends.source, &ends.source_of(pair), &query),
             false => Stream::open(&ends.destination, &Place::of(&pair.destination), &query),
         };
-        let broken = |e| if from_source { Broken::Source(e) } else { Broken::Destination(e) };
+        let broken = |e| if from_source { ScanError::Source(e) } else { ScanError::Destination(e) };
         loop {
             let wanted = next_ids(&mut ids, go_on).await.map_err(broken)?;
             if wanted.is_empty() {
@@ -186,7 +190,7 @@ pub(crate) async fn both_ways(
                     }
                 }
                 if !seen.is_equal() && (from_source || seen.source.is_none()) {
-                    suspect(id).map_err(Broken::Noting)?;
+                    suspect(id).map_err(ScanError::Noting)?;
                 }
             }
         }
@@ -195,7 +199,11 @@ pub(crate) async fn both_ways(
 }
 
 /// The difference of one document as it is told; `None` if there is none any more.
-pub(crate) async fn explain(ends: &Ends, pair: &Pair, id: &RawDocumentBuf) -> Result<Option<Difference>, Broken> {
+pub(crate) async fn explain(
+    ends: &ClusterPair,
+    pair: &CollectionPair,
+    id: &RawDocumentBuf,
+) -> Result<Option<Difference>, ScanError> {
     let one = async |cluster: &Cluster, ns: &Namespace| {
         let mut found = None;
         let ids = std::slice::from_ref(id);
@@ -207,10 +215,10 @@ pub(crate) async fn explain(ends: &Ends, pair: &Pair, id: &RawDocumentBuf) -> Re
         tokio::join!(one(&ends.source, &pair.source), one(&ends.destination, &pair.destination));
     let shown = raw_value::shown_id(id);
     let told = |departure, path| Some(Difference { id: shown.into_relaxed_extjson(), departure, path });
-    Ok(match (source.map_err(Broken::Source)?, destination.map_err(Broken::Destination)?) {
+    Ok(match (source.map_err(ScanError::Source)?, destination.map_err(ScanError::Destination)?) {
         (None, None) => None,
-        (Some(_), None) => told(Departure::Missing, None),
-        (None, Some(_)) => told(Departure::Extra, None),
+        (Some(_), None) => told(DifferenceKind::Missing, None),
+        (None, Some(_)) => told(DifferenceKind::Extra, None),
         (Some(a), Some(b)) => first_difference(&a, &b).and_then(|(path, departure)| told(departure, Some(path))),
     })
 }

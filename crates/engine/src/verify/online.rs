@@ -10,13 +10,13 @@
 //! somebody has resumed it, every document may be written again once more.
 
 use crate::{
-    component::Part,
-    destination::{coalesce::Op, collection_map::Registry},
+    component::Component,
+    destination::{coalesce::DocumentWrite, collection_map::CollectionMap},
     mongo::catalog::Uuid,
-    progress::Tracker,
+    progress::ProgressTracker,
     tuning::Tuning,
     verify::{
-        collection_pair::{Ends, Pair},
+        collection_pair::{ClusterPair, CollectionPair},
         dirty_set::{self, Entry},
         id_lookup,
         state::{Found, Notes, Repaired},
@@ -60,9 +60,9 @@ pub(crate) struct Verifier {
 }
 
 pub(super) struct Inner {
-    pub(super) ends: Ends,
+    pub(super) ends: ClusterPair,
     pub(super) notes: Notes,
-    pub(super) tracker: Tracker,
+    pub(super) tracker: ProgressTracker,
     state: Mutex<State>,
     /// Everything of the source up to here is applied.
     pub(super) applied: watch::Sender<Timestamp>,
@@ -85,7 +85,7 @@ pub(super) struct Inner {
 #[derive(Default)]
 pub(super) struct State {
     /// Where the source's collections are now.
-    pub(super) pairs: HashMap<Uuid, Pair>,
+    pub(super) pairs: HashMap<Uuid, CollectionPair>,
     /// Grows with every change of definitions: what was seen across one doesn't count.
     pub(super) definitions: u64,
     /// Whether one is changing just now.
@@ -118,15 +118,15 @@ impl Tasks {
 impl Verifier {
     /// The verifier of one migration, its notes those called `id` if they are on this disk. Returns their name too.
     pub fn open(
-        ends: Ends,
+        ends: ClusterPair,
         dir: &Path,
         id: Option<&str>,
-        tracker: &Tracker,
+        tracker: &ProgressTracker,
         tuning: &Tuning,
     ) -> Result<(Self, String), Failure> {
         let (notes, id) = Notes::open(dir, id)?;
         let (passes, repairs) = (notes.passes()?, notes.repairs()?);
-        tracker.count(|p| (p.verification_passes, p.documents_repaired) = (passes, repairs));
+        tracker.update(|p| (p.verification_passes, p.documents_repaired) = (passes, repairs));
         let inner = Inner {
             ends,
             notes,
@@ -159,15 +159,15 @@ impl Verifier {
             state.repairs.clear();
             state.failure = None;
         }
-        [Part::Scan, Part::Look].into_iter().for_each(|part| self.inner.tracker.works(part));
+        [Component::Scan, Component::Look].into_iter().for_each(|part| self.inner.tracker.clear_failure(part));
         let mut tasks = JoinSet::new();
         let (scanning, looking) = (self.clone(), self.clone());
         tasks.spawn(
             async move {
                 let failure = loop {
-                    let failure = scanning.pass_after_pass().await;
+                    let failure = scanning.scan_loop().await;
                     scanning.inner.scan_rests.send_replace(true);
-                    if let Some(lasting) = scanning.wait_out(Part::Scan, failure).await {
+                    if let Some(lasting) = scanning.wait_out(Component::Scan, failure).await {
                         break lasting;
                     }
                 };
@@ -178,8 +178,8 @@ impl Verifier {
         tasks.spawn(
             async move {
                 let failure = loop {
-                    let failure = looking.round_after_round().await;
-                    if let Some(lasting) = looking.wait_out(Part::Look, failure).await {
+                    let failure = looking.recheck_loop().await;
+                    if let Some(lasting) = looking.wait_out(Component::Look, failure).await {
                         break lasting;
                     }
                 };
@@ -198,12 +198,12 @@ impl Verifier {
 
     /// Waits before what failed is tried again, and tells why. Returns what is not to be waited out: what the verifier
     /// itself found, a disk that can't be written, and whatever lasts for longer than the patience.
-    async fn wait_out(&self, part: Part, failure: Failure) -> Option<Failure> {
+    async fn wait_out(&self, part: Component, failure: Failure) -> Option<Failure> {
         if matches!(failure.code, ErrorCode::VerificationFailed | ErrorCode::LocalStorage | ErrorCode::Fenced) {
             return Some(failure);
         }
         let told = Failure::new(failure.code, format!("the verifier can't continue: {}", failure.message));
-        let waited = self.inner.tracker.fails(part, &told);
+        let waited = self.inner.tracker.record_failure(part, &told);
         if waited >= self.inner.patience {
             return Some(failure);
         }
@@ -213,10 +213,10 @@ impl Verifier {
     }
 
     /// Where everything is now. What an earlier try within this run didn't know is compared as a whole.
-    pub fn know(&self, registry: &mut Registry) -> Result<(), Failure> {
+    pub fn reload_collections(&self, registry: &mut CollectionMap) -> Result<(), Failure> {
         let former = std::mem::take(&mut self.state().pairs);
         registry.touch_all();
-        self.learn(registry)?;
+        self.refresh_collections(registry)?;
         if !former.is_empty() {
             let now: Vec<Uuid> = self.state().pairs.keys().copied().collect();
             now.into_iter().filter(|uuid| !former.contains_key(uuid)).try_for_each(|uuid| self.doubt(uuid))?;
@@ -225,14 +225,14 @@ impl Verifier {
     }
 
     /// Definitions changed: where that is now which they touched. There may be thousands of others.
-    pub fn learn(&self, registry: &mut Registry) -> Result<(), Failure> {
+    pub fn refresh_collections(&self, registry: &mut CollectionMap) -> Result<(), Failure> {
         registry.take_doubtful().into_iter().try_for_each(|uuid| self.doubt(uuid))?;
         let touched = registry.take_touched();
         let mut state = self.state();
         for uuid in touched {
             let target = registry.by_uuid(uuid);
             match target.filter(|own| registry.by_name(&own.ns).is_some_and(|named| named.uuid == own.uuid)) {
-                Some(target) => state.pairs.insert(uuid, Pair::of_target(&target)),
+                Some(target) => state.pairs.insert(uuid, CollectionPair::of_target(&target)),
                 None => state.pairs.remove(&uuid),
             };
         }
@@ -249,11 +249,11 @@ impl Verifier {
     /// A document was written again: from now on it may be looked at again.
     pub fn repaired(&self, repair: &Repair) -> Result<(), Failure> {
         self.inner.notes.confirm(&repair.entry.key)?;
-        self.inner.notes.dirty.settle(&repair.entry, true).map(drop)
+        self.inner.notes.dirty.conclude(&repair.entry, true).map(drop)
     }
 
     /// Changes are about to be written.
-    pub fn mark<'a>(&self, ops: impl IntoIterator<Item = &'a Op>) -> Result<(), Failure> {
+    pub fn mark<'a>(&self, ops: impl IntoIterator<Item = &'a DocumentWrite>) -> Result<(), Failure> {
         let mut touched = None;
         let mut documents = Vec::new();
         for op in ops {
@@ -293,12 +293,12 @@ impl Verifier {
     }
 
     /// Tells the lag, so that verifying never adds to it.
-    pub fn pace(&self, lag_seconds: i64) {
+    pub fn set_lag(&self, lag_seconds: i64) {
         self.inner.held.send_replace(false);
         let room = lag_seconds <= MOST_LAG_SECONDS;
         self.inner.may_run.send_if_modified(|held| std::mem::replace(held, room) != room);
         let dirty = self.inner.notes.dirty.len();
-        self.inner.tracker.count(|p| p.documents_dirty = dirty);
+        self.inner.tracker.update(|p| p.documents_dirty = dirty);
     }
 
     /// Whether everything was gone over once, since then whatever was in doubt, and little is left to be looked at in a write pause.
@@ -364,7 +364,7 @@ impl Verifier {
     }
 
     /// Holds the verifier's own work up, and waits until it rests.
-    pub async fn hold(&self) -> tokio::sync::MutexGuard<'_, ()> {
+    pub async fn suspend(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.inner.may_run.send_replace(false);
         self.inner.held.send_replace(true);
         let round = self.inner.round.lock().await;
@@ -373,7 +373,7 @@ impl Verifier {
     }
 
     /// Every collection that is replicated.
-    pub fn pairs(&self) -> Vec<Pair> {
+    pub fn pairs(&self) -> Vec<CollectionPair> {
         self.state().pairs.values().cloned().collect()
     }
 }

@@ -2,13 +2,13 @@
 //! left.
 
 use crate::{
-    component::Part,
+    component::Component,
     mongo::{
         catalog::{self, Uuid},
         raw_value,
     },
     verify::{
-        collection_pair::{Ends, Pair, Place},
+        collection_pair::{ClusterPair, CollectionPair, Place},
         dirty_set::Entry,
         id_lookup,
         online::{Repair, Verifier, now},
@@ -18,7 +18,7 @@ use crate::{
 use bson::RawDocumentBuf;
 use limosa_model::{
     ErrorCode, Failure, Namespace,
-    verification::{Departure, Difference},
+    verification::{Difference, DifferenceKind},
 };
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -55,7 +55,7 @@ struct Judged {
 impl Verifier {
     /// Looks at everything that is still dirty, however lately it was changed: for when all is applied and the source
     /// rests. Returns what has to be written again; none: all is clean.
-    pub async fn look_at_the_rest(&self) -> Result<Vec<Repair>, Failure> {
+    pub async fn verify_remaining(&self) -> Result<Vec<Repair>, Failure> {
         let mut repairs = Vec::new();
         loop {
             let taken = self.inner.notes.dirty.take(ROUND, u32::MAX)?;
@@ -75,7 +75,7 @@ impl Verifier {
         }
     }
 
-    pub(super) async fn round_after_round(&self) -> Failure {
+    pub(super) async fn recheck_loop(&self) -> Failure {
         let mut tick = tokio::time::interval(ROUND_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -85,7 +85,7 @@ impl Verifier {
             loop {
                 match self.look_at_the_quiet().await {
                     Ok(looked) => {
-                        self.inner.tracker.works(Part::Look);
+                        self.inner.tracker.clear_failure(Component::Look);
                         if looked == 0 || !*self.inner.may_run.borrow() {
                             break;
                         }
@@ -158,14 +158,14 @@ impl Verifier {
     }
 
     /// The documents by collection. Those of a collection that replication doesn't know any more are gone with it.
-    fn by_pair(&self, taken: Vec<Entry>) -> Result<Vec<(Pair, Vec<Entry>)>, Failure> {
+    fn by_pair(&self, taken: Vec<Entry>) -> Result<Vec<(CollectionPair, Vec<Entry>)>, Failure> {
         let known = self.state().pairs.clone();
         let mut groups: BTreeMap<Uuid, Vec<Entry>> = BTreeMap::new();
         for entry in taken {
             if known.contains_key(&entry.uuid()) {
                 groups.entry(entry.uuid()).or_default().push(entry);
             } else {
-                self.inner.notes.dirty.settle(&entry, true)?;
+                self.inner.notes.dirty.conclude(&entry, true)?;
             }
         }
         Ok(groups.into_iter().filter_map(|(uuid, entries)| Some((known.get(&uuid)?.clone(), entries))).collect())
@@ -174,8 +174,8 @@ impl Verifier {
     /// What the source has of these documents; `None` if the collection isn't there under this name.
     async fn sources(
         &self,
-        ends: &Ends,
-        pair: &Pair,
+        ends: &ClusterPair,
+        pair: &CollectionPair,
         entries: &[Entry],
     ) -> Result<Option<HashMap<Vec<u8>, id_lookup::Digest>>, Failure> {
         let source = &ends.source;
@@ -198,7 +198,7 @@ impl Verifier {
     /// meanwhile.
     async fn judge(
         &self,
-        pair: &Pair,
+        pair: &CollectionPair,
         entries: &[Entry],
         source: &Option<HashMap<Vec<u8>, id_lookup::Digest>>,
         definitions: u64,
@@ -228,13 +228,13 @@ impl Verifier {
                             judged.repairs.push(self.mismatch(pair, entry, departure).await?);
                         }
                     },
-                    _ => drop(dirty.settle(entry, true)?),
+                    _ => drop(dirty.conclude(entry, true)?),
                 },
                 // All is applied, and yet it isn't on the source: it was dropped since, which is a late change by itself.
-                None if look == Look::AtRest => drop(dirty.settle(entry, true)?),
+                None if look == Look::AtRest => drop(dirty.conclude(entry, true)?),
                 // Dropped or renamed on the source, or here while it was looked at: once more, later.
                 _ => {
-                    dirty.settle(entry, false)?;
+                    dirty.conclude(entry, false)?;
                     dirty.mark(entry.key, &entry.id, now())?;
                 }
             }
@@ -243,26 +243,26 @@ impl Verifier {
     }
 
     /// Documents of these collections may go from the destination at any time, by their expiry.
-    pub fn excuse(&self, expiring: HashSet<Namespace>) {
+    pub fn allow_expiry(&self, expiring: HashSet<Namespace>) {
         self.state().expiring = expiring;
     }
 
     /// Before 5.0 a capped collection's oldest documents go without an event, on each side in its own time. Documents that
     /// expire where expiry isn't put off go without an event too.
-    fn is_excused(&self, pair: &Pair, departure: Departure, look: Look) -> bool {
-        if pair.is_capped && departure == Departure::Value && look != Look::AtRest {
+    fn is_excused(&self, pair: &CollectionPair, departure: DifferenceKind, look: Look) -> bool {
+        if pair.is_capped && departure == DifferenceKind::Value && look != Look::AtRest {
             return self.is_put_off(pair);
         }
         let capped = pair.is_capped
-            && departure == Departure::Extra
+            && departure == DifferenceKind::Extra
             && !self.inner.ends.source.can().replicate_capped_deletions();
-        let expired = matches!(departure, Departure::Missing | Departure::Extra);
+        let expired = matches!(departure, DifferenceKind::Missing | DifferenceKind::Extra);
         capped || expired && self.state().expiring.contains(&pair.destination)
     }
 
     /// Before 6.0 a capped collection may have been made where another collection's documents came, which can't change
     /// their size. The cutover compares it as a whole and copies it again; until then it is known to differ.
-    fn is_put_off(&self, pair: &Pair) -> bool {
+    fn is_put_off(&self, pair: &CollectionPair) -> bool {
         let is_put_off = !self.inner.ends.source.can().show_expanded_events();
         if is_put_off && self.state().differing.insert(pair.destination.clone()) {
             tracing::warn!(ns = %pair.destination, "a capped collection differs; a cutover copies it again");
@@ -271,7 +271,12 @@ impl Verifier {
     }
 
     /// A document that nobody but somebody else can have changed.
-    async fn mismatch(&self, pair: &Pair, entry: &Entry, departure: Departure) -> Result<Repair, Failure> {
+    async fn mismatch(
+        &self,
+        pair: &CollectionPair,
+        entry: &Entry,
+        departure: DifferenceKind,
+    ) -> Result<Repair, Failure> {
         let told = Box::pin(id_lookup::explain(&self.inner.ends, pair, &entry.id)).await.ok().flatten();
         let shown = raw_value::shown_id(&entry.id).into_relaxed_extjson();
         let told = told.unwrap_or(Difference { id: shown, departure, path: None });
@@ -284,7 +289,7 @@ impl Verifier {
         // Before 6.0 what is written to a time-series collection isn't in the stream: it comes this way alone.
         let unseen =
             !self.inner.ends.source.can().show_time_series_events() && pair.source.coll.starts_with(catalog::BUCKETS);
-        if !self.inner.notes.repair(&entry.key, &repaired)? && !unseen {
+        if !self.inner.notes.record_repair(&entry.key, &repaired)? && !unseen {
             self.inner.notes.fail()?;
             return Err(Failure::new(
                 ErrorCode::VerificationFailed,
@@ -293,7 +298,7 @@ impl Verifier {
         }
         tracing::warn!("a document differs and is read again from the source: {what}");
         let repairs = self.inner.notes.repairs()?;
-        self.inner.tracker.count(|p| p.documents_repaired = repairs);
+        self.inner.tracker.update(|p| p.documents_repaired = repairs);
         Ok(Repair { uuid: entry.uuid(), entry: entry.clone() })
     }
 }
@@ -304,7 +309,7 @@ mod tests {
     use crate::{
         EngineReport, Metrics, Tuning,
         mongo::{cluster::Cluster, side::Side},
-        progress::Tracker,
+        progress::ProgressTracker,
         verify::dirty_set,
     };
     use bson::{Document, Timestamp, doc, rawdoc};
@@ -348,14 +353,14 @@ mod tests {
         set(&to, 1).await;
         let connect = async |side, set: &ReplicaSet| Cluster::connect(side, &Secret::new(set.uri())).await;
         let source = connect(Side::Source, &a).await.expect("connects");
-        let ends = Ends::new(source.clone(), connect(Side::Destination, &b).await.expect("connects"));
+        let ends = ClusterPair::new(source.clone(), connect(Side::Destination, &b).await.expect("connects"));
         let dir = tempfile::tempdir().expect("a directory");
-        let tracker = Tracker::new(tokio::sync::watch::Sender::new(EngineReport::begin()), Metrics::default());
+        let tracker = ProgressTracker::new(tokio::sync::watch::Sender::new(EngineReport::begin()), Metrics::default());
         let (verifier, _) = Verifier::open(ends, dir.path(), None, &tracker, &Tuning::default()).expect("opens");
         let entry = catalog::find(&source, &Namespace::new("app", "c")).await.expect("lists").expect("is there");
         let uuid = entry.uuid.expect("has one");
-        verifier.state().pairs.insert(uuid, Pair::of(&entry, &entry.ns));
-        verifier.pace(0);
+        verifier.state().pairs.insert(uuid, CollectionPair::of(&entry, &entry.ns));
+        verifier.set_lag(0);
         let (set_dirty, id) = (&verifier.inner.notes.dirty, rawdoc! {"_id": 1});
         // What a re-fetch did; what somebody else did.
         for (on_the_source, repairs) in [(true, 0), (false, 1)] {

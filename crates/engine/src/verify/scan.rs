@@ -8,7 +8,7 @@
 use crate::{
     mongo::{id_order, range_read, raw_builder::RawDocBuilder, raw_value::Value},
     verify::{
-        collection_pair::{Broken, Counted, Ends, IdOrder, Interval, Pair, Place},
+        collection_pair::{ClusterPair, CollectionPair, IdOrder, Interval, Place, ScanError, ScanTotals},
         document_stream::{Stream, id_of},
         id_lookup,
     },
@@ -17,16 +17,16 @@ use bson::{RawDocumentBuf, doc};
 use limosa_model::Failure;
 use std::cmp::Ordering;
 
-impl Ends {
+impl ClusterPair {
     /// Compares `interval` of `pair`. `suspect` gets `{_id: …}` of each document that isn't the same on both sides;
     /// `go_on` is awaited before each pair of replies and may hold the scan up.
     pub async fn scan(
         &self,
-        pair: &Pair,
+        pair: &CollectionPair,
         interval: &Interval,
         suspect: &mut (dyn FnMut(RawDocumentBuf) -> Result<(), Failure> + Send),
         go_on: &(dyn Fn() -> futures::future::BoxFuture<'static, ()> + Send + Sync),
-    ) -> Result<Counted, Broken> {
+    ) -> Result<ScanTotals, ScanError> {
         if pair.order == IdOrder::Collated {
             return id_lookup::both_ways(self, pair, None, suspect, go_on).await;
         }
@@ -34,7 +34,7 @@ impl Ends {
             IdOrder::Natural => doc! {"$natural": 1},
             IdOrder::Index | IdOrder::Collated => doc! {"_id": 1},
         };
-        let mut counted = Counted::default();
+        let mut counted = ScanTotals::default();
         for query in range_read::queries(Some(hint), interval.min.as_ref(), interval.max.as_ref()) {
             let mut left = Stream::open(&self.source, &self.source_of(pair), &query);
             let mut right = Stream::open(&self.destination, &Place::of(&pair.destination), &query);
@@ -42,14 +42,14 @@ impl Ends {
                 if left.needs_reply() || right.needs_reply() {
                     go_on().await;
                     let (a, b) = tokio::join!(left.fill(), right.fill());
-                    a.map_err(Broken::Source)?;
-                    b.map_err(Broken::Destination)?;
+                    a.map_err(ScanError::Source)?;
+                    b.map_err(ScanError::Destination)?;
                 }
                 if left.current().is_none() && right.current().is_none() {
                     break;
                 }
                 if let Some(id) = compare_next(&mut left, &mut right, &mut counted) {
-                    suspect(id).map_err(Broken::Noting)?;
+                    suspect(id).map_err(ScanError::Noting)?;
                 }
             }
         }
@@ -59,7 +59,7 @@ impl Ends {
 
 /// Passes over the next document of the side that is behind, or of both; returns `{_id: …}` of one that isn't the same on
 /// both. A side that has ended has nothing to pass over, so that each turn passes over a document.
-fn compare_next(left: &mut Stream, right: &mut Stream, counted: &mut Counted) -> Option<RawDocumentBuf> {
+fn compare_next(left: &mut Stream, right: &mut Stream, counted: &mut ScanTotals) -> Option<RawDocumentBuf> {
     let (x, y) = (left.current(), right.current());
     if let (Some(x), Some(y)) = (x, y)
         && x == y

@@ -10,7 +10,7 @@ use crate::{
     local_state,
     mongo::catalog::{self, Uuid},
     verify::{
-        collection_pair::{Counted, IdOrder, Interval, Pair},
+        collection_pair::{CollectionPair, IdOrder, Interval, ScanTotals},
         dirty_set::{DirtySet, Key, keyspace_options, storage},
     },
 };
@@ -32,10 +32,10 @@ const FORMER_NAME: &str = "id";
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Range {
     pub n: u32,
-    pub pair: Pair,
+    pub pair: CollectionPair,
     pub interval: Interval,
     /// What it held, once it is done.
-    pub counted: Option<Counted>,
+    pub counted: Option<ScanTotals>,
 }
 
 /// A document that was found different and written again.
@@ -49,7 +49,7 @@ pub(crate) struct Repaired {
 /// What a collection held when it was compared as a whole last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
-    pub counted: Counted,
+    pub counted: ScanTotals,
     /// Whether a document was changed, or found different, since that comparison began: it may or may not be in these
     /// numbers.
     pub changed_since: bool,
@@ -233,15 +233,15 @@ impl Notes {
             return Ok(None);
         }
         // By UUID: a collection that was renamed between two of its ranges is one.
-        let mut sums: BTreeMap<Uuid, (Pair, Counted)> = BTreeMap::new();
+        let mut sums: BTreeMap<Uuid, (CollectionPair, ScanTotals)> = BTreeMap::new();
         let ranges = self.ranges()?;
         for range in &ranges {
             let uuid = range.pair.uuid.unwrap_or_default();
-            let (_, sum) = sums.entry(uuid).or_insert((range.pair.clone(), Counted::default()));
+            let (_, sum) = sums.entry(uuid).or_insert((range.pair.clone(), ScanTotals::default()));
             sum.add(range.counted.unwrap_or_default());
         }
         for (pair, counted) in sums.values() {
-            self.find(pair, *counted, number)?;
+            self.record_result(pair, *counted, number)?;
         }
         self.meta.insert("passes", (self.passes()? + 1).to_be_bytes()).map_err(storage)?;
         if self.number("owed")? <= number {
@@ -252,14 +252,14 @@ impl Notes {
     }
 
     /// Notes what comparison `number` found of a collection.
-    pub fn find(&self, pair: &Pair, counted: Counted, number: u64) -> Result<(), Failure> {
+    pub fn record_result(&self, pair: &CollectionPair, counted: ScanTotals, number: u64) -> Result<(), Failure> {
         let mut document = write_counted(counted);
         document.insert("number", number as i64);
         self.found.insert(pair.uuid.unwrap_or_default(), bytes(&document)?).map_err(storage)
     }
 
     /// What was found of a collection when it was compared as a whole last.
-    pub fn found_of(&self, pair: &Pair) -> Result<Option<Found>, Failure> {
+    pub fn found_of(&self, pair: &CollectionPair) -> Result<Option<Found>, Failure> {
         let uuid = pair.uuid.unwrap_or_default();
         let Some(value) = self.found.get(uuid).map_err(storage)? else { return Ok(None) };
         let document = crate::mongo::raw_bson::to_document(RawDocument::from_bytes(value.as_ref()).map_err(storage)?);
@@ -269,7 +269,7 @@ impl Notes {
     }
 
     /// Notes that a document is about to be repaired; `false` if it was before, to the end, and nobody has resumed since.
-    pub fn repair(&self, key: &Key, repaired: &Repaired) -> Result<bool, Failure> {
+    pub fn record_repair(&self, key: &Key, repaired: &Repaired) -> Result<bool, Failure> {
         if let Some(known) = self.repaired.get(key).map_err(storage)? {
             // Noted by a run that died before it could write the document counts as this one.
             let known = RawDocument::from_bytes(known.as_ref()).map_err(storage)?;
@@ -346,15 +346,15 @@ fn write_range(range: &Range) -> Document {
     document
 }
 
-fn write_counted(counted: Counted) -> Document {
+fn write_counted(counted: ScanTotals) -> Document {
     let digest = Binary { subtype: BinarySubtype::Generic, bytes: counted.digest.to_be_bytes().to_vec() };
     doc! {"compared": counted.compared as i64, "bytes": counted.bytes as i64, "digest": digest}
 }
 
-fn read_counted(document: &Document) -> Option<Counted> {
+fn read_counted(document: &Document) -> Option<ScanTotals> {
     let compared = document.get_i64("compared").ok()? as u64;
     let bytes = document.get_i64("bytes").unwrap_or(0) as u64;
-    Some(Counted { compared, bytes, digest: digest_of(document).unwrap_or(0) })
+    Some(ScanTotals { compared, bytes, digest: digest_of(document).unwrap_or(0) })
 }
 
 fn read_range(n: u32, document: &Document) -> Option<Range> {
@@ -366,7 +366,7 @@ fn read_range(n: u32, document: &Document) -> Option<Range> {
     };
     let uuid = catalog::uuid_of(document.get("uuid"));
     let is_capped = document.get_bool("capped").unwrap_or(false);
-    let pair = Pair { source: ns("source")?, destination: ns("ns")?, uuid, order, is_capped };
+    let pair = CollectionPair { source: ns("source")?, destination: ns("ns")?, uuid, order, is_capped };
     let interval = Interval { min: document.get("min").cloned(), max: document.get("max").cloned() };
     Some(Range { n, pair, interval, counted: read_counted(document) })
 }
@@ -376,8 +376,8 @@ mod tests {
     use super::*;
     use bson::Bson;
 
-    fn whole() -> (Range, Counted) {
-        let pair = Pair {
+    fn whole() -> (Range, ScanTotals) {
+        let pair = CollectionPair {
             source: Namespace::new("a", "b"),
             destination: Namespace::new("a", "c.d"),
             uuid: Some([3; 16]),
@@ -385,12 +385,12 @@ mod tests {
             is_capped: true,
         };
         let interval = Interval { min: Some(Bson::MinKey), max: Some(Bson::Double(f64::INFINITY)) };
-        let counted = Counted { compared: 5, bytes: 50, digest: u128::MAX - 1 };
+        let counted = ScanTotals { compared: 5, bytes: 50, digest: u128::MAX - 1 };
         (Range { n: 1, pair, interval, counted: Some(counted) }, counted)
     }
 
-    fn of_nothing(range: &Range) -> Pair {
-        Pair { source: Namespace::new("a", "gone"), uuid: Some([9; 16]), ..range.pair.clone() }
+    fn of_nothing(range: &Range) -> CollectionPair {
+        CollectionPair { source: Namespace::new("a", "gone"), uuid: Some([9; 16]), ..range.pair.clone() }
     }
 
     /// The first run's notes: a pass under way, one range compared, one document repaired.
@@ -401,10 +401,10 @@ mod tests {
         assert_eq!(notes.begin_pass(), Ok(1));
         notes.plan(&[Range { counted: None, ..range.clone() }]).expect("plans");
         assert!(notes.done(&range, 1).expect("notes"));
-        assert!(notes.repair(&[1; 32], repaired).expect("notes"));
-        assert!(notes.repair(&[1; 32], repaired).expect("notes"), "it was not written yet");
+        assert!(notes.record_repair(&[1; 32], repaired).expect("notes"));
+        assert!(notes.record_repair(&[1; 32], repaired).expect("notes"), "it was not written yet");
         notes.confirm(&[1; 32]).expect("notes");
-        assert!(!notes.repair(&[1; 32], repaired).expect("notes"), "a second time");
+        assert!(!notes.record_repair(&[1; 32], repaired).expect("notes"), "a second time");
         notes.fail().expect("notes");
         let gone = Range { n: 2, pair: of_nothing(&range), ..range };
         assert!(notes.done(&gone, 1).expect("notes"));
@@ -420,9 +420,9 @@ mod tests {
         {
             let (notes, again) = Notes::open(dir.path(), Some(&id)).expect("opens");
             assert_eq!((again, notes.ranges().expect("reads")), (id.clone(), vec![range.clone()]));
-            assert!(notes.repair(&[1; 32], &repaired).expect("notes"), "it was resumed");
+            assert!(notes.record_repair(&[1; 32], &repaired).expect("notes"), "it was resumed");
             notes.confirm(&[1; 32]).expect("notes");
-            assert!(!notes.repair(&[1; 32], &repaired).expect("notes"), "a second time after that");
+            assert!(!notes.record_repair(&[1; 32], &repaired).expect("notes"), "a second time after that");
             assert_eq!(notes.first_repaired(9).expect("reads"), [repaired]);
             assert_eq!(notes.end_pass(1), Ok(Some(1)));
             assert_eq!((notes.passes().expect("reads"), notes.ranges().expect("reads").len()), (1, 0));
@@ -437,7 +437,7 @@ mod tests {
         let (notes, _) = Notes::open(dir.path(), Some(&id)).expect("opens");
         assert!(notes.found_of(&range.pair).expect("reads").expect("is there").changed_since);
         let number = notes.begin_pass().expect("begins");
-        notes.find(&range.pair, Counted::default(), number).expect("notes");
+        notes.record_result(&range.pair, ScanTotals::default(), number).expect("notes");
         assert!(!notes.found_of(&range.pair).expect("reads").expect("is there").changed_since);
     }
 

@@ -101,7 +101,7 @@ impl Channel {
                 if status.is_success() { Ok(()) } else { Err(NotifyError::NotTaken(format!("answered {status}"))) }
             }
             Self::Mail { from, to, server } => {
-                let (subject, text) = message::letter(body);
+                let (subject, text) = message::email(body);
                 let mut letter = Message::builder().from(from.clone()).subject(subject).header(ContentType::TEXT_PLAIN);
                 for to in to {
                     letter = letter.to(to.clone());

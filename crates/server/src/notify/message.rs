@@ -116,7 +116,7 @@ impl Message {
 }
 
 /// Subject and text of a message, for people.
-pub(super) fn letter(body: &str) -> (String, String) {
+pub(super) fn email(body: &str) -> (String, String) {
     let message: Value = serde_json::from_str(body).unwrap_or_default();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let failure = &message["failure"];

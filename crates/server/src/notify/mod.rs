@@ -32,7 +32,7 @@ const AT_ONCE: usize = 16;
 pub(crate) const LAST_WORDS: Duration = channel::PATIENCE;
 
 /// Until nothing changes any more; what happened until then is told once.
-pub(crate) async fn tell(app: Arc<App>, config: NotifyConfig) {
+pub(crate) async fn run(app: Arc<App>, config: NotifyConfig) {
     let channels = match channel::all(&config) {
         Ok(channels) => channels,
         Err(error) => {
@@ -113,7 +113,7 @@ fn settle(
 }
 
 /// Sends a message to every channel at once: the channel's name, and what became of it.
-pub async fn try_out(config: &NotifyConfig) -> Result<Vec<(String, Result<(), NotifyError>)>, NotifyError> {
+pub async fn send_test(config: &NotifyConfig) -> Result<Vec<(String, Result<(), NotifyError>)>, NotifyError> {
     let message = Message::test(config.page.as_deref());
     let mut results = Vec::new();
     for channel in channel::all(config)? {

@@ -9,8 +9,8 @@ use super::{
 use crate::{ServerError, store::Store};
 use limosa_model::{
     AgentId, Epoch, Migration, OrgId, PhaseKind, Timestamp,
-    cutover::Wishes,
-    protocol::{self, Directive, Ordered},
+    cutover::RunOptions,
+    protocol::{self, Directive, ReportResponse},
     transition::{Event, Report},
 };
 
@@ -27,7 +27,7 @@ pub(crate) struct Reporter<'a> {
 
 impl Reporter<'_> {
     /// Takes a report in; what the agent is to do now. One that lost its lease is told to stop.
-    pub fn take(self, report: protocol::Report) -> Result<Ordered, NotChanged> {
+    pub fn take(self, report: protocol::Report) -> Result<ReportResponse, NotChanged> {
         let protocol::Report { epoch, phase, progress, failure, rehearsal, destination, record, identities } = report;
         if let Some(identities) = identities.filter(|_| self.migration.carried.identities.is_none()) {
             let event = Event::Identified { agent: self.agent, epoch, identities: Box::new(identities) };
@@ -68,7 +68,7 @@ impl Reporter<'_> {
         }
     }
 
-    fn advance(&self, event: Event, epoch: Epoch) -> Result<Ordered, NotChanged> {
+    fn advance(&self, event: Event, epoch: Epoch) -> Result<ReportResponse, NotChanged> {
         let id = self.migration.id;
         match apply(self.store, id, event, Timestamp::now()) {
             Ok(migration) => {
@@ -79,7 +79,7 @@ impl Reporter<'_> {
             }
             Err(NotChanged::Illegal(_)) => Ok(match self.store.migration(id)? {
                 Some(migration) => self.ordered(&migration, epoch),
-                None => Ordered { directive: Directive::Stop, wishes: Wishes::default() },
+                None => ReportResponse { directive: Directive::Stop, wishes: RunOptions::default() },
             }),
             Err(error) => Err(error),
         }
@@ -94,7 +94,7 @@ impl Reporter<'_> {
         }
     }
 
-    fn ordered(&self, migration: &Migration, epoch: Epoch) -> Ordered {
-        Ordered { directive: migration.directive(self.agent, epoch), wishes: migration.wishes() }
+    fn ordered(&self, migration: &Migration, epoch: Epoch) -> ReportResponse {
+        ReportResponse { directive: migration.directive(self.agent, epoch), wishes: migration.wishes() }
     }
 }

@@ -4,7 +4,7 @@ use crate::{ServerError, store::Store};
 use limosa_model::{
     Epoch, GroupId, Limits, Migration, MigrationId, NamespaceFilter, OrgId, Phase, Progress, Secret, Timestamp,
     cutover::CutoverOptions,
-    state::{Carried, DestinationRef, SourceRef},
+    state::{Bookkeeping, DestinationRef, SourceRef},
     transition::{Event, IllegalTransition, apply_event},
 };
 
@@ -72,7 +72,7 @@ pub(crate) fn create(
         phase_since: now,
         cutover: CutoverOptions::default(),
         rehearsal: None,
-        carried: Carried { replaces: wanted.replaces, ..Carried::default() },
+        carried: Bookkeeping { replaces: wanted.replaces, ..Bookkeeping::default() },
         reversal: None,
         heard: None,
     };

@@ -3,15 +3,15 @@
 use crate::{ServerError, store::Store};
 use limosa_model::{
     Epoch, Identities, Migration, MigrationId, OrgId, Phase, Progress, Timestamp,
-    cutover::{CutoverOptions, Reversal, TurningPoint},
-    state::Carried,
+    cutover::{CutoverOptions, CutoverTime, Reversal},
+    state::Bookkeeping,
 };
 
 /// Its time to cut over: it continues until someone ends it.
 pub(super) const WINDOW_SECONDS: i64 = 100 * 365 * 24 * 3600;
 
 /// Creates the reverse migration of `of`, once, before that one is complete: whatever dies then, it is there.
-pub(super) fn begin(store: &Store, org: OrgId, of: MigrationId, from: TurningPoint) -> Result<(), ServerError> {
+pub(super) fn begin(store: &Store, org: OrgId, of: MigrationId, from: CutoverTime) -> Result<(), ServerError> {
     let Some(forth) = store.migration(of)? else { return Ok(()) };
     if store.has_reverse_migration(of)? {
         return Ok(());
@@ -28,9 +28,9 @@ pub(super) fn begin(store: &Store, org: OrgId, of: MigrationId, from: TurningPoi
         cutover: CutoverOptions::default(),
         rehearsal: None,
         // The same two clusters: a URI that was changed meanwhile leads nowhere else.
-        carried: Carried {
+        carried: Bookkeeping {
             identities: forth.carried.identities.as_ref().map(Identities::reversed),
-            ..Carried::default()
+            ..Bookkeeping::default()
         },
         reversal: Some(Reversal { of, from }),
         heard: None,

@@ -41,7 +41,7 @@ pub(crate) fn hand_out(
     }
     for id in beat.kept {
         let known = store.migration_of(org, id)?;
-        work.over.extend(known.filter(Migration::is_over_for_good).map(|migration| migration.id));
+        work.over.extend(known.filter(Migration::is_terminal).map(|migration| migration.id));
     }
     if beat.idle {
         work.migration = claim(store, org, &agent, now)?;
@@ -119,7 +119,7 @@ fn replaced(store: &Store, migration: &Migration) -> Result<Vec<MigrationId>, Se
         let over = [PhaseKind::Cancelled, PhaseKind::Expired];
         let (known, _) = store.migrations(migration.group_id, &over, 0, MOST_REPLACED)?;
         let same = known.into_iter().filter(|other| {
-            other.is_over_for_good() && other.reversal.is_none() && other.destination == migration.destination
+            other.is_terminal() && other.reversal.is_none() && other.destination == migration.destination
         });
         all.extend(same.map(|other| other.id));
     }

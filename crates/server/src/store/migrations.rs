@@ -34,7 +34,7 @@ impl Change<'_> {
         let is_over = next.phase.kind().is_final() && !next.carried.to_remove;
         let update = "UPDATE migrations SET version = ?2 + 1, final = ?3, body = ?4,
             credentials = CASE WHEN ?5 THEN NULL ELSE credentials END WHERE id = ?1 AND version = ?2";
-        let row = params![next.id.to_string(), version, is_over, body, next.is_over_for_good()];
+        let row = params![next.id.to_string(), version, is_over, body, next.is_terminal()];
         transaction.prepare_cached(update)?.execute(row)?;
         samples::keep(&transaction, &next, now)?;
         for event in history {
@@ -43,7 +43,7 @@ impl Change<'_> {
         transaction.commit()?;
         drop(relaxed);
         drop(connection);
-        if next.is_over_for_good() && !current.is_over_for_good() {
+        if next.is_terminal() && !current.is_terminal() {
             store.wipe();
         }
         store.changes.count();
