@@ -34,7 +34,7 @@ async fn a_cutover_ends_on_request_wherever_it_is() {
     let mut run = Run::start(&settings);
     for (n, held) in ["collMod", "listCollections", "listIndexes"].into_iter().enumerate() {
         run.reach_quietly(PhaseKind::Synced).await;
-        let hold = doc! {"failCommands": [held], "blockConnection": true, "blockTimeMS": 60_000};
+        let hold = doc! {"failCommands": [held], "blockConnection": true, "blockTimeMS": 30_000};
         fail_command(&to, doc! {"times": 1}, hold).await;
         run.order(Directive::CutOver);
         run.reach(if n == 0 { PhaseKind::Finalizing } else { PhaseKind::CuttingOver }).await;
