@@ -5,7 +5,7 @@ use limosa_model::cutover::RunOptions;
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// Held by whoever embeds the engine, and by the engine.
+/// Held by the program that embeds the engine, and by the engine.
 #[derive(Clone, Debug)]
 pub struct ControlHandle {
     wishes: Arc<watch::Sender<RunOptions>>,

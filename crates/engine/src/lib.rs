@@ -1,5 +1,5 @@
 //! The data plane as a library: copies, replicates, verifies and cuts over one migration. It speaks to MongoDB and to
-//! the local disk only; whoever embeds it passes orders in and gets reports out.
+//! the local disk only; the program that embeds it passes orders in and gets reports out.
 
 #[cfg(feature = "bench")]
 pub mod bench;
@@ -133,7 +133,7 @@ pub enum Outcome {
     Stopped,
     /// An order to cancel was carried out, with all that it asked to be removed.
     Cancelled,
-    /// It can't continue by itself; a later run with the same id continues once the cause is fixed.
+    /// It can't continue; a later run with the same id does, once the cause is fixed.
     Failed(Failure),
 }
 

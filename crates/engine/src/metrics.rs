@@ -1,4 +1,4 @@
-//! What is counted for whoever watches a migration host, over all migrations of one process. How far a migration is, its
+//! What is counted for the operators of a migration host, over all migrations of one process. How far a migration is, its
 //! reports tell; here are the rates and times from which one sees why it goes as fast as it does.
 
 use crate::component::Component;

@@ -128,7 +128,7 @@ impl ProgressTracker {
         self.state().failing[part as usize] = None;
     }
 
-    /// What was waited out for the whole patience isn't waited out again by whoever hears of it next.
+    /// What was waited out for the whole patience isn't waited out again by the next component that meets it.
     pub fn give_up(&self) {
         self.state().gave_up = true;
     }
@@ -264,7 +264,7 @@ impl State {
         lasting.min_by_key(|(_, failure)| failure.code != limosa_model::ErrorCode::SpoolFull)
     }
 
-    /// What is true at this moment, whoever measured what when.
+    /// What is true at this moment, by the newest of each measurement.
     fn judge(&mut self, now: Instant) {
         let lag = self.lag.seconds(now);
         let waiting =

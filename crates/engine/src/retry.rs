@@ -3,7 +3,7 @@
 //!
 //! | kind | examples | answer |
 //! |---|---|---|
-//! | passes by itself within seconds | an election, a dropped connection, an interrupted operation | tried again in place, for [`IN_PLACE`] |
+//! | transient: gone within seconds | an election, a dropped connection, an interrupted operation | tried again in place, for [`IN_PLACE`] |
 //! | passes when someone fixes its cause | a server that is down, a full disk, a changed password, a revoked role | the migration waits, says what for, and continues automatically; for the whole patience (24 h unless set) |
 //! | doesn't pass | lost history, a refused document, differing data | the migration has failed, with everything kept for a resume |
 

@@ -1,5 +1,5 @@
 //! How fast the engine may go: within what it was told, and the slower the more the clusters suffer. One handle is
-//! shared by the engine and whoever embeds it; what is set takes effect at once, for batches that wait too.
+//! shared by the engine and the program that embeds it; what is set takes effect at once, for batches that wait too.
 
 use crate::tuning::ReadFrom;
 use limosa_model::Limits;
@@ -108,7 +108,7 @@ impl Throttle {
         self.pay(&self.write, bytes).await;
     }
 
-    /// Notes that so much of the source was read; whoever reads next waits for it in [`Self::may_read`].
+    /// Notes that so much of the source was read; the next read waits for it in [`Self::may_read`].
     pub fn note_read(&self, bytes: usize) {
         self.read.account().take(bytes, Instant::now());
     }

@@ -111,9 +111,7 @@ async fn an_index_that_the_destination_does_not_know_is_found_before_anything_is
     let rehearsal = run.rehearsed(1).await;
     let foreseen = rehearsal.findings.iter().find(|f| f.code == ErrorCode::IndexBuildFailed);
     assert!(foreseen.is_some_and(|f| f.is_error() && f.evidence.contains("hay")), "{rehearsal:?}");
-    run.order(Directive::CutOver);
-    let back = run.wait_until(|r| r.phase == PhaseKind::Synced && r.failure.is_some()).await;
-    let failure = back.failure.expect("says why");
+    let failure = run.cut_over_in_vain().await;
     assert!(failure.code == ErrorCode::IndexBuildFailed && failure.message.contains("hay"), "{failure}");
     for dump in ["Error {", "kind:", "Some("] {
         assert!(!failure.message.contains(dump), "{failure}");

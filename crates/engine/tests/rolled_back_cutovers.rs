@@ -73,9 +73,7 @@ async fn a_step_that_fails_for_a_reason_that_passes_is_ready_again() {
             failing.insert("errorExtraInfo", more);
         }
         fail_command(&to, doc! {"times": 1}, failing).await;
-        run.order(Directive::CutOver);
-        let back = run.wait_until(|r| r.phase == PhaseKind::Synced && r.failure.is_some()).await;
-        let failure = back.failure.expect("says why");
+        let failure = run.cut_over_in_vain().await;
         assert!(failure.code == told && failure.message.contains(&format!("code {code}")), "{failure}");
         assert!(!failure.message.contains("Error {"), "{failure}");
         run.order(Directive::Run);
@@ -107,9 +105,7 @@ async fn a_view_that_the_destination_refuses_is_rehearsed_and_named() {
     assert!(!refused[0].evidence.contains("Error {"), "{rehearsal:?}");
     let views = to.database("app").list_collection_names().await.expect("lists");
     assert!(!views.contains(&"plain".to_owned()), "a rehearsal changes nothing");
-    run.order(Directive::CutOver);
-    let back = run.wait_until(|r| r.phase == PhaseKind::Synced && r.failure.is_some()).await;
-    let failure = back.failure.expect("says why");
+    let failure = run.cut_over_in_vain().await;
     assert!(failure.message.contains("app.odd"), "{failure}");
     from.database("app").run_command(doc! {"drop": "odd"}).await.expect("drops");
     run.order(Directive::Run);

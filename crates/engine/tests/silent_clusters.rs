@@ -1,7 +1,7 @@
 //! A cluster that answers nothing, or whose writes don't arrive: nothing is ready, the lag is true or unknown, and
 //! `waiting` names who is to blame.
 
-use crate::support::{Pair, Run, settings};
+use crate::support::{Pair, Run, scraped, settings};
 use bson::{Document, doc};
 use limosa_engine::{EngineReport, Metrics, Outcome, Tuning};
 use limosa_model::{Failure, PhaseKind, protocol::Directive};
@@ -40,14 +40,6 @@ async fn is_named(run: &mut Run, code: &str) -> EngineReport {
 
 async fn is_ready_again(run: &mut Run) {
     run.wait_until(|report| report.phase == PhaseKind::Synced && report.progress.waiting.is_none()).await;
-}
-
-fn scraped(metrics: &Metrics) -> String {
-    let mut registry = prometheus_client::registry::Registry::with_prefix("limosa_engine");
-    metrics.register(&mut registry);
-    let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &registry).expect("encodes");
-    text
 }
 
 fn shown_lag(metrics: &Metrics) -> Option<String> {

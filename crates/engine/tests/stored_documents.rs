@@ -3,10 +3,10 @@
 
 use crate::{
     metric_names,
-    support::{Pair, Run, fail_command, settings, until},
+    support::{Pair, Run, fail_command, scraped, settings, until},
 };
 use bson::{Bson, Document, doc};
-use limosa_engine::{Metrics, Settings, failpoint};
+use limosa_engine::{Settings, failpoint};
 use limosa_model::{
     MigrationId, PhaseKind,
     cutover::{CutoverOptions, RunOptions},
@@ -148,14 +148,6 @@ async fn disturb(from: &Client, to: &Client, settings: &Settings) {
         }
     }
     fail_command(to, "off", doc! {}).await;
-}
-
-fn scraped(metrics: &Metrics) -> String {
-    let mut registry = prometheus_client::registry::Registry::with_prefix("limosa_engine");
-    metrics.register(&mut registry);
-    let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &registry).expect("encodes");
-    text
 }
 
 /// A migration that takes another's place, copies twice, is cut over and could be reversed.

@@ -1,9 +1,10 @@
 //! One migration under a test's control.
 
 use bson::{Bson, doc};
-use limosa_engine::{EngineReport, Outcome, Settings};
+use limosa_engine::{EngineReport, Metrics, Outcome, Settings};
 use limosa_model::{
-    AgentId, Epoch, MigrationId, NamespaceFilter, PhaseKind, Progress, Secret, cutover::Rehearsal, protocol::Directive,
+    AgentId, Epoch, Failure, MigrationId, NamespaceFilter, PhaseKind, Progress, Secret, cutover::Rehearsal,
+    protocol::Directive,
 };
 use limosa_testkit::ReplicaSet;
 use mongodb::Client;
@@ -125,6 +126,13 @@ impl Run {
         waited.unwrap_or_else(|_| panic!("it never came to that, is at {:?}", self.report()))
     }
 
+    /// Orders a cutover that doesn't complete, and waits until the migration is ready again; why it didn't.
+    pub async fn cut_over_in_vain(&mut self) -> Failure {
+        self.order(Directive::CutOver);
+        let back = self.wait_until(|r| r.phase == PhaseKind::Synced && r.failure.is_some()).await;
+        back.failure.expect("says why")
+    }
+
     /// Waits for the result of a rehearsal.
     pub async fn rehearsed(&mut self, number: u32) -> Rehearsal {
         let wanted = |report: &EngineReport| report.rehearsal.as_ref().is_some_and(|r| r.number == number);
@@ -225,6 +233,15 @@ pub async fn metric(client: &Client, path: &[&str]) -> i64 {
     let metrics = Bson::from(status.get_document("metrics").expect("counts").clone());
     let found = path.iter().try_fold(&metrics, |inner, name| inner.as_document().and_then(|inner| inner.get(name)));
     found.and_then(Bson::as_i64).unwrap_or(0)
+}
+
+/// What Prometheus reads of an engine.
+pub fn scraped(metrics: &Metrics) -> String {
+    let mut registry = prometheus_client::registry::Registry::with_prefix("limosa_engine");
+    metrics.register(&mut registry);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).expect("encodes");
+    text
 }
 
 /// Waits until `state` holds.

@@ -401,7 +401,7 @@ impl Migration {
     /// What the agent that reports with `agent` and `epoch` is to do next.
     pub fn directive(&self, agent: AgentId, epoch: Epoch) -> Directive {
         if !self.lease.as_ref().is_some_and(|lease| lease.agent == agent && lease.epoch == epoch) {
-            // Whoever had it last keeps what it would continue from until it is told that nobody will.
+            // The last holder keeps what it would continue from until it learns that no agent will.
             return match self.phase {
                 Phase::Cancelled { .. } | Phase::Expired if epoch == self.epoch => self.end_for_good(),
                 _ => Directive::Stop,

@@ -36,7 +36,7 @@ pub(crate) async fn run(given: args::Verify) -> Result<(), CliError> {
     if report.equal { Ok(()) } else { Err(CliError::Different(different, report.namespaces.len())) }
 }
 
-/// Never ends by itself.
+/// Never ends on its own.
 async fn show(progress: watch::Receiver<VerifyProgress>) {
     let mut tick = tokio::time::interval(SHOW_EVERY);
     tick.tick().await;

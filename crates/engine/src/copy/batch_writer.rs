@@ -250,7 +250,7 @@ impl CopyBatchWriter {
         Ok(term)
     }
 
-    /// Runs one write in a transaction with the fence, again where it passes by itself.
+    /// Runs one write in a transaction with the fence, again after a transient error.
     pub(super) async fn write(&self, ns: &Namespace, command: RawDocumentBuf) -> Result<Option<ElectionId>, Failure> {
         let mut backoff = Backoff::default();
         loop {

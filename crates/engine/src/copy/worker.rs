@@ -27,7 +27,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-/// What a batch holds, by the source's estimate; the server ends a reply at 16 MB by itself. Larger transactions take
+/// What a batch holds, by the source's estimate; the server ends a reply at 16 MB anyway. Larger transactions take
 /// the destination longer for each document, smaller ones are most of all round trips.
 const BATCH_BYTES: u64 = 1024 * 1024;
 

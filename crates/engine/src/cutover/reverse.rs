@@ -4,7 +4,7 @@
 //! The former source keeps its unique indexes. Two documents that swap a unique value must not overtake each other
 //! there, so changes of a collection that has such indexes are applied one after the other. Where a replay after a
 //! crash meets a value that is taken for the moment, the verifier brings the document over once it is quiet. What the
-//! former source expires by itself, by a TTL index, isn't held against it.
+//! former source expires by a TTL index isn't held against it.
 
 use crate::{
     Settings,

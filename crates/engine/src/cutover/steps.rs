@@ -128,7 +128,7 @@ pub(crate) async fn cut_over(
     tracker.enter_phase(PhaseKind::CuttingOver, None);
     let (source, destination) = (replicator.source().clone(), replicator.destination().clone());
     let mut sequence = Sequence { store: replicator.store().clone(), at: None, done: CutoverOutcome::default() };
-    // From here on the verifier does nothing by itself.
+    // From here on the verifier does nothing on its own.
     let verifier = replicator.verifier().clone();
     let _held = verifier.suspend().await;
 
@@ -179,7 +179,7 @@ pub(crate) async fn cut_over(
     Ok(sequence.end())
 }
 
-/// Makes the source refuse its users' writes; the checkpoint says so before, so that whoever continues lifts it.
+/// Makes the source refuse its users' writes; the checkpoint says so before, so that the run that continues lifts it.
 async fn block(source: &Cluster, store: &CheckpointStore) -> Result<(), Failure> {
     store.set_writes_blocked(true).await?;
     if let Err(failure) = block_writes(source).await {

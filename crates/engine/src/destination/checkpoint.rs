@@ -309,7 +309,7 @@ impl CheckpointStore {
         Ok(())
     }
 
-    /// The same before there is a checkpoint: whoever holds the migration notes the same.
+    /// The same before there is a checkpoint: any holder of the migration notes the same.
     pub async fn record_first_mapping(&self, pairs: &[(Uuid, Uuid)]) -> Result<(), Failure> {
         for command in self.mapping(pairs) {
             self.run(command).await?;

@@ -420,7 +420,7 @@ async fn set(store: &CheckpointStore, state: &str, fields: Document) -> Result<b
     Ok(crate::mongo::raw_bson::as_i64(reply.get("n")) == Some(1))
 }
 
-/// Makes the migration complete, with its record, and closes its fences: whoever runs it again finds it so.
+/// Makes the migration complete, with its record, and closes its fences: an agent that runs it again finds it so.
 pub(crate) async fn complete(store: &CheckpointStore, record: &Record, source_time: Timestamp) -> Result<(), Failure> {
     let json = |record: &Record| serde_json::to_string(record).unwrap_or_default();
     let mut text = json(record);

@@ -25,7 +25,7 @@ pub(crate) struct FencedSession {
 
 /// Why a transaction wasn't committed. Nothing of it is written, unless the answer to its commit was lost.
 pub(crate) enum WriteError {
-    /// It passes by itself: the whole transaction is worth another try.
+    /// A transient error: the whole transaction is worth another try.
     Transient(Error),
     /// The server refused a command as a whole, or the commit, with this code.
     Command(i32, Error),
@@ -62,7 +62,7 @@ impl FencedSession {
         match self.send_all(commands, &mut session).await {
             Ok(replies) => calls.commit(&mut session).await.map(|()| replies).map_err(|e| self.sort(e)),
             Err(refused) => {
-                // The server ends a transaction that failed by itself; asking for it is a courtesy.
+                // The server ends a failed transaction automatically; this only ends it sooner.
                 let _ = calls.abort(&mut session).await;
                 Err(refused)
             }

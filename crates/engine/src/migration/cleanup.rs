@@ -75,7 +75,7 @@ async fn remove_copied(settings: &Settings) -> Result<(), Failure> {
     if claims::own(&store).await?.is_some_and(|claim| claim.state != claims::State::Live) {
         return Ok(());
     }
-    // Whoever had it before may not be dead.
+    // The former agent may not be dead.
     crate::destination::fences::take_over(&store, settings.agent_id, 1).await?;
     let mapped: HashSet<_> = store.mapped().await?.into_values().collect();
     let unfinished = store.load().await?.is_some_and(|checkpoint| checkpoint.stage < Stage::Planned);

@@ -69,8 +69,8 @@ pub(crate) async fn run(
     outcome
 }
 
-/// Begins again from the checkpoint, as after a crash, when something failed that someone may fix. A migration that has
-/// not begun yet doesn't wait: whoever asked for it is still there to be told.
+/// Begins again from the checkpoint, as after a crash, when something failed that an operator can fix. A migration that has
+/// not begun yet doesn't wait: its user is still there to read the error.
 async fn supervise(
     settings: &Settings,
     orders: &mut watch::Receiver<Directive>,

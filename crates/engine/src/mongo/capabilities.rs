@@ -2,7 +2,7 @@
 //! versions.
 //!
 //! Most questions are of the feature compatibility version: it decides which options of a command a server takes, which
-//! events it shows and what it does to data by itself. It is lower than the program's version while an upgrade isn't
+//! events it shows and what it does to data on its own. It is lower than the program's version while an upgrade isn't
 //! finished. Some are of the program alone, since they came with a patch release.
 
 use crate::mongo::calls::Release;

@@ -87,7 +87,7 @@ pub(crate) const LAST_LISTED: i32 = 1_000_000;
 /// `$changeStreamSplitLargeEvent` met one field that is too large.
 pub(crate) const FIELD_TOO_LARGE_TO_SPLIT: i32 = 7_182_500;
 
-/// What passes by itself: network trouble, elections, shutdowns, interruptions. An interruption may be a successor's
+/// Transient errors: network trouble, elections, shutdowns, interruptions. An interruption may be a successor's
 /// doing, who ends what an agent left open; the fence decides that at the next try.
 pub(crate) fn is_transient(code: i32) -> bool {
     match code {

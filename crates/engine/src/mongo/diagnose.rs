@@ -1,4 +1,4 @@
-//! Why no server could be reached, in a sentence: each host of the URI is asked by itself, without credentials, what it is.
+//! Why no server could be reached, in a sentence: each host of the URI is asked alone, without credentials, what it is.
 
 use crate::mongo::{error, side::Side};
 use bson::{Bson, Document, doc};

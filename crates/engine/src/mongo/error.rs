@@ -56,7 +56,7 @@ pub(crate) fn confirmed(reply: Document) -> Result<Document, Error> {
     Err(Error::custom(Unconfirmed { code: unmet.get_i32("code").unwrap_or(codes::WRITE_CONCERN_FAILED), message }))
 }
 
-/// Whether it passes by itself.
+/// Whether it is transient: the same try may succeed later with no one doing anything.
 pub(crate) fn is_transient(error: &Error) -> bool {
     if ["TransientTransactionError", "RetryableWriteError", "UnknownTransactionCommitResult"]
         .iter()

@@ -33,7 +33,7 @@ pub(crate) async fn open(cluster: &Cluster, db: &str, head: &Document, filter: &
     db.run_raw_cursor_command(command).selection_criteria(member).batch().await
 }
 
-/// Those of `ids` that the collection has, by canonical `_id`; again where it passes by itself. `options` are those of
+/// Those of `ids` that the collection has, by canonical `_id`; tried again after a transient error. `options` are those of
 /// `find`, such as a projection.
 pub(crate) async fn found<'a>(
     cluster: &Cluster,

@@ -27,7 +27,7 @@ const MOST_REREAD: usize = 100;
 pub(crate) struct Trouble {
     file: PathBuf,
     state: Arc<Mutex<State>>,
-    /// Whoever sends writes one by one does so alone.
+    /// Only one worker at a time sends writes one by one.
     pub turn: Arc<tokio::sync::Mutex<()>>,
 }
 

@@ -74,7 +74,7 @@ pub(super) fn unknown_options(entry: &Entry, destination: Capabilities) -> Vec<F
     told.collect()
 }
 
-/// Before 6.0 no change stream tells of what is written to a time-series collection.
+/// Before 6.0 no change stream has the writes to a time-series collection.
 pub(super) fn time_series(source: &Cluster, entries: &[Entry]) -> Option<Finding> {
     let mut series = entries.iter().filter(|e| e.kind == Kind::TimeSeries);
     let first = series.next().filter(|_| !source.can().show_time_series_events())?;

@@ -121,7 +121,7 @@ pub(crate) struct Deletions {
     pub time: Timestamp,
 }
 
-/// What the source deletes by itself in `ns`: for each rule `{field, seconds, filter}`.
+/// What the source deletes automatically in `ns`: for each rule `{field, seconds, filter}`.
 async fn what_expires(source: &Cluster, ns: &Namespace) -> Result<Vec<Document>, Failure> {
     let rule =
         |field: &str, seconds: i64, filter: Document| doc! {"field": field, "seconds": seconds, "filter": filter};

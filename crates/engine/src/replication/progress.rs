@@ -77,7 +77,7 @@ impl StreamProgress {
         time.is_some()
     }
 
-    /// The event at the position is applied by itself; `token` is its resume token.
+    /// The event at the position is applied alone; `token` is its resume token.
     pub fn event_applied(&mut self, token: Option<Document>) {
         self.position.index += 1;
         self.position.token = token;

@@ -113,7 +113,7 @@ impl Writer {
         self.write_in_order(ordered, refetch, until).await
     }
 
-    /// Each by itself, noted before: one of them may end the destination's process.
+    /// Each alone, noted before: one of them may end the destination's process.
     async fn write_one_by_one(
         &self,
         ops: Vec<(u32, DocumentWrite)>,

@@ -8,7 +8,7 @@ use limosa_model::{
 };
 
 /// `system.` collections of a database that hold nothing of an application's: the definitions of views, which are carried
-/// over as views, and what the server writes by itself.
+/// over as views, and what the server writes on its own.
 const OF_THE_SERVER: &[&str] = &["system.views", "system.profile", "system.indexes", "system.namespaces"];
 
 /// One warning for each thing within the chosen namespaces.

@@ -17,7 +17,7 @@ use limosa_model::{ErrorCode, Failure};
 use std::{future::Future, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
-/// Events a reply; the server ends it at 16 MB by itself.
+/// Events a reply; the server ends it at 16 MB anyway.
 const BATCH_EVENTS: u32 = 10_000;
 
 /// How long the server waits for news before it answers with an empty batch, whose token still moves on.

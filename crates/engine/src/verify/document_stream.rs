@@ -11,7 +11,7 @@ use bson::{Binary, Bson, Document, doc, spec::BinarySubtype};
 use mongodb::error::Error;
 use tokio::sync::mpsc;
 
-/// Documents a reply; the server ends one at 16 MB by itself.
+/// Documents a reply; the server ends one at 16 MB anyway.
 const BATCH_DOCUMENTS: i32 = 2000;
 
 /// A whole `find`, majority-committed.

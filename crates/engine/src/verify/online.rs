@@ -90,7 +90,7 @@ pub(super) struct State {
     pub(super) definitions: u64,
     /// Whether one is changing just now.
     pub(super) defining: bool,
-    /// Collections that lose documents by themselves.
+    /// Collections whose documents expire on the destination while it is replicated to.
     pub(super) expiring: HashSet<Namespace>,
     /// Capped collections whose documents stand in another order than the source's, and which of them.
     pub(super) out_of_order: BTreeMap<Namespace, String>,
